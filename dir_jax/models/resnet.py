@@ -1,0 +1,146 @@
+"""ResNet v1.5 (He et al., CVPR 2016; the stride on a bottleneck's 3×3): an image's feature maps.
+
+Attributes are called as in torchvision, `layer1[0].conv1` and so on, so that converting a torch
+checkpoint is a renaming. A variant is a row of `DEPTHS`.
+"""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+from flax import nnx
+
+from dir_jax.models.layers import BatchNorm, Conv
+
+
+class BasicBlock(nnx.Module):
+    """Two 3×3 convolutions and a shortcut."""
+
+    expansion = 1
+
+    def __init__(
+        self,
+        features_in: int,
+        width: int,
+        stride: int,
+        *,
+        dtype: str,
+        precision: str,
+        rng: np.random.Generator,
+    ):
+        """Maps `features_in` to `width` channels."""
+        options = {"dtype": dtype, "precision": precision, "rng": rng}
+        self.conv1 = Conv(features_in, width, 3, stride, **options)
+        self.bn1 = BatchNorm(width)
+        self.conv2 = Conv(width, width, 3, **options)
+        self.bn2 = BatchNorm(width)
+        self.downsample = _shortcut(features_in, width, stride, **options)
+
+    def __call__(self, x: jax.Array, *, use_running_average: bool) -> jax.Array:
+        """(N, H, W, features_in) -> (N, ceil(H / stride), ceil(W / stride), width)."""
+        statistics = {"use_running_average": use_running_average}
+        y = nnx.relu(self.bn1(self.conv1(x), **statistics))
+        y = self.bn2(self.conv2(y), **statistics)
+        return nnx.relu(y + _apply_shortcut(self.downsample, x, **statistics))
+
+
+class Bottleneck(nnx.Module):
+    """1×1, 3×3 and 1×1 convolutions and a shortcut."""
+
+    expansion = 4
+
+    def __init__(
+        self,
+        features_in: int,
+        width: int,
+        stride: int,
+        *,
+        dtype: str,
+        precision: str,
+        rng: np.random.Generator,
+    ):
+        """Maps `features_in` to 4 · `width` channels."""
+        options = {"dtype": dtype, "precision": precision, "rng": rng}
+        features = self.expansion * width
+        self.conv1 = Conv(features_in, width, 1, **options)
+        self.bn1 = BatchNorm(width)
+        self.conv2 = Conv(width, width, 3, stride, **options)
+        self.bn2 = BatchNorm(width)
+        self.conv3 = Conv(width, features, 1, **options)
+        self.bn3 = BatchNorm(features)
+        self.downsample = _shortcut(features_in, features, stride, **options)
+
+    def __call__(self, x: jax.Array, *, use_running_average: bool) -> jax.Array:
+        """(N, H, W, features_in) -> (N, ceil(H / stride), ceil(W / stride), 4 · width)."""
+        statistics = {"use_running_average": use_running_average}
+        y = nnx.relu(self.bn1(self.conv1(x), **statistics))
+        y = nnx.relu(self.bn2(self.conv2(y), **statistics))
+        y = self.bn3(self.conv3(y), **statistics)
+        return nnx.relu(y + _apply_shortcut(self.downsample, x, **statistics))
+
+
+# Name -> block, and how many of them each of the four stages has.
+DEPTHS = {
+    "resnet18": (BasicBlock, (2, 2, 2, 2)),
+    "resnet50": (Bottleneck, (3, 4, 6, 3)),
+    "resnet101": (Bottleneck, (3, 4, 23, 3)),
+    "resnet152": (Bottleneck, (3, 8, 36, 3)),
+}
+
+
+class ResNet(nnx.Module):
+    """The backbone, without torchvision's average pooling and classifier."""
+
+    def __init__(self, name: str, *, dtype: str, precision: str, rng: np.random.Generator):
+        """Builds the variant `name` of `DEPTHS`."""
+        options = {"dtype": dtype, "precision": precision, "rng": rng}
+        block, counts = DEPTHS[name]
+        self.conv1 = Conv(3, 64, 7, 2, **options)
+        self.bn1 = BatchNorm(64)
+        features = 64
+        for i, count in enumerate(counts):
+            blocks = []
+            for j in range(count):
+                stride = 2 if i > 0 and j == 0 else 1
+                blocks.append(block(features, 64 << i, stride, **options))
+                features = block.expansion * (64 << i)
+            setattr(self, f"layer{i + 1}", nnx.List(blocks))
+        self.features = features
+
+    def feature_maps(
+        self, images: jax.Array, *, use_running_average: bool = True
+    ) -> dict[str, jax.Array]:
+        """Every stage's output.
+
+        Args:
+          images: (N, H, W, 3), normalised.
+          use_running_average: BatchNorm uses its running statistics; else the batch's.
+
+        Returns:
+          'stem' at a quarter of the image's height and width and 'layer1' … 'layer4' at 1/4, 1/8,
+          1/16, 1/32, each rounded up at every halving: (N, h, w, channels).
+        """
+        x = nnx.relu(self.bn1(self.conv1(images), use_running_average=use_running_average))
+        x = nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        maps = {"stem": x}
+        for name in ("layer1", "layer2", "layer3", "layer4"):
+            for block in getattr(self, name):
+                x = block(x, use_running_average=use_running_average)
+            maps[name] = x
+        return maps
+
+
+def _shortcut(features_in: int, features: int, stride: int, **options: object) -> nnx.List | None:
+    """The projection of a block that changes its input's shape; torch's `downsample`."""
+    if stride == 1 and features_in == features:
+        return None
+    return nnx.List([Conv(features_in, features, 1, stride, **options), BatchNorm(features)])
+
+
+def _apply_shortcut(
+    downsample: nnx.List | None, x: jax.Array, *, use_running_average: bool
+) -> jax.Array:
+    if downsample is None:
+        return x
+    conv, norm = downsample
+    return norm(conv(x), use_running_average=use_running_average)
