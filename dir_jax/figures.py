@@ -1,0 +1,205 @@
+"""Pictures of a run: how training went, and what the network retrieves."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from dir_jax.errors import UserError
+
+# Told apart by lightness as well as by hue, for those who do not see red and green as different.
+_FRAMES = {
+    "query": (38, 84, 164),
+    "relevant": (22, 160, 88),
+    "wrong": (200, 30, 45),
+    "junk": (168, 168, 168),
+}
+_CURVES = ("#2654a4", "#16a058", "#d97706", "#c81e2d")
+_INK, _PAPER = (34, 34, 34), (255, 255, 255)
+_CELL, _FRAME, _GAP, _CAPTION, _MARGIN, _HEADER = 168, 6, 12, 24, 28, 64  # pixels
+
+
+@dataclasses.dataclass(frozen=True)
+class RankedRow:
+    """A query and its first results.
+
+    Attributes:
+      query: the query image.
+      results: (image, verdict, score) from the best on; verdict is 'relevant', 'wrong' or 'junk'.
+      ap: the query's average precision in [0, 1], or None where it is not known.
+    """
+
+    query: Image.Image
+    results: Sequence[tuple[Image.Image, str, float]]
+    ap: float | None = None
+
+
+def save_ranked_results(
+    path: str | os.PathLike[str],
+    rows: Sequence[RankedRow],
+    *,
+    title: str = "Queries and their first results",
+) -> None:
+    """Draws a row a query: the query, then its results, framed by verdict, with rank and score.
+
+    Ranks count junk, as they are places in the row.
+
+    Args:
+      path: the picture to write, whole or not at all; its suffix says the format.
+      rows: what to draw; all images are shown at one size, aspect kept.
+      title: shown above.
+
+    Raises:
+      UserError: `path` cannot be written.
+    """
+    columns = max((len(row.results) for row in rows), default=0)
+    step, row_height = _CELL + _GAP, _CELL + _CAPTION + _GAP
+    separator = 2 * _GAP  # between the query and the results
+    width = max(2 * _MARGIN + step * (1 + columns) - _GAP + separator, 5 * _CELL)
+    height = _HEADER + row_height * len(rows) + _MARGIN - _GAP
+    canvas = Image.new("RGB", (width, height), _PAPER)
+    draw = ImageDraw.Draw(canvas)
+    draw.text((_MARGIN, _HEADER / 2), title, _INK, ImageFont.load_default(22), anchor="lm")
+    _draw_legend(draw, width - _MARGIN)
+    for r, row in enumerate(rows):
+        top = _HEADER + r * row_height
+        label = "query" if row.ap is None else f"query · AP {row.ap:.3f}"
+        _draw_cell(canvas, (_MARGIN, top), row.query, "query", label)
+        for c, (image, verdict, score) in enumerate(row.results):
+            left = _MARGIN + step * (c + 1) + separator
+            _draw_cell(canvas, (left, top), image, verdict, f"{c + 1} · {score:.3f}")
+    with _replacing(path) as scratch:
+        canvas.save(scratch)
+
+
+def save_training_curves(
+    path: str | os.PathLike[str], history: Sequence[Mapping[str, Any]]
+) -> None:
+    """Draws the loss, and the mAP with its value before and after training, over the steps.
+
+    Args:
+      path: the picture to write, whole or not at all; its suffix says the format.
+      history: the rows of metrics.jsonl: 'step', and where they have them 'loss' and 'eval', a dict
+        in which all that begins with 'mAP' is drawn.
+
+    Raises:
+      UserError: `path` cannot be written.
+    """
+    # Here, as it takes as long as all else that a command imports; not pyplot, which has a state.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1, wspace=0.04)
+    figure = Figure(figsize=(11, 4.2), layout=layout)
+    FigureCanvasAgg(figure)
+    loss_axes, map_axes = figure.subplots(1, 2)
+    _plot_loss(loss_axes, history)
+    loss_axes.set_ylim(bottom=0)  # so that a fall looks as large as it is
+    _plot_map(map_axes, history)
+    last = max((row["step"] for row in history), default=0)
+    for axes in (loss_axes, map_axes):
+        axes.set_xlabel("step")
+        axes.set_xlim(-0.03 * max(last, 1), 1.03 * max(last, 1))
+        axes.grid(color="0.9", linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color("0.6")
+        axes.tick_params(color="0.6", labelcolor="0.25")
+    with _replacing(path) as scratch:
+        figure.savefig(scratch, dpi=150)
+
+
+def _plot_loss(axes: Any, history: Sequence[Mapping[str, Any]]) -> None:
+    axes.set_title("Training loss", loc="left", fontweight="bold", pad=10)
+    rows = [row for row in history if "loss" in row]
+    steps = np.array([row["step"] for row in rows])
+    loss = np.array([row["loss"] for row in rows], np.float64)
+    if len(loss) < 30:
+        axes.plot(steps, loss, color=_CURVES[0], linewidth=1.8, marker="o", markersize=3)
+        return
+    axes.plot(steps, loss, color=_CURVES[0], linewidth=0.8, alpha=0.35, label="as logged")
+    window = max(len(loss) // 20, 3) | 1
+    sums = np.cumsum(np.pad(loss, (1, 0)))
+    first = np.maximum(np.arange(len(loss)) - window // 2, 0)
+    end = np.minimum(np.arange(len(loss)) + window // 2 + 1, len(loss))
+    smooth = (sums[end] - sums[first]) / (end - first)
+    axes.plot(steps, smooth, color=_CURVES[0], linewidth=2, label=f"mean of {window}")
+    axes.legend(frameon=False)
+
+
+def _plot_map(axes: Any, history: Sequence[Mapping[str, Any]]) -> None:
+    axes.set_title("Mean average precision", loc="left", fontweight="bold", pad=10)
+    axes.set_ylim(0, 1.02)
+    rows = [row for row in history if row.get("eval")]
+    names = dict.fromkeys(name for row in rows for name in row["eval"] if name.startswith("mAP"))
+    for name, color in zip(names, itertools.cycle(_CURVES)):
+        here = [row for row in rows if name in row["eval"]]
+        steps, values = [r["step"] for r in here], [r["eval"][name] for r in here]
+        before, after = values[0], values[-1]
+        axes.plot(
+            steps,
+            values,
+            color=color,
+            linewidth=2,
+            marker="o",
+            markersize=4,
+            label=f"{name}  {before:.3f} → {after:.3f}",
+        )
+        for step, value, fill in ((steps[0], before, "white"), (steps[-1], after, color)):
+            axes.plot(step, value, "o", color=color, markerfacecolor=fill, markersize=8, zorder=3)
+    if names:
+        legend = axes.legend(
+            loc="best", title="○ before → ● after", framealpha=0.9, edgecolor="0.9"
+        )
+        legend.set_alignment("left")
+
+
+def _draw_legend(draw: ImageDraw.ImageDraw, right: int) -> None:
+    font = ImageFont.load_default(16)
+    for name, color in reversed(_FRAMES.items()):
+        right -= round(draw.textlength(name, font))
+        draw.text((right, _HEADER / 2), name, _INK, font, anchor="lm")
+        box = (right - 24, _HEADER / 2 - 8, right - 8, _HEADER / 2 + 8)
+        draw.rectangle(box, outline=color, width=4)
+        right -= 44
+
+
+def _draw_cell(
+    canvas: Image.Image, corner: tuple[int, int], image: Image.Image, verdict: str, caption: str
+) -> None:
+    """An image in its frame, in the middle of the cell and at its bottom, and a caption below."""
+    inner = _CELL - 2 * _FRAME
+    scale = inner / max(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    thumbnail = image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    left, bottom = corner[0] + (_CELL - size[0]) // 2, corner[1] + _CELL - _FRAME
+    top, right = bottom - size[1], left + size[0]
+    draw = ImageDraw.Draw(canvas)
+    frame = (left - _FRAME, top - _FRAME, right + _FRAME - 1, bottom + _FRAME - 1)
+    draw.rectangle(frame, fill=_FRAMES[verdict])
+    canvas.paste(thumbnail, (left, top))
+    middle = (corner[0] + _CELL / 2, corner[1] + _CELL + _CAPTION / 2)
+    draw.text(middle, caption, _INK, ImageFont.load_default(15), anchor="mm")
+
+
+@contextlib.contextmanager
+def _replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A name to write to instead of `path`, which it replaces once complete."""
+    target = Path(path)
+    scratch = target.with_name(f".{os.getpid()}.{target.name}")  # keeps the suffix
+    try:
+        yield scratch
+        os.replace(scratch, target)
+    except OSError as e:
+        raise UserError(f"cannot write {target}: {e.strerror or e}") from e
+    finally:
+        scratch.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""What happens to descriptors: search, whitening, evaluation. Pure functions of arrays."""

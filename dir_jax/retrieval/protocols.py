@@ -1,0 +1,167 @@
+"""Evaluation on Oxford-style ground truth, where some images count neither for nor against.
+
+Pure functions of rankings and a ground truth. The classic protocol is that of Philbin et al.,
+Object Retrieval with Large Vocabularies, CVPR 2007; the revisited one of Radenović et al.,
+Revisiting Oxford and Paris, CVPR 2018.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from dir_jax.errors import UserError
+
+# Protocol level -> what counts as positive, and what is taken out of the ranking (CVPR 2018, §3.3).
+_REVISITED = {
+    "easy": (("easy",), ("junk", "hard")),
+    "medium": (("easy", "hard"), ("junk",)),
+    "hard": (("hard",), ("junk", "easy")),
+}
+_PRECISIONS = (1, 5, 10)
+
+
+def evaluate_classic(
+    rankings: np.ndarray, ground_truth: Sequence[Mapping[str, Any]]
+) -> dict[str, float | np.ndarray]:
+    """Scores rankings by the classic protocol: 'ok' is relevant, 'junk' is taken out.
+
+    Args:
+      rankings: (Q, N) integers, each row all N database images from the best on.
+      ground_truth: Q dicts of 'ok' and 'junk': numbers of database images.
+
+    Returns:
+      'mAP', 'mP@1', 'mP@5', 'mP@10': means over the queries that have positives, NaN where none
+      has; 'ap': (Q,) float64, NaN for queries without positives.
+
+    Raises:
+      UserError: the ground truth is of another kind, or refers to images outside the ranking.
+    """
+    return _evaluate(rankings, ground_truth, ("ok",), ("junk",), "")
+
+
+def evaluate_revisited(
+    rankings: np.ndarray, ground_truth: Sequence[Mapping[str, Any]]
+) -> dict[str, float | np.ndarray]:
+    """Scores rankings by the revisited protocol, at its three levels.
+
+    Easy: the easy images are relevant, junk and hard ones are taken out. Medium: easy and hard are
+    relevant, junk is taken out. Hard: the hard ones are relevant, junk and easy are taken out.
+
+    Args:
+      rankings: (Q, N) integers, each row all N database images from the best on.
+      ground_truth: Q dicts of 'easy', 'hard' and 'junk': numbers of database images.
+
+    Returns:
+      For each LEVEL of easy, medium, hard: 'mAP-LEVEL', 'mP@1-LEVEL', 'mP@5-LEVEL', 'mP@10-LEVEL',
+      means over the queries that have positives at that level, NaN where none has; 'ap-LEVEL':
+      (Q,) float64, NaN for queries without positives.
+
+    Raises:
+      UserError: the ground truth is of another kind, or refers to images outside the ranking.
+    """
+    result: dict[str, float | np.ndarray] = {}
+    for level, (positive, junk) in _REVISITED.items():
+        result |= _evaluate(rankings, ground_truth, positive, junk, f"-{level}")
+    return result
+
+
+def positive_ranks(ranking: np.ndarray, positive: np.ndarray, junk: np.ndarray) -> np.ndarray:
+    """Where the positives are in a ranking from which the junk has been taken out.
+
+    Args:
+      ranking: (N,) integers, all database images from the best on.
+      positive: (P,) integers, numbers of database images.
+      junk: (J,) integers, none of them positive.
+
+    Returns:
+      (P,) int64, 0-based and increasing.
+    """
+    is_positive, is_junk = np.zeros((2, len(ranking)), bool)
+    is_positive[positive] = True
+    is_junk[junk] = True
+    places = np.flatnonzero(is_positive[ranking])
+    return places - np.cumsum(is_junk[ranking])[places]
+
+
+def average_precision(ranks: np.ndarray, num_positives: int) -> float:
+    """Area under the precision-recall curve by trapezoids, as the Oxford benchmarks measure it.
+
+    The i-th positive, at rank r (both from 0), raises the recall by 1 / num_positives; the
+    precision is i / r before it (1 at the top of the ranking) and (i + 1) / (r + 1) after it, and
+    the mean of both counts.
+
+    Args:
+      ranks: (P,) integers, 0-based and increasing, of the positives found.
+      num_positives: how many there are to find; not 0.
+    """
+    i = np.arange(len(ranks))
+    before = np.where(ranks == 0, 1.0, i / np.maximum(ranks, 1))
+    after = (i + 1) / (ranks + 1)
+    return float(np.sum(before + after) / 2 / num_positives)
+
+
+def precision_at(ranks: np.ndarray, k: int) -> float:
+    """Share of positives among the first k results; with k lowered to the last positive's place.
+
+    Lowered, so that a query with fewer than k positives can reach 1 (CVPR 2018, §3.3).
+
+    Args:
+      ranks: (P,) integers, 0-based and increasing, of all positives; P > 0.
+      k: how many results count.
+    """
+    k = min(int(ranks[-1]) + 1, k)
+    return float(np.sum(ranks < k) / k)
+
+
+def _evaluate(
+    rankings: np.ndarray,
+    ground_truth: Sequence[Mapping[str, Any]],
+    positive_grades: Sequence[str],
+    junk_grades: Sequence[str],
+    suffix: str,
+) -> dict[str, float | np.ndarray]:
+    rankings = np.asarray(rankings)
+    if rankings.ndim != 2 or len(rankings) != len(ground_truth):
+        raise UserError(
+            f"rankings of shape {rankings.shape} do not fit a ground truth of "
+            f"{len(ground_truth)} queries; expected a row for each query"
+        )
+    measures = np.full((len(rankings), 1 + len(_PRECISIONS)), np.nan)
+    for q, (ranking, truth) in enumerate(zip(rankings, ground_truth, strict=True)):
+        positive = _images(q, truth, positive_grades, len(ranking))
+        junk = _images(q, truth, junk_grades, len(ranking))
+        if len(positive):
+            ranks = positive_ranks(ranking, positive, junk)
+            measures[q, 0] = average_precision(ranks, len(positive))
+            measures[q, 1:] = [precision_at(ranks, k) for k in _PRECISIONS]
+    scored = measures[~np.isnan(measures[:, 0])]
+    means = scored.mean(axis=0) if len(scored) else np.full(measures.shape[1], np.nan)
+    names = ["mAP", *(f"mP@{k}" for k in _PRECISIONS)]
+    result: dict[str, float | np.ndarray] = {
+        name + suffix: float(mean) for name, mean in zip(names, means, strict=True)
+    }
+    return {**result, f"ap{suffix}": measures[:, 0]}
+
+
+def _images(
+    query: int, truth: Mapping[str, Any], grades: Sequence[str], num_images: int
+) -> np.ndarray:
+    missing = [grade for grade in grades if grade not in truth]
+    if missing:
+        raise UserError(
+            f"the ground truth of query {query} has no {missing[0]!r} (it has "
+            f"{', '.join(map(repr, truth))}); the classic protocol needs 'ok' and 'junk', the "
+            "revisited one 'easy', 'hard' and 'junk'"
+        )
+    images = np.concatenate([np.asarray(truth[grade]).reshape(-1) for grade in grades])
+    images = images.astype(np.int64)
+    outside = images[(images < 0) | (images >= num_images)]
+    if len(outside):
+        raise UserError(
+            f"the ground truth of query {query} refers to image {outside[0]}, but {num_images} "
+            "images were ranked; was it made for another list?"
+        )
+    return images

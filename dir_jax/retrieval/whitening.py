@@ -1,0 +1,166 @@
+"""PCA whitening of descriptors: learned on one set of images, applied to others.
+
+As in Jégou and Chum, Negative Evidences and Co-occurrences in Image Retrieval, ECCV 2012, and
+Gordo et al., End-to-end Learning of Deep Visual Representations, IJCV 2017.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any, Self
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dir_jax.errors import UserError
+
+_ROWS = 4096  # taken to float64 at once
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["mean_", "components_", "explained_variance_"],
+    meta_fields=["whiten"],
+)
+@dataclasses.dataclass(frozen=True, eq=False)
+class Whitening:
+    """A PCA with the fields of `sklearn.decomposition.PCA`; a pytree, for use as a jit argument.
+
+    Attributes:
+      mean_: (D,) float.
+      components_: (K, D) float, orthonormal rows, by falling variance.
+      explained_variance_: (K,) float, variance of the data along each component.
+      whiten: divide by a power of the variance after projecting.
+    """
+
+    mean_: np.ndarray
+    components_: np.ndarray
+    explained_variance_: np.ndarray
+    whiten: bool = True
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """The fields as arrays by name, for storing."""
+        return {f.name: np.asarray(getattr(self, f.name)) for f in dataclasses.fields(self)}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Any]) -> Self:
+        """The inverse of `to_arrays`.
+
+        Raises:
+          UserError: a field is missing, or the shapes do not fit together.
+        """
+        names = [f.name for f in dataclasses.fields(cls)]
+        if missing := [name for name in names if name not in arrays]:
+            raise UserError(f"the whitening has no {' and no '.join(map(repr, missing))}")
+        mean, components, variance = (np.asarray(arrays[name]) for name in names[:3])
+        if components.ndim != 2 or (variance.shape, mean.shape) != (
+            components.shape[:1],
+            components.shape[1:],
+        ):
+            raise UserError(
+                f"the whitening's shapes do not fit together: mean_ {mean.shape}, components_ "
+                f"{components.shape}, explained_variance_ {variance.shape}; expected (D,), (K, D) "
+                "and (K,)"
+            )
+        return cls(mean, components, variance, bool(arrays["whiten"]))
+
+
+def learn_whitening(descriptors: np.ndarray, *, whiten: bool = True) -> Whitening:
+    """Learns a PCA in float64, with the result of `sklearn.decomposition.PCA(whiten=whiten)`.
+
+    The sign of each component makes its entry of largest magnitude positive. Unlike scikit-learn's,
+    the result leaves out components along which the data varies by no more than the rounding of
+    float32 at the descriptors' length: there are always some where N <= D, and whitening would blow
+    them up to the size of the others.
+
+    Args:
+      descriptors: (N, D) float, N > 1. Memory besides them is O(D²).
+      whiten: `Whitening.whiten`.
+
+    Raises:
+      UserError: fewer than two descriptors, descriptors that are not finite, or all the same.
+    """
+    descriptors = np.asarray(descriptors)
+    chex.assert_rank(descriptors, 2)
+    num, width = descriptors.shape
+    if num < 2:
+        raise UserError(f"whitening is learned from two descriptors or more, not from {num}")
+    mean = descriptors.mean(axis=0, dtype=np.float64)
+    if not np.isfinite(mean).all():
+        bad = np.flatnonzero(~np.isfinite(descriptors).all(axis=1))
+        raise UserError(
+            f"whitening cannot be learned: {len(bad)} of {num} descriptors are not finite, the "
+            f"first of image number {bad[0]}"
+        )
+    covariance = np.zeros((width, width))
+    for start in range(0, num, _ROWS):
+        centred = descriptors[start : start + _ROWS].astype(np.float64) - mean
+        covariance += centred.T @ centred
+    covariance /= num - 1
+    variance, components = np.linalg.eigh(covariance)
+    variance, components = variance[::-1], components.T[::-1]
+    squared_length = np.trace(covariance) * (num - 1) / num + mean @ mean
+    kept = variance > np.finfo(np.float32).eps ** 2 * squared_length
+    if not kept.any():
+        raise UserError(
+            f"whitening cannot be learned: all {num} descriptors are the same; the network gives "
+            "every image one descriptor"
+        )
+    variance, components = variance[kept], components[kept]
+    largest = np.abs(components).argmax(axis=1)
+    components = components * np.sign(components[np.arange(len(components)), largest])[:, None]
+    return Whitening(mean, components, variance, whiten)
+
+
+def apply_whitening(
+    x: jax.typing.ArrayLike,
+    whitening: Whitening,
+    *,
+    power: float = 0.5,
+    dims: int | None = None,
+    m: float = 1.0,
+) -> jax.Array:
+    """Projects descriptors on the components, divides by m · variance^power, and normalises.
+
+    L2((x − mean_) · components_[:dims]ᵀ / (m · explained_variance_[:dims]^power)), without the
+    division where `whitening.whiten` is False. Works under jit, with `whitening` an argument.
+
+    Args:
+      x: (..., D) float.
+      whitening: with D inputs and K components.
+      power: 0.5 whitens fully; less keeps some of the difference in variance (0.25 in Revaud et
+        al., ICCV 2019), 0 projects only.
+      dims: how many components to keep; all of them by default.
+      m: a constant factor of the divisor, as `--whitenm` gives it; normalising takes it out again.
+
+    Returns:
+      (..., dims) float32, of unit norm (x / max(‖x‖, 1e-12)).
+
+    Raises:
+      UserError: dims is not in 1 .. K, or x is not of width D.
+    """
+    num_components, width = whitening.components_.shape
+    dims = num_components if dims is None else dims
+    if not 1 <= dims <= num_components:
+        raise UserError(f"cannot keep {dims} dimensions of a whitening with {num_components}")
+    x = jnp.asarray(x, jnp.float32)
+    if x.shape[-1] != width:
+        raise UserError(
+            f"the whitening is for descriptors of {width} dimensions, but these have {x.shape[-1]}"
+        )
+    mean, components, variance = (
+        jnp.asarray(each, jnp.float32)
+        for each in (
+            whitening.mean_,
+            whitening.components_[:dims],
+            whitening.explained_variance_[:dims],
+        )
+    )
+    x = jnp.matmul(x - mean, components.T, precision=jax.lax.Precision.HIGHEST)
+    if whitening.whiten:
+        x = x / (m * variance**power)
+    return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)

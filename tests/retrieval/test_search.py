@@ -1,0 +1,109 @@
+"""Exact search against sorting everything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dir_jax.errors import UserError
+from dir_jax.retrieval import search
+from dir_jax.retrieval.search import rank_all, top_k
+
+
+def whole_numbers(shape: tuple[int, int], seed: int = 0, largest: int = 9) -> np.ndarray:
+    """Dot products of whole numbers are exact, so that many scores tie and none is rounded."""
+    rng = np.random.default_rng(seed)
+    return rng.integers(-largest, largest + 1, shape).astype(np.float32)
+
+
+def expected_ranking(queries: np.ndarray, database: np.ndarray) -> np.ndarray:
+    return np.argsort(-(queries @ database.T), axis=1, kind="stable")
+
+
+@pytest.mark.parametrize("k", [1, 7, 40, 101])
+@pytest.mark.parametrize("block_size", [16, 50, 1000])
+def test_top_k(k: int, block_size: int) -> None:
+    """Blocks smaller than k, blocks that do not divide the database, one block for all."""
+    queries, database = whole_numbers((5, 6)), whole_numbers((101, 6), seed=1, largest=2)
+    scores, indices = top_k(queries, database, k, block_size=block_size)
+    expected = expected_ranking(queries, database)[:, :k]
+    np.testing.assert_array_equal(indices, expected)
+    np.testing.assert_array_equal(
+        scores, np.take_along_axis(queries @ database.T, expected, axis=1)
+    )
+    assert (scores.dtype, indices.dtype) == (np.float32, np.int32)
+
+
+def test_rank_all() -> None:
+    queries, database = whole_numbers((23, 6)), whole_numbers((101, 6), seed=1, largest=2)
+    for block_size in (5, 23, 1024):
+        rankings = rank_all(queries, database, block_size=block_size)
+        np.testing.assert_array_equal(rankings, expected_ranking(queries, database))
+
+
+def test_more_queries_than_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "_QUERIES", 8)
+    queries, database = whole_numbers((21, 6)), whole_numbers((64, 6), seed=1)
+    _, indices = top_k(queries, database, 10, block_size=20)
+    np.testing.assert_array_equal(indices, expected_ranking(queries, database)[:, :10])
+
+
+def test_memory_maps_and_device_arrays(tmp_path: Path) -> None:
+    queries, database = whole_numbers((3, 4)), whole_numbers((50, 4), seed=1)
+    np.save(tmp_path / "database.npy", database)
+    mapped = np.load(tmp_path / "database.npy", mmap_mode="r")
+    expected = top_k(queries, database, 5, block_size=16)
+    for other in (mapped, jnp.asarray(database), database.astype(np.float64)):
+        for mine, theirs in zip(top_k(queries, other, 5, block_size=16), expected, strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+
+
+def test_one_compilation_and_bounded_memory() -> None:
+    queries, database = whole_numbers((4, 8)), whole_numbers((100_003, 8), seed=1)
+    compiled = search._merge_block._cache_size()
+    _, indices = top_k(queries, database, 10, block_size=1024)
+    np.testing.assert_array_equal(indices, expected_ranking(queries, database)[:, :10])
+    assert search._merge_block._cache_size() == compiled + 1
+
+    best = (jnp.zeros((4, 10)), jnp.zeros((4, 10), jnp.int32))
+    program = search._merge_block.lower(
+        best, jnp.asarray(queries), jnp.asarray(database[:1024]), 0, 0
+    ).compile()
+    # A few arrays of 4 × 1024; the matrix of all scores would be 1.6 MB.
+    assert program.memory_analysis().temp_size_in_bytes < 200_000
+
+
+def test_rows_that_could_not_be_read_come_last() -> None:
+    database = whole_numbers((30, 4), seed=1)
+    database[[0, 17]] = np.nan
+    queries = whole_numbers((3, 4))
+    assert set(rank_all(queries, database)[:, -2:].ravel()) == {0, 17}
+    scores, indices = top_k(queries, database, 30, block_size=7)
+    assert [sorted(row) for row in indices.tolist()] == [list(range(30))] * 3
+    np.testing.assert_array_equal(indices[:, -2:], [[0, 17]] * 3)
+    assert np.isnan(scores[:, -2:]).all()
+    assert np.isfinite(scores[:, :-2]).all()
+
+
+def test_no_queries() -> None:
+    database = whole_numbers((9, 4))
+    scores, indices = top_k(database[:0], database, 3)
+    assert scores.shape == indices.shape == (0, 3)
+    assert rank_all(database[:0], database).shape == (0, 9)
+
+
+@pytest.mark.parametrize("k", [0, 10])
+def test_k_that_is_not_there(k: int) -> None:
+    database = whole_numbers((9, 4))
+    with pytest.raises(UserError, match=f"the {k} nearest in a database of 9"):
+        top_k(database, database, k)
+
+
+def test_widths_are_checked() -> None:
+    with pytest.raises(AssertionError):
+        top_k(whole_numbers((2, 3)), whole_numbers((5, 4)), 1)
+    with pytest.raises(AssertionError):
+        rank_all(whole_numbers((2, 3)), whole_numbers((5, 4)))
