@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import itertools
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from dir_jax.errors import UserError
+from dir_jax.files import replacing
 
 # Told apart by lightness as well as by hue, for those who do not see red and green as different.
 _FRAMES = {
@@ -76,7 +74,7 @@ def save_ranked_results(
         for c, (image, verdict, score) in enumerate(row.results):
             left = _MARGIN + step * (c + 1) + separator
             _draw_cell(canvas, (left, top), image, verdict, f"{c + 1} · {score:.3f}")
-    with _replacing(path) as scratch:
+    with replacing(path) as scratch:
         canvas.save(scratch)
 
 
@@ -114,7 +112,7 @@ def save_training_curves(
         axes.spines[["top", "right"]].set_visible(False)
         axes.spines[["left", "bottom"]].set_color("0.6")
         axes.tick_params(color="0.6", labelcolor="0.25")
-    with _replacing(path) as scratch:
+    with replacing(path) as scratch:
         figure.savefig(scratch, dpi=150)
 
 
@@ -189,17 +187,3 @@ def _draw_cell(
     canvas.paste(thumbnail, (left, top))
     middle = (corner[0] + _CELL / 2, corner[1] + _CELL + _CAPTION / 2)
     draw.text(middle, caption, _INK, ImageFont.load_default(15), anchor="mm")
-
-
-@contextlib.contextmanager
-def _replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A name to write to instead of `path`, which it replaces once complete."""
-    target = Path(path)
-    scratch = target.with_name(f".{os.getpid()}.{target.name}")  # keeps the suffix
-    try:
-        yield scratch
-        os.replace(scratch, target)
-    except OSError as e:
-        raise UserError(f"cannot write {target}: {e.strerror or e}") from e
-    finally:
-        scratch.unlink(missing_ok=True)

@@ -1,0 +1,224 @@
+"""Average precision of given scores, made differentiable: AP-GeM's loss.
+
+Revaud et al., "Learning with Average Precision: Training Image Retrieval with a Listwise Loss",
+ICCV 2019 (arXiv 1906.07589); tie-aware form: Cakir et al., CVPR 2019.
+
+All are pure functions that can be jitted, differentiated, vmapped and run under pmap or shard_map.
+The derivative by the scores is written by hand: it needs no more memory than the scores.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from dir_jax.losses.histogram import (
+    average_precision_of,
+    bin_positions,
+    check_bins,
+    histograms,
+    scores_gradient,
+    tie_aware_average_precision_of,
+)
+
+
+def average_precision(
+    scores: jax.Array,
+    relevance: jax.Array,
+    *,
+    num_bins: int = 25,
+    vmin: float = 0.0,
+    vmax: float = 1.0,
+) -> jax.Array:
+    """Each query's quantised average precision; see `histogram.average_precision_of`.
+
+    Args:
+      scores: (N, M) float32 (or lower precision), of M items for N queries. Those outside
+        [vmin, vmax] count as at its ends, with zero gradient.
+      relevance: (N, M), 0 or 1, of any type. Not differentiated.
+      num_bins: Q, evenly spaced from vmax down to vmin.
+      vmin: the last bin's centre.
+      vmax: the first bin's centre.
+
+    Returns:
+      (N,) float32 in [0, 1]; 0, without gradient, for a query without positives.
+
+    Raises:
+      AssertionError: the shapes differ or are not (N, M).
+      TypeError: the scores are not floating-point.
+      ValueError: fewer than two bins, or vmin >= vmax.
+    """
+    return _quantised(scores, relevance, "plain", num_bins, vmin, vmax)
+
+
+def tie_aware_average_precision(
+    scores: jax.Array,
+    relevance: jax.Array,
+    *,
+    num_bins: int = 25,
+    vmin: float = 0.0,
+    vmax: float = 1.0,
+    simplified: bool = False,
+) -> jax.Array:
+    """Each query's tie-aware average precision; see `histogram.tie_aware_average_precision_of`.
+
+    Args, returns and raises are those of `average_precision`; `simplified` selects the second form.
+    """
+    form = "simplified" if simplified else "tie-aware"
+    return _quantised(scores, relevance, form, num_bins, vmin, vmax)
+
+
+def average_precision_loss(
+    scores: jax.Array,
+    relevance: jax.Array,
+    *,
+    num_bins: int = 25,
+    vmin: float = 0.0,
+    vmax: float = 1.0,
+    query_weights: jax.Array | None = None,
+) -> jax.Array:
+    """1 − mean_n(w_n · AP_n) over the queries that have positives.
+
+    Args:
+      scores: (N, M) float.
+      relevance: (N, M), 0 or 1.
+      num_bins: as in `average_precision`.
+      vmin: as in `average_precision`.
+      vmax: as in `average_precision`.
+      query_weights: (N,) w; ones by default. Differentiable.
+
+    Returns:
+      () float32; 1, without gradient, where no query has positives.
+    """
+    ap = average_precision(scores, relevance, num_bins=num_bins, vmin=vmin, vmax=vmax)
+    return _loss(ap, relevance, query_weights)
+
+
+def tie_aware_average_precision_loss(
+    scores: jax.Array,
+    relevance: jax.Array,
+    *,
+    num_bins: int = 25,
+    vmin: float = 0.0,
+    vmax: float = 1.0,
+    simplified: bool = False,
+    query_weights: jax.Array | None = None,
+) -> jax.Array:
+    """`average_precision_loss` with the tie-aware average precision."""
+    ap = tie_aware_average_precision(
+        scores, relevance, num_bins=num_bins, vmin=vmin, vmax=vmax, simplified=simplified
+    )
+    return _loss(ap, relevance, query_weights)
+
+
+def average_precision_dist(scores: jax.Array, relevance: jax.Array, **options: float) -> jax.Array:
+    """`average_precision` of 1 − √(2.001 − 2 · scores).
+
+    For dot products of unit vectors that is one minus their distance, which spreads high scores out
+    over more bins. 2.001 keeps the root's derivative finite at 1.
+    """
+    return average_precision(_by_distance(scores), relevance, **options)  # type: ignore[arg-type]
+
+
+def tie_aware_average_precision_dist(
+    scores: jax.Array, relevance: jax.Array, **options: float
+) -> jax.Array:
+    """`tie_aware_average_precision` of 1 − √(2.001 − 2 · scores)."""
+    return tie_aware_average_precision(
+        _by_distance(scores),
+        relevance,
+        **options,  # type: ignore[arg-type]
+    )
+
+
+def average_precision_dist_loss(
+    scores: jax.Array, relevance: jax.Array, **options: object
+) -> jax.Array:
+    """`average_precision_loss` of 1 − √(2.001 − 2 · scores)."""
+    return average_precision_loss(_by_distance(scores), relevance, **options)  # type: ignore[arg-type]
+
+
+def tie_aware_average_precision_dist_loss(
+    scores: jax.Array, relevance: jax.Array, **options: object
+) -> jax.Array:
+    """`tie_aware_average_precision_loss` of 1 − √(2.001 − 2 · scores)."""
+    return tie_aware_average_precision_loss(
+        _by_distance(scores),
+        relevance,
+        **options,  # type: ignore[arg-type]
+    )
+
+
+FORMS = {
+    "plain": average_precision_of,
+    "tie-aware": tie_aware_average_precision_of,
+    "simplified": functools.partial(tie_aware_average_precision_of, simplified=True),
+}
+"""Average precision as a function of the histograms c and c⁺."""
+
+
+def _by_distance(scores: jax.Array) -> jax.Array:
+    return 1 - jnp.sqrt(2.001 - 2 * scores)
+
+
+def _loss(ap: jax.Array, relevance: jax.Array, query_weights: jax.Array | None) -> jax.Array:
+    if query_weights is not None:
+        chex.assert_shape(query_weights, ap.shape)
+        ap = ap * query_weights
+    valid = jnp.any(jnp.asarray(relevance) != 0, axis=1)
+    return 1 - jnp.sum(jnp.where(valid, ap, 0)) / jnp.maximum(jnp.sum(valid), 1)
+
+
+def _quantised(
+    scores: jax.Array,
+    relevance: jax.Array,
+    form: str,
+    num_bins: int,
+    vmin: float,
+    vmax: float,
+) -> jax.Array:
+    scores, relevance = jnp.asarray(scores), jnp.asarray(relevance)
+    chex.assert_rank([scores, relevance], 2)
+    chex.assert_equal_shape([scores, relevance])
+    if not jnp.issubdtype(scores.dtype, jnp.floating):
+        raise TypeError(f"scores must be floating-point, but they are {scores.dtype}")
+    check_bins(num_bins, vmin, vmax)
+    return _evaluate(
+        scores.astype(jnp.float32), relevance.astype(jnp.float32), form, num_bins, vmin, vmax
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
+def _evaluate(
+    scores: jax.Array, relevance: jax.Array, form: str, num_bins: int, vmin: float, vmax: float
+) -> jax.Array:
+    positions = bin_positions(scores, num_bins, vmin, vmax)
+    return FORMS[form](*histograms(positions, relevance, num_bins))
+
+
+def _evaluate_forward(
+    scores: jax.Array, relevance: jax.Array, form: str, num_bins: int, vmin: float, vmax: float
+) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    positions = bin_positions(scores, num_bins, vmin, vmax)
+    counts = histograms(positions, relevance, num_bins)
+    return FORMS[form](*counts), (scores, relevance, *counts)
+
+
+def _evaluate_backward(
+    form: str,
+    num_bins: int,
+    vmin: float,
+    vmax: float,
+    residuals: tuple[jax.Array, ...],
+    cotangent: jax.Array,
+) -> tuple[jax.Array, None]:
+    scores, relevance, *counts = residuals
+    _, pull_back = jax.vjp(FORMS[form], *counts)
+    positions = bin_positions(scores, num_bins, vmin, vmax)
+    return scores_gradient(positions, relevance, *pull_back(cotangent), vmin, vmax), None
+
+
+_evaluate.defvjp(_evaluate_forward, _evaluate_backward)

@@ -1,0 +1,172 @@
+"""The listwise average-precision loss of a batch of descriptors: what AP-GeM is trained with.
+
+Revaud et al., "Learning with Average Precision: Training Image Retrieval with a Listwise Loss",
+ICCV 2019 (arXiv 1906.07589), section 3.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from dir_jax.losses.average_precision import FORMS
+from dir_jax.losses.histogram import bin_positions, check_bins, histograms, scores_gradient
+from dir_jax.losses.replicas import ratio_over_replicas
+
+# Dot products of unit vectors from ReLU networks: the range of the paper.
+_VMIN, _VMAX = 0.0, 1.0
+
+
+def listwise_average_precision_loss(
+    descriptors: jax.Array,
+    labels: jax.Array,
+    *,
+    num_bins: int = 20,
+    class_weighted: bool = False,
+    tie_aware: bool = False,
+    axis_name: str | None = None,
+    block_size: int = 256,
+) -> jax.Array:
+    """1 − the mean, over the images of a batch, of their average precision as queries.
+
+    Every image queries all images of the batch, itself included, as in the paper's
+    mAP_Q(D, Y) = 1/B Σ_i AP_Q(d_iᵀ D, Y_i); those of its class are relevant. Scores are dot
+    products quantised in [0, 1].
+
+    Queries are taken in blocks: memory is O(B · (block_size + D)), never B × B (let alone
+    B × B × bins), and the derivative is taken block by block along with the value.
+
+    Args:
+      descriptors: (B, D) float32, of unit norm.
+      labels: (B,) integers.
+      num_bins: Q.
+      class_weighted: weigh a query so that all classes of the batch count equally, with mean weight
+        1 (section 4 of the paper); otherwise all images do.
+      tie_aware: use the tie-aware average precision.
+      axis_name: of the replicas. Each then has its own rows (B / replicas of them), scores them
+        against all replicas' descriptors, and gets the loss of the whole batch, whose gradient by
+        its own rows is exact; under pmap and under shard_map.
+      block_size: queries at once; needs not divide B.
+
+    Returns:
+      () float32.
+
+    Raises:
+      AssertionError: the shapes are not (B, D) and (B,).
+      TypeError: descriptors that are not float32, or labels that are not integers.
+    """
+    descriptors, labels = jnp.asarray(descriptors), jnp.asarray(labels)
+    chex.assert_rank([descriptors, labels], [2, 1])
+    chex.assert_equal_shape_prefix([descriptors, labels], 1)
+    if descriptors.dtype != jnp.float32 or not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise TypeError(
+            "expected float32 descriptors and integer labels, got "
+            f"{descriptors.dtype} and {labels.dtype}"
+        )
+    check_bins(num_bins, _VMIN, _VMAX)
+    options = _Options(num_bins, class_weighted, "tie-aware" if tie_aware else "plain", block_size)
+    terms = functools.partial(_terms, options)
+    return 1 - ratio_over_replicas(terms, descriptors, labels, axis_name)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Options:
+    num_bins: int
+    class_weighted: bool
+    form: str
+    block_size: int
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _terms(
+    options: _Options, own: jax.Array, items: jax.Array, labels: jax.Array, item_labels: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Σ w · AP and Σ w over the queries `own` (b, D) among `items` (B, D)."""
+
+    def step(rows: jax.Array, row_labels: jax.Array, real: jax.Array):  # type: ignore[no-untyped-def]
+        relevance, positions = _compare(options, rows, row_labels, items, item_labels)
+        weights = _weights(options, relevance, real)
+        ap = FORMS[options.form](*histograms(positions, relevance, options.num_bins))
+        return jnp.sum(weights * ap), jnp.sum(weights)
+
+    numerators, denominators = jax.lax.map(
+        lambda block: step(*block), _blocks(options, own, labels)
+    )
+    return jnp.sum(numerators), jnp.sum(denominators)
+
+
+def _terms_forward(
+    options: _Options, own: jax.Array, items: jax.Array, labels: jax.Array, item_labels: jax.Array
+) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
+    """The value, and as residuals the gradient of the numerator by both arrays."""
+
+    def step(by_items: jax.Array, block: tuple[jax.Array, ...]):  # type: ignore[no-untyped-def]
+        rows, row_labels, real = block
+        relevance, positions = _compare(options, rows, row_labels, items, item_labels)
+        weights = _weights(options, relevance, real)
+        counts = histograms(positions, relevance, options.num_bins)
+        total, by_counts = jax.value_and_grad(
+            lambda counts: jnp.sum(weights * FORMS[options.form](*counts))
+        )(counts)
+        by_scores = scores_gradient(positions, relevance, *by_counts, _VMIN, _VMAX)
+        by_items = by_items + _dot(by_scores.T, rows)
+        return by_items, (total, jnp.sum(weights), _dot(by_scores, items))
+
+    start = 0 * items  # varies over the replicas as `items` does
+    by_items, (numerators, denominators, by_rows) = jax.lax.scan(
+        step, start, _blocks(options, own, labels)
+    )
+    by_own = by_rows.reshape(-1, own.shape[1])[: len(own)]
+    return (jnp.sum(numerators), jnp.sum(denominators)), (by_own, by_items)
+
+
+def _terms_backward(
+    options: _Options,
+    residuals: tuple[jax.Array, jax.Array],
+    cotangents: tuple[jax.Array, jax.Array],
+) -> tuple[jax.Array, jax.Array, None, None]:
+    by_own, by_items = residuals
+    return cotangents[0] * by_own, cotangents[0] * by_items, None, None
+
+
+_terms.defvjp(_terms_forward, _terms_backward)
+
+
+def _compare(
+    options: _Options,
+    rows: jax.Array,
+    row_labels: jax.Array,
+    items: jax.Array,
+    item_labels: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """The relevance of every item to every row, and its score's position among the bins."""
+    relevance = (row_labels[:, None] == item_labels).astype(jnp.float32)
+    return relevance, bin_positions(_dot(rows, items.T), options.num_bins, _VMIN, _VMAX)
+
+
+def _weights(options: _Options, relevance: jax.Array, real: jax.Array) -> jax.Array:
+    """Each query's weight: 0 for padding; else 1, or one over the number of its class."""
+    if not options.class_weighted:
+        return real
+    return real / jnp.maximum(jnp.sum(relevance, axis=1), 1)
+
+
+def _blocks(options: _Options, own: jax.Array, labels: jax.Array) -> tuple[jax.Array, ...]:
+    """Rows, labels, and whether they are real, in blocks: (blocks, size, …) each."""
+    size = min(options.block_size, len(own))
+    short = -len(own) % size
+    rows = jnp.pad(own, ((0, short), (0, 0)))
+    real = (jnp.arange(len(rows)) < len(own)).astype(jnp.float32)
+    return (
+        rows.reshape(-1, size, own.shape[1]),
+        jnp.pad(labels, (0, short)).reshape(-1, size),
+        real.reshape(-1, size),
+    )
+
+
+def _dot(a: jax.Array, b: jax.Array) -> jax.Array:
+    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)

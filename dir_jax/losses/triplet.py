@@ -1,0 +1,222 @@
+"""Triplet losses, TL-GeM's (Gordo et al., IJCV 2017), of given triplets or of those in a batch."""
+
+from __future__ import annotations
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from dir_jax.losses.replicas import ratio_over_replicas
+
+
+def triplet_margin_loss(
+    anchor: jax.Array,
+    positive: jax.Array,
+    negative: jax.Array,
+    *,
+    margin: float = 1.0,
+    p: float = 2,
+    eps: float = 1e-6,
+    swap: bool = False,
+) -> jax.Array:
+    """mean max(0, d(a, p) − d(a, n) + margin), with d(u, v) = ‖u − v + eps‖_p as in torch.
+
+    Args:
+      anchor: (N, D) float.
+      positive: (N, D), of the anchors' classes.
+      negative: (N, D), of others.
+      margin: how much farther a negative should be; [1] takes 0.1 for unit vectors.
+      p: the norm.
+      eps: added to each difference, so that the norm of zero has a derivative.
+      swap: use min(d(a, n), d(p, n)) (Balntas et al., BMVC 2016).
+
+    Returns:
+      () float.
+
+    Raises:
+      AssertionError: the shapes differ or are not (N, D).
+    """
+    near, far = _distances(anchor, positive, negative, p, eps, swap)
+    return jnp.mean(jnp.maximum(0, near - far + margin))
+
+
+def triplet_log_exp_loss(
+    anchor: jax.Array,
+    positive: jax.Array,
+    negative: jax.Array,
+    *,
+    p: float = 2,
+    eps: float = 1e-6,
+    swap: bool = False,
+) -> jax.Array:
+    """mean ln(1 + exp(d(a, p) − d(a, n))): as `triplet_margin_loss`, with a soft margin."""
+    near, far = _distances(anchor, positive, negative, p, eps, swap)
+    return jnp.mean(jax.nn.softplus(near - far))
+
+
+def grouped_triplet_loss(
+    descriptors: jax.Array,
+    labels: jax.Array,
+    *,
+    margin: float = 0.1,
+    log_exp: bool = False,
+    swap: bool = False,
+    axis_name: str | None = None,
+) -> jax.Array:
+    """The loss of a batch whose rows are triplets: anchor, positive, negative, anchor, …
+
+    Args:
+      descriptors: (b, D) float32, b a multiple of 3.
+      labels: (b,), not used: the rows' order says what they are.
+      margin: of `triplet_margin_loss`.
+      log_exp: use `triplet_log_exp_loss`.
+      swap: as in both.
+      axis_name: of the replicas, each with its own rows; the loss is the mean over all.
+
+    Returns:
+      () float32.
+    """
+    chex.assert_rank(descriptors, 2)
+    if len(descriptors) % 3:
+        raise ValueError(f"{len(descriptors)} rows are no whole triplets")
+
+    def terms(own: jax.Array, *_: jax.Array) -> tuple[jax.Array, jax.Array]:
+        triplets = own.reshape(-1, 3, own.shape[1])
+        rows = (triplets[:, 0], triplets[:, 1], triplets[:, 2])
+        if log_exp:
+            loss = triplet_log_exp_loss(*rows, swap=swap)
+        else:
+            loss = triplet_margin_loss(*rows, margin=margin, swap=swap)
+        count = jnp.sum(jnp.ones_like(triplets[:, 0, 0]))
+        return loss * count, count
+
+    return ratio_over_replicas(terms, descriptors, labels, axis_name)
+
+
+def batch_triplet_loss(
+    descriptors: jax.Array,
+    labels: jax.Array,
+    *,
+    mining: str = "hardest",
+    margin: float = 0.1,
+    log_exp: bool = False,
+    axis_name: str | None = None,
+) -> jax.Array:
+    """The loss of triplets taken from within a batch, by Euclidean distance.
+
+    - 'hardest': for each anchor its farthest positive and its nearest negative ("batch hard",
+      Hermans et al. 2017, equation 5).
+    - 'semihard': for each pair of anchor and positive the nearest negative that is farther than the
+      positive, or the farthest negative where none is (Schroff et al., CVPR 2015).
+    - 'all': all triplets; the mean is over those with a loss ("batch all", Hermans et al. 2017,
+      equation 6, its ≠0 variant), or over all with `log_exp`, where each has one.
+
+    Anchors without a positive or without a negative are left out. Memory is O(b · B).
+
+    Args:
+      descriptors: (b, D) float32.
+      labels: (b,) integers.
+      mining: 'hardest', 'semihard' or 'all'.
+      margin: how much farther a negative should be than a positive.
+      log_exp: ln(1 + exp(d(a, p) − d(a, n))) in place of max(0, d(a, p) − d(a, n) + margin).
+      axis_name: of the replicas: each has its own rows as anchors, and takes their positives and
+        negatives from all replicas.
+
+    Returns:
+      () float32; 0 where there is no triplet.
+
+    Raises:
+      ValueError: another `mining`.
+    """
+    chex.assert_rank([descriptors, labels], [2, 1])
+    chex.assert_equal_shape_prefix([descriptors, labels], 1)
+    if mining not in _MINING:
+        raise ValueError(f"there is no mining {mining!r}; choose from {', '.join(_MINING)}")
+
+    def penalty(near: jax.Array, far: jax.Array) -> jax.Array:
+        if log_exp:
+            return jax.nn.softplus(near - far)
+        return jnp.maximum(0, near - far + margin)
+
+    def terms(
+        own: jax.Array, items: jax.Array, own_labels: jax.Array, item_labels: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        distances, itself = _pairwise_distances(own, items, axis_name)
+        same = own_labels[:, None] == item_labels
+        return _MINING[mining](distances, same & ~itself, ~same, penalty)
+
+    return ratio_over_replicas(terms, descriptors, labels, axis_name)
+
+
+def _distances(
+    anchor: jax.Array,
+    positive: jax.Array,
+    negative: jax.Array,
+    p: float,
+    eps: float,
+    swap: bool,
+) -> tuple[jax.Array, jax.Array]:
+    chex.assert_rank([anchor, positive, negative], 2)
+    chex.assert_equal_shape([anchor, positive, negative])
+    distance = functools.partial(_distance, p=p, eps=eps)
+    near, far = distance(anchor, positive), distance(anchor, negative)
+    if swap:
+        far = jnp.minimum(far, distance(positive, negative))
+    return near, far
+
+
+def _distance(u: jax.Array, v: jax.Array, *, p: float, eps: float) -> jax.Array:
+    return jnp.linalg.norm(u - v + eps, ord=p, axis=-1)
+
+
+def _pairwise_distances(
+    own: jax.Array, items: jax.Array, axis_name: str | None
+) -> tuple[jax.Array, jax.Array]:
+    """(b, B) distances, from dot products, and which of them are a row's to itself."""
+    squares = jnp.sum(own * own, axis=1)[:, None] + jnp.sum(items * items, axis=1)
+    products = jnp.matmul(own, items.T, precision=jax.lax.Precision.HIGHEST)
+    # Cancellation leaves an error of some 1e-7 in the square: nearer than this is equal. Where the
+    # floor applies the derivative is zero, not infinite.
+    distances = jnp.sqrt(jnp.maximum(squares - 2 * products, 1e-12))
+    first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * len(own)
+    return distances, first + jnp.arange(len(own))[:, None] == jnp.arange(len(items))
+
+
+def _hardest(distances, positive, negative, penalty):  # type: ignore[no-untyped-def]
+    near = jnp.max(jnp.where(positive, distances, -jnp.inf), axis=1)
+    far = jnp.min(jnp.where(negative, distances, jnp.inf), axis=1)
+    valid = positive.any(axis=1) & negative.any(axis=1)
+    losses = penalty(jnp.where(valid, near, 0), jnp.where(valid, far, 0))
+    return jnp.sum(jnp.where(valid, losses, 0)), jnp.sum(valid.astype(jnp.float32))
+
+
+def _semihard(distances, positive, negative, penalty):  # type: ignore[no-untyped-def]
+    ranked = jnp.sort(jnp.where(negative, distances, jnp.inf), axis=1)
+    count = jnp.sum(negative, axis=1, keepdims=True)
+    farther = jax.vmap(functools.partial(jnp.searchsorted, side="right"))(ranked, distances)
+    chosen = jnp.take_along_axis(ranked, jnp.clip(farther, 0, jnp.maximum(count - 1, 0)), axis=1)
+    valid = positive & (count > 0)
+    losses = penalty(jnp.where(valid, distances, 0), jnp.where(valid, chosen, 0))
+    return jnp.sum(jnp.where(valid, losses, 0)), jnp.sum(valid.astype(jnp.float32))
+
+
+def _all(distances, positive, negative, penalty):  # type: ignore[no-untyped-def]
+    # One column of positives at a time, recomputed when differentiated: never b × B × B.
+    @jax.checkpoint
+    def add(total, column):  # type: ignore[no-untyped-def]
+        near, is_positive = column
+        valid = is_positive[:, None] & negative
+        losses = jnp.where(valid, penalty(near[:, None], distances), 0)
+        return (
+            total[0] + jnp.sum(losses),
+            total[1] + jnp.sum((losses > 0).astype(jnp.float32)),
+        ), None
+
+    zero = jnp.sum(0 * distances)  # varies over the replicas as the distances do
+    total, _ = jax.lax.scan(add, (zero, zero), (distances.T, positive.T))
+    return total
+
+
+_MINING = {"hardest": _hardest, "semihard": _semihard, "all": _all}
