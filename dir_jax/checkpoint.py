@@ -1,0 +1,322 @@
+"""The one on-disk format of a model, and of a training run's state.
+
+A checkpoint is a directory:
+
+    model/model.json   architecture and options, preprocessing, whitenings, versions: for people
+    arrays/            parameters, BatchNorm statistics, whitenings (Orbax)
+    train/             optimiser, step and sampler (Orbax); only in a run's `checkpoints/STEP/`
+
+Whatever reads a model takes such a directory, or a training run's, whose `model/` it finds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from dir_jax.errors import UserError
+from dir_jax.models import RetrievalNetwork, create_model
+from dir_jax.models.preprocess import IMAGENET_MEAN, IMAGENET_STD
+from dir_jax.models.variables import Variables, merge_variables, split_variables
+from dir_jax.retrieval.whitening import Whitening
+
+FORMAT_VERSION = 1
+_VERSIONED = ("dir_jax", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """How an RGB image in [0, 1] becomes a network's input: minus `mean`, over `std`."""
+
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """A model as read from disk."""
+
+    model: RetrievalNetwork
+    preprocessing: Preprocessing
+    whitenings: dict[str, Whitening]
+    description: dict[str, Any]  # model.json
+
+
+def save_model(
+    directory: str | os.PathLike[str],
+    model: RetrievalNetwork,
+    *,
+    preprocessing: Preprocessing | None = None,
+    whitenings: Mapping[str, Whitening] | None = None,
+    notes: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Writes a model as a checkpoint directory, whole or not at all.
+
+    Args:
+      directory: where; its parents are made.
+      model: the network.
+      preprocessing: how its input is made; ImageNet's mean and deviation by default.
+      whitenings: name -> whitening to keep with it.
+      notes: JSON values to add to model.json (step, metrics, origin).
+      overwrite: replace what is there; otherwise an existing directory is refused.
+
+    Raises:
+      UserError: `directory` exists and `overwrite` is False, or it cannot be written.
+    """
+    target = Path(directory).absolute()
+    if target.exists() and not overwrite:
+        raise UserError(f"{target} exists already; choose another directory, or overwrite it")
+    _, params, stats = split_variables(model)
+    whitenings = dict(whitenings or {})
+    description = _describe(model, preprocessing or Preprocessing(), list(whitenings), notes)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as e:
+        raise UserError(f"cannot write the checkpoint {target}: {e.strerror or e}") from e
+    try:
+        with ocp.Checkpointer(ocp.CompositeCheckpointHandler(**_handlers())) as checkpointer:
+            checkpointer.save(
+                scratch / "new",
+                ocp.args.Composite(
+                    model=ocp.args.JsonSave(description),
+                    arrays=ocp.args.PyTreeSave(_arrays(params, stats, whitenings)),
+                ),
+            )
+        if target.exists():
+            target.rename(scratch / "old")
+        (scratch / "new").rename(target)
+    except OSError as e:
+        raise UserError(f"cannot write the checkpoint {target}: {e.strerror or e}") from e
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def load_model(path: str | os.PathLike[str]) -> Checkpoint:
+    """Reads a model from a checkpoint directory or from a training run's directory.
+
+    Raises:
+      UserError: there is no checkpoint, it is incomplete, or its arrays are not those of the
+        network that its model.json describes.
+    """
+    directory = find_checkpoint(path)
+    description = read_description(directory)
+    model = create_model(**description["model"])
+    try:
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            arrays = checkpointer.restore(directory / "arrays")
+    except (OSError, ValueError, KeyError) as e:
+        raise UserError(f"the checkpoint {directory} cannot be read: {_first_line(e)}") from e
+    graphdef, params, stats = split_variables(model)
+    check_variables(params, arrays["params"], f"the checkpoint {directory}")
+    check_variables(stats, arrays["batch_stats"], f"the checkpoint {directory}")
+    return Checkpoint(
+        model=merge_variables(graphdef, arrays["params"], arrays["batch_stats"]),
+        preprocessing=Preprocessing(**{k: tuple(v) for k, v in description["preprocess"].items()}),
+        whitenings={
+            name: Whitening.from_arrays(fields)
+            for name, fields in (arrays.get("whitening") or {}).items()
+        },
+        description=description,
+    )
+
+
+def find_checkpoint(path: str | os.PathLike[str]) -> Path:
+    """The checkpoint directory meant by `path`: itself, or a run's `model/`, or its newest step."""
+    root = Path(path).absolute()
+    if not root.exists():
+        raise UserError(f"there is no checkpoint {root}")
+    steps = [p for p in (root / "checkpoints").glob("[0-9]*") if p.name.isdigit()]
+    newest = sorted(steps, key=lambda p: int(p.name), reverse=True)
+    for candidate in (root, root / "model", *newest):
+        if (candidate / "model" / "model.json").is_file() and (candidate / "arrays").is_dir():
+            return candidate
+    raise UserError(
+        f"{root} is not a checkpoint: it holds neither model/model.json with arrays/, nor a "
+        "training run's model/ or checkpoints/"
+    )
+
+
+def read_description(directory: Path) -> dict[str, Any]:
+    """Reads and checks a checkpoint's model.json."""
+    file = directory / "model" / "model.json"
+    try:
+        description = json.loads(file.read_text())
+        version = description["format_version"]
+        _ = description["model"]["arch"], description["preprocess"]
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise UserError(f"{file} does not describe a model: {_first_line(e)}") from e
+    if version != FORMAT_VERSION:
+        raise UserError(f"{file} has format version {version}; this dir_jax reads {FORMAT_VERSION}")
+    return description
+
+
+def check_variables(expected: Mapping[str, Any], found: Mapping[str, Any], source: str) -> None:
+    """Raises UserError where two sets of arrays differ in names or shapes."""
+    for names, word in (
+        (expected.keys() - found.keys(), "lacks"),
+        (found.keys() - expected.keys(), "has surplus"),
+    ):
+        if names:
+            some = ", ".join(sorted(names)[:5]) + (", …" if len(names) > 5 else "")
+            raise UserError(f"{source} {word} {len(names)} arrays: {some}")
+    for name, array in expected.items():
+        if tuple(found[name].shape) != tuple(array.shape):
+            raise UserError(
+                f"{source}: {name} has shape {tuple(found[name].shape)}, "
+                f"the network expects {tuple(array.shape)}"
+            )
+
+
+class RunCheckpoints:
+    """The checkpoints of one training run: saved in the background, the newest and the best kept.
+
+    A step's directory is renamed into place when it is complete, so that a killed run always finds
+    its last complete one.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str], *, keep: int, metric: str = "mAP"):
+        """Opens (and makes) `directory`; keeps the `keep` newest and the best by `metric`."""
+        policy = ocp.checkpoint_managers.preservation_policy
+        self._metric = metric
+        self._manager = ocp.CheckpointManager(
+            Path(directory).absolute(),
+            item_handlers={**_handlers(), "train": ocp.PyTreeCheckpointHandler()},
+            options=ocp.CheckpointManagerOptions(
+                cleanup_tmp_directories=True,
+                preservation_policy=policy.AnyPreservationPolicy(
+                    [
+                        policy.LatestN(keep),
+                        policy.BestN(
+                            get_metric_fn=lambda metrics: metrics[metric],
+                            n=1,
+                            keep_checkpoints_without_metrics=False,
+                        ),
+                    ]
+                ),
+            ),
+        )
+
+    def save(
+        self,
+        step: int,
+        model: RetrievalNetwork,
+        train: Mapping[str, Any],
+        *,
+        preprocessing: Preprocessing,
+        mean_average_precision: float | None = None,
+    ) -> None:
+        """Copies the state to the host and writes it while training goes on.
+
+        Args:
+          step: how many updates the state has seen.
+          model: the network, whose variables every process holds whole.
+          train: a pytree of arrays: optimiser, sampler.
+          preprocessing: the network's.
+          mean_average_precision: of this very state, if it was evaluated.
+        """
+        if step in self._manager.all_steps():
+            return
+        _, params, stats = split_variables(model)
+        description = _describe(model, preprocessing, [], {"step": step})
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                model=ocp.args.JsonSave(description),
+                arrays=ocp.args.PyTreeSave(_arrays(params, stats, {})),
+                train=ocp.args.PyTreeSave(_to_host(train)),
+            ),
+            metrics=(
+                None
+                if mean_average_precision is None
+                else {self._metric: float(mean_average_precision)}
+            ),
+            force=True,
+        )
+
+    def latest(self) -> int | None:
+        """The newest complete step, or None."""
+        return self._manager.latest_step()
+
+    def restore(self, step: int) -> tuple[Variables, Variables, Any]:
+        """A step's parameters, BatchNorm statistics and training state, as NumPy arrays."""
+        try:
+            items = self._manager.restore(
+                step,
+                args=ocp.args.Composite(
+                    arrays=ocp.args.PyTreeRestore(), train=ocp.args.PyTreeRestore()
+                ),
+            )
+        except (OSError, ValueError, KeyError) as e:
+            raise UserError(
+                f"the checkpoint {self._manager.directory / str(step)} cannot be read: "
+                f"{_first_line(e)}; delete that folder to go on from the one before"
+            ) from e
+        return items["arrays"]["params"], items["arrays"]["batch_stats"], items["train"]
+
+    def path(self, step: int) -> Path:
+        """Where a step is kept."""
+        return Path(self._manager.directory) / str(step)
+
+    def wait(self) -> None:
+        """Returns when everything saved so far is on disk."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits, and releases the threads."""
+        self._manager.close()
+
+
+def _handlers() -> dict[str, Any]:
+    return {
+        "model": ocp.JsonCheckpointHandler(filename="model.json"),
+        "arrays": ocp.PyTreeCheckpointHandler(),
+    }
+
+
+def _describe(
+    model: RetrievalNetwork,
+    preprocessing: Preprocessing,
+    whitenings: list[str],
+    notes: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    return {
+        "format_version": FORMAT_VERSION,
+        "model": dataclasses.asdict(model.config),
+        "preprocess": dataclasses.asdict(preprocessing),
+        "whitening": whitenings,
+        "versions": {name: metadata.version(name) for name in _VERSIONED},
+        **(notes or {}),
+    }
+
+
+def _arrays(
+    params: Variables, stats: Variables, whitenings: Mapping[str, Whitening]
+) -> dict[str, Any]:
+    tree = {
+        "params": params,
+        "batch_stats": stats,
+        "whitening": {name: w.to_arrays() for name, w in whitenings.items()},
+    }
+    return _to_host(tree)
+
+
+def _to_host(tree: Any) -> Any:
+    # Copies: the trainer donates its buffers to the next step while this one is being written.
+    return jax.tree.map(lambda x: np.array(jax.device_get(x)), tree)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,89 @@
+"""What the commands share: flags into values, errors into one line, jax's settings."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from dir_jax.errors import UserError
+
+
+def run_command(main: Callable[[], int], doc: str | None) -> int:
+    """Parses the command line, runs a command, and returns its exit code.
+
+    A mistake of the user's is one line on standard error and exit code 2; Ctrl-C is 130. Anything
+    else is ours, and keeps its traceback.
+    """
+    try:
+        _parse(doc)
+        return main()
+    except UserError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _parse(doc: str | None) -> None:
+    module = sys.modules["__main__"]
+    name = getattr(getattr(module, "__spec__", None), "name", None) or sys.argv[0]
+    if any(a in ("-h", "--help", "-help") for a in sys.argv[1:]):
+        print((doc or "").strip() + "\n")
+        print(f"flags of python -m {name}:")
+        for flag in flags.FLAGS.get_key_flags_for_module(module):
+            default = "" if flag.default in (None, "") else f" (default: {flag.default})"
+            print(f"  --{flag.name}: {flag.help}{default}")
+        raise SystemExit(0)
+    try:
+        rest = flags.FLAGS(sys.argv)[1:]
+    except flags.UnrecognizedFlagError as e:
+        near = f"; did you mean --{e.flagvalue}?" if e.flagvalue else ""
+        hint = ", ".join(f"--{s}" for s in e.suggestions) if getattr(e, "suggestions", None) else ""
+        near = f"; did you mean {hint}?" if hint else ""
+        raise UserError(f"there is no flag --{e.flagname}{near} (--help lists them)") from e
+    except flags.Error as e:
+        raise UserError(str(e).splitlines()[0]) from e
+    except (
+        OSError,
+        ImportError,
+        SyntaxError,
+        AttributeError,
+        KeyError,
+        TypeError,
+        ValueError,
+    ) as e:
+        # Raised while the config file named by --config is run or changed.
+        raise UserError(f"the config cannot be used: {type(e).__name__}: {e}") from e
+    if rest:
+        raise UserError(f"do not know what {rest[0]!r} is for; flags begin with --")
+
+
+def require_flag(name: str, value: Any, example: str) -> Any:
+    """The value of a flag that must be given."""
+    if value is None or value == "":
+        raise UserError(f"--{name} is missing; give one, such as --{name} {example}")
+    return value
+
+
+def set_up_jax(cache: str | None, *, log_compiles: bool = False) -> None:
+    """Keeps compiled programs on disk, so that a second run of the same thing starts fast.
+
+    Args:
+      cache: the folder; None is `dir_jax/xla` in the user's cache folder, '' keeps none.
+      log_compiles: log each compilation.
+    """
+    import jax
+
+    if cache is None:
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        cache = str(Path(home) / "dir_jax" / "xla")
+    if cache:
+        jax.config.update("jax_compilation_cache_dir", cache)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+    jax.config.update("jax_log_compiles", log_compiles)

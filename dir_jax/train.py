@@ -1,0 +1,43 @@
+"""Trains a network: `python -m dir_jax.train --config experiments/ap_gem.py --workdir runs/ap_gem`.
+
+The config is a Python file with a `get_config()`; any of its keys can be set on the command line,
+as in `--config.batch_size=1024`. The same command resumes a run that was stopped or killed.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from absl import flags
+from ml_collections import config_flags
+
+from dir_jax.cli import run_command
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", help_string="The experiment: a Python file with a get_config().", lock_config=True
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Where checkpoints, metrics and pictures go; resumes what is there."
+)
+_CACHE = flags.DEFINE_string(
+    "compilation_cache",
+    None,
+    "Keeps compiled programs for the next run; by default in the user's cache folder, '' for none.",
+)
+_LOG_COMPILES = flags.DEFINE_bool("log_compiles", False, "Say what is compiled.")
+
+
+def main() -> int:
+    """Trains, and returns the process's exit code."""
+    from dir_jax.cli import require_flag, set_up_jax
+
+    config = require_flag("config", _CONFIG.value, "experiments/ap_gem.py")
+    workdir = require_flag("workdir", _WORKDIR.value, "runs/ap_gem")
+    set_up_jax(_CACHE.value, log_compiles=_LOG_COMPILES.value)
+    from dir_jax.training.loop import train
+
+    return train(config, workdir)
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main, __doc__))

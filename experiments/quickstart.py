@@ -1,0 +1,47 @@
+"""Quickstart: a small GeM network learns to recognise drawn landmarks with the AP loss.
+
+    make quickstart
+    python -m dir_jax.train --config experiments/quickstart.py --workdir runs/quickstart
+
+Data: the embedded synthetic landmarks, drawn from a seed at the first run into
+runs/synthetic-landmarks. Training and test landmarks are different ones.
+
+Expected result (2 CPU cores, some minutes): see the table in README.md.
+"""
+
+import ml_collections
+
+from dir_jax.training.config import default_config
+
+_DATA = "runs/synthetic-landmarks"
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """The quickstart's config."""
+    config = default_config()
+    config.num_steps = 80
+    config.batch_size = 128
+    config.chunk_size = 32
+    config.batch_norm = "trained"  # from random weights there are no statistics to keep
+    config.model.arch = "resnet18_rmac"
+    config.model.out_dim = 256
+
+    config.data.train = f'SyntheticLandmarks("{_DATA}", "train")'
+    config.data.eval = f'SyntheticLandmarks("{_DATA}", "test")'
+    config.data.eval_oxford = f'SyntheticLandmarks("{_DATA}", "test_oxford")'
+    config.data.transform = (
+        "Scale((104, 104)), RandomScale(96, 120), RandomCrop(96), RandomFlip(), "
+        "ColorJitter(0.3, 0.3, 0.3, 0.1)"
+    )
+    config.data.num_workers = 0
+
+    config.loss.name = "ap"
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.weight_decay = 1e-6
+    config.optimizer.warmup_steps = 5
+
+    config.eval.transform = "Scale((96, 96))"
+    config.eval.every = 20
+    config.eval.batch_size = 50
+    config.checkpoint.every = 20
+    return config

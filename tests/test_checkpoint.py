@@ -1,0 +1,135 @@
+"""Checkpoints on disk: what is saved is what is read, and what is broken is said."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from dir_jax.checkpoint import (
+    Preprocessing,
+    RunCheckpoints,
+    find_checkpoint,
+    load_model,
+    save_model,
+)
+from dir_jax.errors import UserError
+from dir_jax.models import create_model
+from dir_jax.models.variables import split_variables
+from dir_jax.retrieval.whitening import learn_whitening
+
+
+@pytest.fixture(scope="module")
+def model():
+    return create_model("resnet18_rmac", out_dim=8, pooling="max", norm_features=True, seed=4)
+
+
+@pytest.fixture(scope="module")
+def saved(model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("saved") / "model"
+    whitening = learn_whitening(np.random.default_rng(0).standard_normal((20, 8)))
+    save_model(
+        path,
+        model,
+        preprocessing=Preprocessing(mean=(0.1, 0.2, 0.3), std=(1.0, 2.0, 3.0)),
+        whitenings={"Landmarks_clean": whitening},
+        notes={"step": 7},
+    )
+    return path, whitening
+
+
+def test_round_trip_is_exact(model, saved):
+    path, whitening = saved
+    loaded = load_model(path)
+    assert loaded.model.config == model.config
+    for old, new in zip(split_variables(model)[1:], split_variables(loaded.model)[1:], strict=True):
+        assert old.keys() == new.keys()
+        for name in old:
+            np.testing.assert_array_equal(old[name], new[name])
+    assert loaded.preprocessing == Preprocessing((0.1, 0.2, 0.3), (1.0, 2.0, 3.0))
+    read = loaded.whitenings["Landmarks_clean"]
+    np.testing.assert_array_equal(read.components_, whitening.components_)
+    np.testing.assert_array_equal(read.explained_variance_, whitening.explained_variance_)
+    assert read.whiten is True
+
+
+def test_description_is_for_people(saved):
+    text = (saved[0] / "model" / "model.json").read_text()
+    description = json.loads(text)
+    assert description["model"]["arch"] == "resnet18_rmac"
+    assert description["whitening"] == ["Landmarks_clean"]
+    assert description["step"] == 7
+    assert "jax" in description["versions"]
+
+
+def test_existing_directory_is_refused_unless_overwritten(model, saved, tmp_path):
+    path = tmp_path / "copy"
+    shutil.copytree(saved[0], path)
+    with pytest.raises(UserError, match="exists"):
+        save_model(path, model)
+    save_model(path, model, overwrite=True)
+    assert load_model(path).whitenings == {}
+    assert [p.name for p in tmp_path.iterdir()] == ["copy"]  # nothing left lying about
+
+
+def test_a_run_directory_is_found_by_its_model_or_newest_step(saved, tmp_path):
+    run = tmp_path / "run"
+    for step in (9, 10):
+        shutil.copytree(saved[0], run / "checkpoints" / str(step))
+    assert find_checkpoint(run) == run / "checkpoints" / "10"
+    shutil.copytree(saved[0], run / "model")
+    assert find_checkpoint(run) == run / "model"
+
+
+def test_broken_checkpoints_say_what_is_wrong(saved, tmp_path):
+    with pytest.raises(UserError, match="no checkpoint"):
+        load_model(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="not a checkpoint"):
+        load_model(tmp_path / "empty")
+
+    def broken(name, change):
+        path = tmp_path / name
+        shutil.copytree(saved[0], path)
+        change(path)
+        with pytest.raises(UserError) as e:
+            load_model(path)
+        assert "\n" not in str(e.value)
+        return str(e.value)
+
+    def edit(path, **changes):
+        file = path / "model" / "model.json"
+        description = json.loads(file.read_text())
+        for key, value in changes.items():
+            target = description if key == "format_version" else description["model"]
+            target[key] = value
+        file.write_text(json.dumps(description))
+
+    assert "format version 99" in broken("version", lambda p: edit(p, format_version=99))
+    assert "fc.bias has shape (8,)" in broken("shape", lambda p: edit(p, out_dim=9))
+    assert "lacks 1 arrays: adpool.p" in broken("names", lambda p: edit(p, pooling="gem"))
+    assert "surplus 2 arrays: fc.bias" in broken("more", lambda p: edit(p, without_fc=True))
+    assert "resnet19" in broken("arch", lambda p: edit(p, arch="resnet19_rmac"))
+    assert "model.json" in broken("json", lambda p: (p / "model/model.json").write_text("{"))
+    assert "cannot be read" in broken("arrays", lambda p: shutil.rmtree(p / "arrays" / "d"))
+
+
+def test_run_keeps_the_newest_and_the_best(model, tmp_path):
+    checkpoints = RunCheckpoints(tmp_path / "run", keep=2)
+    state = {"optimizer": {"count": np.int32(0), "mu": np.arange(3.0)}}
+    for step, score in enumerate([0.2, 0.9, 0.5, None, 0.4], start=1):
+        state["optimizer"]["count"] = np.int32(step)
+        checkpoints.save(
+            step, model, state, preprocessing=Preprocessing(), mean_average_precision=score
+        )
+        state["optimizer"]["mu"] += 1  # the trainer goes on while this is being written
+    checkpoints.wait()
+    assert sorted(int(p.name) for p in (tmp_path / "run").glob("[0-9]*")) == [2, 4, 5]
+    assert checkpoints.latest() == 5
+    params, stats, train = checkpoints.restore(2)
+    assert int(train["optimizer"]["count"]) == 2
+    np.testing.assert_array_equal(train["optimizer"]["mu"], np.arange(3.0) + 1)
+    np.testing.assert_array_equal(params["fc.kernel"], split_variables(model)[1]["fc.kernel"])
+    assert stats.keys() == split_variables(model)[2].keys()
+    checkpoints.close()
+    assert load_model(tmp_path / "run" / "5").model.config == model.config  # a step is a model, too

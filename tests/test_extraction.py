@@ -1,0 +1,64 @@
+"""Descriptors of a data set: each image's own, in order, whatever it shared a batch with."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dir_jax.data.datasets import check_dataset, create_dataset
+from dir_jax.data.transforms import parse_transforms
+from dir_jax.errors import UserError
+from dir_jax.extraction import Extractor
+from dir_jax.models import create_model
+from dir_jax.models.preprocess import IMAGENET_MEAN, IMAGENET_STD, normalize
+from dir_jax.models.variables import split_variables
+
+
+@pytest.fixture
+def photos(tmp_path):
+    rng = np.random.default_rng(0)
+    sizes = [(50, 40), (40, 50), (50, 40), (64, 48), (40, 50)]
+    names = []
+    for i, (width, height) in enumerate(sizes):
+        pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+        names.append(f"{i}.png\n")
+    (tmp_path / "list.txt").write_text("".join(names))
+    return create_dataset(f'ImageList("{tmp_path}/list.txt", "{tmp_path}")')
+
+
+def describe(dataset, transform, **options):
+    model = create_model("resnet18_rmac", out_dim=8)
+    graphdef, params, stats = split_variables(model)
+    extractor = Extractor(graphdef, mean=IMAGENET_MEAN, std=IMAGENET_STD, batch_size=8)
+    sizes = check_dataset(dataset, progress=False)
+    found = extractor(params, stats, dataset, parse_transforms(transform), sizes, **options)
+    return model, found
+
+
+@pytest.mark.parametrize("transform", ["", "Scale((48, 48))"])
+def test_equals_each_image_alone(photos, transform):
+    """Eight devices, batches of one size each: the order is that of the list."""
+    model, found = describe(photos, transform)
+    assert found.shape == (5, 8)
+    rng = np.random.default_rng(0)
+    for i in range(len(photos)):
+        image = parse_transforms(transform)(photos.open(i), rng)
+        alone = model(normalize(np.asarray(image)[None], IMAGENET_MEAN, IMAGENET_STD))[0]
+        # Another batch size is another order of summation; entries are up to 1.
+        np.testing.assert_allclose(found[i], alone, rtol=0, atol=2e-6)
+
+
+def test_chosen_images(photos):
+    _, everything = describe(photos, "")
+    _, some = describe(photos, "", indices=np.array([3, 0]))
+    np.testing.assert_allclose(some, everything[[3, 0]], rtol=0, atol=2e-6)
+
+
+def test_unreadable_image_is_named(photos, tmp_path):
+    sizes = check_dataset(photos, progress=False)
+    (tmp_path / "2.png").write_bytes((tmp_path / "2.png").read_bytes()[:900])
+    model = create_model("resnet18_rmac", out_dim=8)
+    graphdef, params, stats = split_variables(model)
+    extractor = Extractor(graphdef, mean=IMAGENET_MEAN, std=IMAGENET_STD, batch_size=8)
+    with pytest.raises(UserError, match=r"2\.png"):
+        extractor(params, stats, photos, parse_transforms(""), sizes)

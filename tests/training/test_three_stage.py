@@ -1,0 +1,244 @@
+"""The three-stage step against the undivided batch, against torch, and on several devices."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from dir_jax.losses import (
+    batch_triplet_loss,
+    grouped_triplet_loss,
+    listwise_average_precision_loss,
+)
+from torch_reference.networks import create_network as torch_network
+from torch_reference.training import train_steps
+from torch_reference.weights import load_state_dict, randomize
+
+from dir_jax.models import create_model
+from dir_jax.models.preprocess import IMAGENET_MEAN, IMAGENET_STD, normalize
+from dir_jax.models.variables import merge_variables, split_variables
+from dir_jax.replicas import create_replicas
+from dir_jax.training.config import default_config
+from dir_jax.training.optimizer import create_optimizer
+from dir_jax.training.three_stage import ThreeStageStep, create_state
+
+NORM = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
+AP = functools.partial(listwise_average_precision_loss, num_bins=10, block_size=16)
+LOSSES = {
+    "ap": AP,
+    "triplet": functools.partial(batch_triplet_loss, mining="all", margin=0.5),
+    "grouped": functools.partial(grouped_triplet_loss, margin=0.5),
+}
+
+
+def make_batch(size, side=40, classes=4, seed=0):
+    """Images whose classes are visible: a class's own pattern under noise."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(size) % classes
+    patterns = rng.integers(0, 256, (classes, side, side, 3))
+    noise = rng.integers(0, 256, (size, side, side, 3))
+    return (0.4 * patterns[labels] + 0.6 * noise).astype(np.uint8), labels.astype(np.int32)
+
+
+@functools.cache
+def network(arch="resnet18_rmac", out_dim=16, **options):
+    return create_model(arch, out_dim=out_dim, seed=3, **options)
+
+
+def run_step(
+    images,
+    labels,
+    *,
+    devices=1,
+    chunk=4,
+    parallel="shard_map",
+    batch_norm="frozen",
+    loss=AP,
+    optimizer=None,
+    steps=1,
+    **options,
+):
+    """`steps` updates on the same batch; returns (fetched state, list of metrics)."""
+    graphdef, params, stats = split_variables(network(**options))
+    optimizer = optimizer or optax.sgd(1.0)
+    replicas = create_replicas(parallel, jax.devices()[:devices])
+    step = ThreeStageStep(
+        graphdef,
+        loss,
+        optimizer,
+        replicas,
+        batch_size=len(images),
+        chunk_size=chunk,
+        train_statistics=batch_norm == "trained",
+        dropout=bool(options.get("dropout_p")),
+        **NORM,
+    )
+    state = replicas.replicate(create_state(params, stats, optimizer, batch_norm=batch_norm))
+    by_device = images.reshape(devices, step.num_chunks, chunk, *images.shape[1:])
+    chunks = [np.concatenate(by_device[:, k]) for k in range(step.num_chunks)]
+    history = []
+    for i in range(steps):
+        state, metrics = step(state, chunks, labels, seed=i)
+        history.append({k: float(v) for k, v in replicas.fetch(metrics).items()})
+    return replicas.fetch(state), history
+
+
+def assert_same_update(new, reference, tolerance):
+    """Compares two states' parameters, each array by its own scale."""
+    for name, expected in reference.params.items():
+        scale = max(np.abs(expected).max(), 1e-3)
+        assert np.abs(new.params[name] - expected).max() <= tolerance * scale, name
+
+
+def undivided(images, labels, *, batch_norm="frozen", loss=AP):
+    """The textbook step: one differentiable function of the whole batch."""
+    graphdef, params, stats = split_variables(network())
+
+    def value(p):
+        model = merge_variables(graphdef, p, stats)
+        return loss(
+            model(normalize(images, **NORM), use_running_average=batch_norm != "trained"), labels
+        )
+
+    return jax.jit(jax.value_and_grad(value))(params)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_gradient_is_that_of_the_undivided_batch(name):
+    images, labels = make_batch(24)
+    value, gradient = undivided(images, labels, loss=LOSSES[name])
+    _, before, _ = split_variables(network())
+    state, (metrics,) = run_step(images, labels, loss=LOSSES[name], batch_norm="frozen_statistics")
+    assert metrics["loss"] == pytest.approx(float(value), rel=1e-5)
+    moved = {k: np.asarray(before[k]) - state.params[k] for k in before}  # rate 1: the gradient
+    for key, expected in gradient.items():
+        # The subtraction above rounds at the parameter's own size.
+        rounding = 2e-7 * np.abs(before[key]).max()
+        error = np.abs(moved[key] - expected).max()
+        assert error <= 1e-4 * np.abs(expected).max() + rounding, key
+
+
+def test_trained_batch_norm_in_one_chunk_is_that_of_the_undivided_batch():
+    images, labels = make_batch(12)
+    value, gradient = undivided(images, labels, batch_norm="trained")
+    state, (metrics,) = run_step(images, labels, chunk=12, batch_norm="trained")
+    _, before, stats = split_variables(network())
+    assert metrics["loss"] == pytest.approx(float(value), rel=1e-5)
+    kernel = "layer4.1.conv2.kernel"
+    moved = np.asarray(before[kernel]) - state.params[kernel]
+    np.testing.assert_allclose(
+        moved, gradient[kernel], rtol=0, atol=1e-4 * np.abs(gradient[kernel]).max()
+    )
+    assert any(np.abs(state.stats[k] - stats[k]).max() > 1e-3 for k in stats)
+
+
+def test_frozen_batch_norm_does_not_move():
+    images, labels = make_batch(8)
+    _, params, stats = split_variables(network())
+    for mode, moves in (("frozen", False), ("frozen_statistics", True)):
+        state, _ = run_step(images, labels, batch_norm=mode)
+        changed = np.abs(state.params["layer1.0.bn1.scale"] - params["layer1.0.bn1.scale"]).max()
+        assert (changed > 0) == moves
+        assert all(np.array_equal(state.stats[k], stats[k]) for k in stats)
+
+
+@pytest.mark.parametrize("batch_norm", ["frozen", "trained"])
+@pytest.mark.parametrize("parallel", ["shard_map", "pmap"])
+def test_eight_devices_equal_one(parallel, batch_norm):
+    """The same chunks on one device and on eight; sums are taken in another order, hence 2e-5."""
+    images, labels = make_batch(48)
+    one, (m1,) = run_step(images, labels, devices=1, chunk=3, batch_norm=batch_norm)
+    eight, (m8,) = run_step(
+        images, labels, devices=8, chunk=3, parallel=parallel, batch_norm=batch_norm
+    )
+    assert m8["loss"] == pytest.approx(m1["loss"], rel=1e-5)
+    assert m8["gradient_norm"] == pytest.approx(m1["gradient_norm"], rel=1e-4)
+    assert_same_update(eight, one, 2e-5)
+    for name, expected in one.stats.items():
+        np.testing.assert_allclose(eight.stats[name], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_dropout_does_not_depend_on_the_devices_or_the_chunks():
+    images, labels = make_batch(16)
+    options = {"dropout_p": 0.3}
+    one, (m1,) = run_step(images, labels, chunk=8, **options)
+    two, (m2,) = run_step(images, labels, devices=2, chunk=4, **options)
+    plain, (m0,) = run_step(images, labels, chunk=8)
+    assert m1["loss"] == pytest.approx(m2["loss"], rel=1e-5)
+    assert abs(m0["loss"] - m1["loss"]) > 1e-4
+    assert_same_update(two, one, 2e-5)
+    assert np.abs(one.params["fc.kernel"] - plain.params["fc.kernel"]).max() > 1e-5
+
+
+def test_memory_does_not_depend_on_the_batch_size():
+    """XLA's own figures for 16 and 128 images: only the descriptors and their scores grow."""
+    graphdef, params, stats = split_variables(network())
+    replicas = create_replicas("shard_map", jax.devices()[:1])
+    optimizer = optax.sgd(1.0)
+    found = {}
+    for batch in (16, 128):
+        step = ThreeStageStep(
+            graphdef, AP, optimizer, replicas, batch_size=batch, chunk_size=4, **NORM
+        )
+        state = replicas.replicate(create_state(params, stats, optimizer, batch_norm="frozen"))
+        found[batch] = step.memory_analysis(state, 64, 64)
+    descriptors = (128 - 16) * 16 * 4
+    for program in ("describe", "back-propagate"):
+        small, large = found[16][program], found[128][program]
+        assert large["temporaries"] <= small["temporaries"] + descriptors
+        assert large["arguments"] - small["arguments"] == descriptors
+        assert large["temporaries"] > 100 * descriptors  # the figures are of activations
+    peak = found[16]["back-propagate"]["temporaries"]
+    assert found[128]["loss"]["temporaries"] < peak / 10
+
+
+@pytest.mark.parametrize("arch", ["resnet18_rmac", "resnet50_rmac"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_five_steps_equal_torch(arch, optimizer):
+    """Same weights, images, loss and optimiser: the bounds are those of the project's issue."""
+    images, labels = make_batch(12, side=64)
+    oracle = torch_network(arch, out_dim=32)
+    randomize(oracle, seed=1)
+    model = create_model(arch, out_dim=32)
+    load_state_dict(model, oracle.state_dict())
+    graphdef, params, stats = split_variables(model)
+
+    config = default_config().optimizer
+    config.update({"name": optimizer, "weight_decay": 1e-4, "schedule": "linear"})
+    config.learning_rate = 1e-2 if optimizer == "sgd" else 1e-4
+    expected_losses, expected = train_steps(
+        oracle,
+        normalize(images, **NORM),
+        labels,
+        optimizer=optimizer,
+        learning_rate=config.learning_rate,
+        weight_decay=1e-4,
+        momentum=0.9,
+        num_steps=5,
+        num_bins=10,
+    )
+    tx = create_optimizer(config, num_steps=5)
+    replicas = create_replicas("shard_map", jax.devices()[:1])
+    step = ThreeStageStep(graphdef, AP, tx, replicas, batch_size=12, chunk_size=4, **NORM)
+    state = replicas.replicate(create_state(params, stats, tx, batch_norm="frozen"))
+    losses = []
+    for _ in range(5):
+        state, metrics = step(state, [images[i : i + 4] for i in (0, 4, 8)], labels)
+        losses.append(float(metrics["loss"]))
+    np.testing.assert_allclose(losses, expected_losses, rtol=1e-4)
+    assert losses[-1] < losses[0]
+
+    reference = create_model(arch, out_dim=32)
+    load_state_dict(reference, expected)
+    _, after_torch, _ = split_variables(reference)
+    after = replicas.fetch(state).params
+    if optimizer == "sgd":
+        worst = max(float(jnp.abs(after[k] - after_torch[k]).max()) for k in after)
+        assert worst <= 1e-5
+    else:
+        ours = np.concatenate([(after[k] - params[k]).ravel() for k in sorted(after)])
+        theirs = np.concatenate([(after_torch[k] - params[k]).ravel() for k in sorted(after)])
+        cosine = ours @ theirs / np.linalg.norm(ours) / np.linalg.norm(theirs)
+        assert cosine >= 0.9999
