@@ -1,0 +1,191 @@
+"""Texts such as `Scale(1050), Pad(800)` read as lists of calls, without evaluating anything.
+
+Python's own grammar reads the text; only a call of a known name with literal arguments is then
+acted upon. Everything else is refused with a caret under the place.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import NoReturn, TypeVar
+
+from dir_jax.errors import UserError
+
+T = TypeVar("T")
+
+_SHOWN_BEFORE, _SHOWN_AFTER = 100, 60  # characters around a mistake in a long text
+
+
+def parse_calls(
+    text: str,
+    constructors: Mapping[str, Callable[..., T]],
+    *,
+    what: str,
+    names: Mapping[str, object] | None = None,
+) -> list[T]:
+    """Makes the objects that a comma-separated list of calls describes.
+
+    Arguments may be numbers, strings, True, False, None, tuples and lists of these, and `names`.
+    Line breaks count as spaces. All calls are read before the first object is made.
+
+    Args:
+      text: such as 'Scale(1050, largest=True), Pad(800)'; blank is no calls.
+      constructors: what each name makes. A ValueError of theirs is an argument's fault.
+      what: such a call is, for error messages: 'transform'.
+      names: constants that arguments may use, such as BILINEAR; may be dotted.
+
+    Returns:
+      One object a call, in the text's order.
+
+    Raises:
+      UserError: the text is no such list, or names something unknown, or an argument is wrong;
+        shows where, and what would be right. Other errors of a constructor are passed on.
+    """
+    reader = _Reader(text.replace("\n", " ").replace("\r", " ").strip(), what, names or {})
+    makers = [reader.maker(node, constructors) for node in reader.elements()]
+    return [make() for make in makers]
+
+
+class _Reader:
+    """One text, and the means to complain about any place in it."""
+
+    def __init__(self, text: str, what: str, names: Mapping[str, object]):
+        self.text = text
+        self.what = what
+        self.names = names
+
+    def elements(self) -> list[ast.expr]:
+        """The syntax trees of the list's elements."""
+        if not self.text:
+            return []
+        try:
+            tree = ast.parse(self.text, mode="eval").body
+        except SyntaxError as e:
+            # Python counts from 1, and from 0 where it has no place to show.
+            self.fail(max((e.offset or 1) - 1, 0), f"syntax error: {e.msg}")
+        except ValueError as e:
+            self.fail(0, f"syntax error: {e}")
+        except (RecursionError, MemoryError):
+            self.fail(0, "syntax error: too deeply nested")
+        # Line breaks are gone, so a comment would swallow all that follows it.
+        end = self.position(tree.end_lineno, tree.end_col_offset)
+        comment = self.text.find("#", end)
+        if comment >= 0:
+            self.fail(comment, "comments are not possible here")
+        return tree.elts if isinstance(tree, ast.Tuple) else [tree]
+
+    def maker(
+        self, node: ast.expr, constructors: Mapping[str, Callable[..., T]]
+    ) -> Callable[[], T]:
+        """Checks one element, a call of a known name with suitable arguments; makes nothing yet."""
+        known = f"known: {', '.join(constructors)}"
+        if isinstance(node, ast.Name) and node.id in constructors:
+            usage = _usage(node.id, constructors[node.id], self.names)
+            self.fail_at(node, f"{node.id} lacks its parentheses", usage)
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+            self.fail_at(
+                node, f"expected a {self.what} such as Name(…), found {self.source(node)}", known
+            )
+        name = node.func.id
+        if name not in constructors:
+            near = _did_you_mean(name, constructors)
+            self.fail_at(node, f"there is no {self.what} named {name}{near}", known)
+        positional = [self.literal(argument) for argument in node.args]
+        keywords: dict[str, object] = {}
+        usage = _usage(name, constructors[name], self.names)
+        signature = inspect.signature(constructors[name])
+        parameters = signature.parameters
+        takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        for keyword in node.keywords:
+            if keyword.arg is None:
+                self.fail_at(keyword.value, "** is not possible here")
+            if keyword.arg not in parameters and not takes_any:
+                near = _did_you_mean(keyword.arg, parameters)
+                self.fail_at(keyword, f"{name} has no argument {keyword.arg}{near}", usage)
+            if keyword.arg in keywords:
+                self.fail_at(keyword, f"the argument {keyword.arg} is repeated", usage)
+            keywords[keyword.arg] = self.literal(keyword.value)
+        try:
+            signature.bind(*positional, **keywords)
+        except TypeError as e:
+            self.fail_at(node, f"{name}: {e}", usage)
+
+        def make() -> T:
+            try:
+                return constructors[name](*positional, **keywords)
+            except ValueError as e:
+                self.fail_at(node, f"{name}: {e}", usage)
+
+        return make
+
+    def literal(self, node: ast.expr) -> object:
+        """The value of an argument."""
+        match node:
+            case ast.Constant(value=bool() | int() | float() | str() | None as value):
+                return value
+            case ast.UnaryOp(
+                op=ast.USub() | ast.UAdd() as sign, operand=ast.Constant(value=int() | float() as v)
+            ) if not isinstance(v, bool):
+                return -v if isinstance(sign, ast.USub) else v
+            case ast.Tuple(elts=elements):
+                return tuple(self.literal(element) for element in elements)
+            case ast.List(elts=elements):
+                return [self.literal(element) for element in elements]
+            case ast.Name() | ast.Attribute():
+                name = self.source(node)
+                if name in self.names:
+                    return self.names[name]
+                plain = [known for known in self.names if "." not in known]
+                near = _did_you_mean(name, plain) or "; a text needs quotes"
+                known = f"known: {', '.join(plain)}" if plain else ""
+                self.fail_at(node, f"there is no constant named {name}{near}", known)
+        self.fail_at(
+            node,
+            f"expected a number, a quoted text, True, False or None, found {self.source(node)}",
+        )
+
+    def source(self, node: ast.expr) -> str:
+        """The part of the text that a node was read from."""
+        start = self.position(node.lineno, node.col_offset)
+        source = self.text[start : self.position(node.end_lineno, node.end_col_offset)]
+        return source if len(source) <= _SHOWN_AFTER else f"{source[:_SHOWN_AFTER]}…"
+
+    def position(self, line: int | None, byte: int | None) -> int:
+        """The index of a character, from the line (always the first) and byte where ast sees it."""
+        assert line == 1
+        return len(self.text.encode()[:byte].decode())
+
+    def fail_at(self, node: ast.expr | ast.keyword, message: str, hint: str = "") -> NoReturn:
+        self.fail(self.position(node.lineno, node.col_offset), message, hint)
+
+    def fail(self, position: int, message: str, hint: str = "") -> NoReturn:
+        # A caret can stand just behind the text, where something is missing.
+        position = min(position, len(self.text))
+        start, end = max(position - _SHOWN_BEFORE, 0), position + _SHOWN_AFTER
+        before = "…" * (start > 0) + self.text[start:position]
+        after = self.text[position:end] + "…" * (end < len(self.text))
+        lines = [message, f"  {before}{after}", f"  {' ' * len(before)}^"]
+        raise UserError("\n".join([*lines, hint] if hint else lines)) from None
+
+
+def _usage(name: str, constructor: Callable[..., object], names: Mapping[str, object]) -> str:
+    """How a call is written: the signature without types, constants by their names."""
+    parameters = []
+    for parameter in inspect.signature(constructor).parameters.values():
+        default = parameter.default
+        shown = str(parameter.replace(annotation=parameter.empty, default=parameter.empty))
+        if default is not parameter.empty:
+            # By identity: an enumeration's member may equal a plain number.
+            shown += f"={next((key for key, v in names.items() if v is default), repr(default))}"
+        parameters.append(shown)
+    return f"usage: {name}({', '.join(parameters)})"
+
+
+def _did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A phrase that offers the known name nearest to an unknown one; '' where none is near."""
+    by_lower = {candidate.lower(): candidate for candidate in known}
+    near = difflib.get_close_matches(name.lower(), by_lower, 1)
+    return f"; did you mean {by_lower[near[0]]}?" if near else ""

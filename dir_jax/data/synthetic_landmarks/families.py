@@ -1,0 +1,56 @@
+"""The families of landmarks by name."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+from dir_jax.data.synthetic_landmarks import monuments, sacred, secular, towers
+from dir_jax.data.synthetic_landmarks.geometry import Mesh
+from dir_jax.data.synthetic_landmarks.paint import Kit
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """A kind of landmark.
+
+    Attributes:
+      build: draws and assembles one from its kit.
+      water: whether it stands by the water.
+      raised: whether it is best seen from above.
+    """
+
+    build: Callable[[Kit], Mesh]
+    water: bool = False
+    raised: bool = False
+
+
+FAMILIES: tuple[tuple[str, Family], ...] = (
+    ("church", Family(sacred.church)),
+    ("castle", Family(secular.castle)),
+    ("mosque", Family(sacred.mosque)),
+    ("bridge", Family(monuments.bridge, water=True)),
+    ("windmill", Family(towers.windmill)),
+    ("temple", Family(sacred.temple)),
+    ("skyscraper", Family(towers.skyscraper)),
+    ("gate", Family(secular.gate)),
+    ("pagoda", Family(sacred.pagoda)),
+    ("house_row", Family(secular.house_row)),
+    ("lighthouse", Family(towers.lighthouse, water=True)),
+    ("monument", Family(monuments.monument)),
+    ("clock_tower", Family(secular.clock_tower)),
+    ("stadium", Family(monuments.stadium, raised=True)),
+    ("palace", Family(secular.palace)),
+    ("ferris_wheel", Family(monuments.ferris_wheel)),
+    ("factory", Family(secular.factory)),
+    ("step_pyramid", Family(monuments.step_pyramid)),
+    ("lattice_tower", Family(towers.lattice_tower)),
+    ("television_tower", Family(monuments.television_tower)),
+)
+
+
+def build_landmark(family: Family, rng: np.random.Generator, image_size: int) -> Mesh:
+    """Draws a landmark, its textures sharp enough for pictures of `image_size`."""
+    return family.build(Kit(rng, resolution=4 * image_size))

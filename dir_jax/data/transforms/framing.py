@@ -1,0 +1,227 @@
+"""Transforms that add a frame to an image or cut a part out of it."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from dir_jax.data.transforms.base import (
+    Size,
+    SizeRange,
+    Transform,
+    check_color,
+    check_integer,
+    join,
+)
+from dir_jax.errors import UserError
+
+GREY = (127, 127, 127)
+
+
+@dataclass(frozen=True, repr=False)
+class Pad(Transform):
+    """Centres the image on a canvas whose shorter side is at least `size`.
+
+    The side that is the shorter one of the image (the height, of a square) grows to `size`, unless
+    it is that long already; the other side stays, even where it is less than `size`.
+
+    Attributes:
+      size: pixels.
+      color: of the canvas, RGB; three integers in [0, 255], or three fractions.
+    """
+
+    size: int
+    color: tuple[int, int, int] = GREY
+
+    def __post_init__(self) -> None:
+        self._normalize("size", check_integer("size", self.size, 1))
+        self._normalize("color", check_color(self.color))
+
+    def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
+        w, h = image.size
+        size = (w, max(h, self.size)) if w >= h else (max(w, self.size), h)
+        return _centre(image, size, self.color)
+
+    def output_size(self, smallest: Size, largest: Size) -> SizeRange:
+        (w0, h0), (w1, h1) = smallest, largest
+        size = self.size
+        ranges = []
+        if w1 >= h0:  # there may be images at least as wide as high
+            ranges.append(((max(w0, h0), max(h0, size)), (w1, max(min(h1, w1), size))))
+        if h1 > w0:  # there may be images higher than wide
+            ranges.append(((max(w0, size), max(h0, w0 + 1)), (max(min(w1, h1 - 1), size), h1)))
+        return join(*ranges)
+
+
+@dataclass(frozen=True, repr=False)
+class PadSquare(Transform):
+    """Centres the image on a square canvas; a side longer than the canvas is cut on both ends.
+
+    Attributes:
+      size: side of the canvas in pixels; None is the longer side of the image.
+      color: of the canvas, RGB; three integers in [0, 255], or three fractions.
+    """
+
+    size: int | None = None
+    color: tuple[int, int, int] = GREY
+
+    def __post_init__(self) -> None:
+        if self.size is not None:
+            self._normalize("size", check_integer("size", self.size, 1))
+        self._normalize("color", check_color(self.color))
+
+    def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
+        side = self.size or max(image.size)
+        return _centre(image, (side, side), self.color)
+
+    def output_size(self, smallest: Size, largest: Size) -> SizeRange:
+        low, high = self.size or max(smallest), self.size or max(largest)
+        return (low, low), (high, high)
+
+
+@dataclass(frozen=True, repr=False)
+class RandomBorder(Transform):
+    """Adds borders: one width for left and right, one for top and bottom.
+
+    Attributes:
+      min_size: pixels; both widths are integers drawn evenly from [min_size, max_size].
+      max_size: pixels.
+      color: of the border, RGB; three integers in [0, 255], or three fractions.
+    """
+
+    min_size: int
+    max_size: int
+    color: tuple[int, int, int] = GREY
+
+    def __post_init__(self) -> None:
+        self._normalize("min_size", check_integer("min_size", self.min_size, 0))
+        self._normalize("max_size", check_integer("max_size", self.max_size, self.min_size))
+        self._normalize("color", check_color(self.color))
+
+    def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
+        bw, bh = rng.integers(self.min_size, self.max_size, size=2, endpoint=True).tolist()
+        return ImageOps.expand(image, (bw, bh, bw, bh), self.color)
+
+    def output_size(self, smallest: Size, largest: Size) -> SizeRange:
+        low, high = 2 * self.min_size, 2 * self.max_size
+        return (smallest[0] + low, smallest[1] + low), (largest[0] + high, largest[1] + high)
+
+
+@dataclass(frozen=True, repr=False)
+class _Crop(Transform):
+    """Cuts a rectangle of a fixed size out of the image.
+
+    Attributes:
+      size: pixels, of a square; or a pair (height, width), unlike the pair of Scale.
+      padding: black pixels added on each side before, or on (left, top, right, bottom).
+    """
+
+    size: int | tuple[int, int]
+    padding: int | tuple[int, int, int, int] = 0
+
+    def __post_init__(self) -> None:
+        size, padding = self.size, self.padding
+        if isinstance(size, tuple | list):
+            if len(size) != 2:
+                raise ValueError(f"size={size!r} should be an integer or a pair (height, width)")
+            self._normalize("size", tuple(check_integer("size", side, 1) for side in size))
+        else:
+            self._normalize("size", check_integer("size", size, 1))
+        if isinstance(padding, tuple | list):
+            if len(padding) != 4:
+                raise ValueError(
+                    f"padding={padding!r} should be an integer or (left, top, right, bottom)"
+                )
+            self._normalize("padding", tuple(check_integer("padding", p, 0) for p in padding))
+        else:
+            self._normalize("padding", check_integer("padding", padding, 0))
+
+    @abstractmethod
+    def _corner(self, free: Size, rng: np.random.Generator) -> Size:
+        """Left and top of the crop, which has `free` pixels to move over and down."""
+
+    def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
+        crop_w, crop_h = self._output
+        free_w, free_h = self._free(image.size)
+        if min(free_w, free_h) < 0:
+            self._refuse(f"an image of {_by(image.size)} is", image.size)
+        x, y = self._corner((free_w, free_h), rng)
+        left, top, _, _ = self._borders
+        # Pillow fills with black what lies outside the image: the padding costs nothing.
+        return image.crop((x - left, y - top, x - left + crop_w, y - top + crop_h))
+
+    def output_size(self, smallest: Size, largest: Size) -> SizeRange:
+        if min(self._free(smallest)) < 0:
+            which = f"an image of {_by(smallest)} is"
+            if smallest != largest:
+                which = f"images can be as small as {_by(smallest)} here,"
+            self._refuse(which, smallest)
+        return self._output, self._output
+
+    @property
+    def _output(self) -> Size:
+        if isinstance(self.size, int):
+            return self.size, self.size
+        return self.size[1], self.size[0]
+
+    @property
+    def _borders(self) -> tuple[int, int, int, int]:
+        p = self.padding
+        return (p, p, p, p) if isinstance(p, int) else p
+
+    def _free(self, size: Size) -> Size:
+        left, top, right, bottom = self._borders
+        crop_w, crop_h = self._output
+        return size[0] + left + right - crop_w, size[1] + top + bottom - crop_h
+
+    def _refuse(self, which: str, size: Size) -> None:
+        left, top, right, bottom = self._borders
+        lacks = f"smaller than the crop of {_by(self._output)}"
+        if self.padding:
+            lacks += f" even when padded to {_by((size[0] + left + right, size[1] + top + bottom))}"
+        raise UserError(
+            f"{self!r}: {which} {lacks}; put a Scale or Pad that makes it larger before, or use "
+            "padding"
+        )
+
+
+@dataclass(frozen=True, repr=False)
+class CenterCrop(_Crop):
+    """Cuts a rectangle of a fixed size out of the middle of the image.
+
+    Attributes:
+      size: pixels, of a square; or a pair (height, width), unlike the pair of Scale.
+      padding: black pixels added on each side before, or on (left, top, right, bottom).
+    """
+
+    def _corner(self, free: Size, rng: np.random.Generator) -> Size:
+        return (free[0] + 1) // 2, (free[1] + 1) // 2
+
+
+@dataclass(frozen=True, repr=False)
+class RandomCrop(_Crop):
+    """Cuts a rectangle of a fixed size out of the image, all places being equally likely.
+
+    Attributes:
+      size: pixels, of a square; or a pair (height, width), unlike the pair of Scale.
+      padding: black pixels added on each side before, or on (left, top, right, bottom).
+    """
+
+    def _corner(self, free: Size, rng: np.random.Generator) -> Size:
+        x, y = rng.integers(0, free, endpoint=True).tolist()
+        return x, y
+
+
+def _centre(image: Image.Image, size: Size, color: tuple[int, int, int]) -> Image.Image:
+    if size == image.size:
+        return image
+    canvas = Image.new("RGB", size, color)
+    canvas.paste(image, ((size[0] - image.width) // 2, (size[1] - image.height) // 2))
+    return canvas
+
+
+def _by(size: Size) -> str:
+    return f"{size[0]}x{size[1]}"

@@ -1,0 +1,271 @@
+"""Transforms that resample an image at another size, fixed or random."""
+
+from __future__ import annotations
+
+import math
+import sys
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from dir_jax.data.transforms.base import (
+    Size,
+    SizeRange,
+    Transform,
+    check_integer,
+    check_interpolation,
+    check_number,
+    join,
+)
+
+BILINEAR = Image.Resampling.BILINEAR
+_RESIZE_FILTERS = tuple(Image.Resampling)
+
+
+@dataclass(frozen=True, repr=False)
+class _Resize(Transform):
+    """Resizes to a target size, unless the shorter side grows, or shrinks, and must not.
+
+    An image whose shorter side would stay the same is left as it is, whatever its longer side.
+    """
+
+    @property
+    @abstractmethod
+    def _allowed(self) -> tuple[bool, bool]:
+        """Whether the shorter side may grow, and whether it may shrink."""
+
+    @abstractmethod
+    def _targets(self, images: SizeRange) -> SizeRange:
+        """Bounds of the target sizes of images within a range."""
+
+    def _size_after(self, size: Size, target: Size) -> Size:
+        grows, shrinks = self._allowed
+        change = min(target) - min(size)
+        if (grows and change > 0) or (shrinks and change < 0):
+            return max(target[0], 1), max(target[1], 1)  # a sliver keeps one pixel
+        return size
+
+    def output_size(self, smallest: Size, largest: Size) -> SizeRange:
+        images = smallest, largest
+        grows, shrinks = self._allowed
+        low, high = self._targets(images)
+        # The target's shorter side lies in [shortest, longest]: those of images that grow lie below
+        # `longest`, and those of images that shrink above `shortest`.
+        shortest, longest = min(low), min(high)
+        grown = _with_shorter_side(images, 0, longest - 1) if grows else None
+        shrunk = _with_shorter_side(images, shortest + 1, sys.maxsize) if shrinks else None
+        kept = _with_shorter_side(
+            images, shortest if grows else 0, longest if shrinks else sys.maxsize
+        )
+        resized = (_at_least_one(self._targets(some)) for some in (grown, shrunk) if some)
+        return join(*resized, *([kept] if kept else []))
+
+
+@dataclass(frozen=True, repr=False)
+class Scale(_Resize):
+    """Resizes the image; sides are rounded to the nearest integer, halves up.
+
+    Left as it is where its shorter side would stay the same, or would change in a way that is not
+    allowed.
+
+    Attributes:
+      size: an integer sets the shorter side in pixels; a float in ]0, 4] multiplies both sides; a
+        pair is (width, height), whatever the aspect ratio.
+      interpolation: one of Pillow's filters.
+      largest: an integer `size` sets the longer side instead.
+      can_upscale: whether the shorter side may grow.
+      can_downscale: whether it may shrink.
+    """
+
+    size: int | float | tuple[int, int]
+    interpolation: Image.Resampling = BILINEAR
+    largest: bool = False
+    can_upscale: bool = True
+    can_downscale: bool = True
+
+    def __post_init__(self) -> None:
+        size = self.size
+        if isinstance(size, float):
+            if not 0 < size <= 4:
+                raise ValueError(f"size={size!r}, a float, multiplies the sides: 0 < size <= 4")
+        elif isinstance(size, tuple | list):
+            if len(size) != 2:
+                raise ValueError(f"size={size!r} should be a number or a pair (width, height)")
+            self._normalize("size", tuple(check_integer("size", side, 1) for side in size))
+        else:
+            self._normalize("size", check_integer("size", size, 1))
+        method = check_interpolation(self.interpolation, _RESIZE_FILTERS)
+        self._normalize("interpolation", method)
+
+    def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
+        size = self._size_after(image.size, self._target(image.size))
+        return image if size == image.size else image.resize(size, self.interpolation)
+
+    def output_size(self, smallest: Size, largest: Size) -> SizeRange:
+        low, high = (self._size_after(size, self._target(size)) for size in (smallest, largest))
+        if smallest == largest:
+            return low, high
+        if isinstance(self.size, float):
+            # If any images are left as they are, then the smallest ones, for want of a whole pixel.
+            if high == largest:
+                return smallest, largest
+            targets = _at_least_one(self._targets((smallest, largest)))
+            return join(targets, (smallest, largest)) if low == smallest else targets
+        return super().output_size(smallest, largest)
+
+    @property
+    def _allowed(self) -> tuple[bool, bool]:
+        return self.can_upscale, self.can_downscale
+
+    def _target(self, size: Size) -> Size:
+        w, h = size
+        match self.size:
+            case float(factor):
+                return int(0.5 + factor * w), int(0.5 + factor * h)
+            case int(side):
+                # The side that is set is the width if it is the shorter (longer) one.
+                if (w >= h) if self.largest else (w <= h):
+                    return side, int(0.5 + side * h / w)
+                return int(0.5 + side * w / h), side
+            case width, height:
+                return width, height
+
+    def _targets(self, images: SizeRange) -> SizeRange:
+        # Each side of the target grows with its own side and shrinks with the other one, if at all.
+        (w0, h0), (w1, h1) = images
+        tall, flat = self._target((w0, h1)), self._target((w1, h0))
+        return (tall[0], flat[1]), (flat[0], tall[1])
+
+
+@dataclass(frozen=True, repr=False)
+class RandomScale(_Resize):
+    """Resizes the image so that its shorter side is random, and maybe its aspect ratio too.
+
+    The shorter side is drawn from [min_size, max_size], its logarithm evenly; where the changed
+    aspect ratio would leave the other side under min_size, both grow until it has that. As with
+    Scale, an image is left as it is where its shorter side would change in a way that is not
+    allowed: by default, one with a shorter side than the one drawn.
+
+    Attributes:
+      min_size: pixels.
+      max_size: pixels.
+      ar: the width over the height is multiplied by a factor drawn from [1 / ar, ar], its logarithm
+        evenly; or from a pair (low, high). Within ]0.2, 5[.
+      can_upscale: whether the shorter side may grow.
+      can_downscale: whether it may shrink.
+      interpolation: one of Pillow's filters.
+      largest: the longer side is drawn instead; where the changed aspect ratio would leave the
+        other side over max_size, both shrink until it has that.
+    """
+
+    min_size: int
+    max_size: int
+    ar: float | tuple[float, float] = 1
+    can_upscale: bool = False
+    can_downscale: bool = True
+    interpolation: Image.Resampling = BILINEAR
+    largest: bool = False
+
+    def __post_init__(self) -> None:
+        self._normalize("min_size", check_integer("min_size", self.min_size, 1))
+        self._normalize("max_size", check_integer("max_size", self.max_size, self.min_size))
+        ar = self.ar
+        if isinstance(ar, tuple | list):
+            if len(ar) != 2 or not 0.2 < check_number("ar", ar[0]) <= check_number("ar", ar[1]) < 5:
+                raise ValueError(f"ar={ar!r} should be a number or a pair low <= high in ]0.2, 5[")
+            self._normalize("ar", tuple(ar))
+        elif not 0.2 < check_number("ar", ar) < 5:
+            raise ValueError(f"ar={ar!r} should be in ]0.2, 5[")
+        method = check_interpolation(self.interpolation, _RESIZE_FILTERS)
+        self._normalize("interpolation", method)
+
+    def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
+        low, high = self._aspects
+        drawn = int(0.5 + _log_uniform(rng, self.min_size, self.max_size))
+        side = min(max(drawn, self.min_size), self.max_size)
+        target = self._target(image.size, side, _log_uniform(rng, low, high))
+        size = self._size_after(image.size, target)
+        return image if size == image.size else image.resize(size, self.interpolation)
+
+    @property
+    def _allowed(self) -> tuple[bool, bool]:
+        return self.can_upscale, self.can_downscale
+
+    @property
+    def _aspects(self) -> tuple[float, float]:
+        if isinstance(self.ar, tuple):
+            return self.ar
+        return min(1 / self.ar, self.ar), max(1 / self.ar, self.ar)
+
+    def _target(self, size: Size, side: int, aspect: float) -> Size:
+        w, h = size
+        sets_height = w <= h if self.largest else w >= h
+        other = int(0.5 + (side * w / h * aspect if sets_height else side * h / w / aspect))
+        if self.largest and other > self.max_size:
+            side, other = int(0.5 + side * self.max_size / other), self.max_size
+        elif not self.largest and other < self.min_size:
+            side, other = int(0.5 + side * self.min_size / max(other, 1)), self.min_size
+        return (other, side) if sets_height else (side, other)
+
+    def _targets(self, images: SizeRange) -> SizeRange:
+        (w0, h0), (w1, h1) = images
+        low, high = self._aspects
+        ranges = []
+        if (w0 <= h1) if self.largest else (w1 >= h0):
+            (side0, side1), (other0, other1) = self._sides((w0, h0), (w1, h1), low, high)
+            ranges.append(((other0, side0), (other1, side1)))
+        if (h0 <= w1) if self.largest else (h1 >= w0):
+            (side0, side1), (other0, other1) = self._sides((h0, w0), (h1, w1), 1 / high, 1 / low)
+            ranges.append(((side0, other0), (side1, other1)))
+        return join(*ranges)
+
+    def _sides(
+        self, smallest: Size, largest: Size, low: float, high: float
+    ) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Bounds of the target's side that is drawn, and of its other side.
+
+        Args:
+          smallest: (other side, drawn side) of the images, the least of each.
+          largest: the same, the most of each.
+          low: the least factor on the other side.
+          high: the largest factor on the other side.
+        """
+        # Only images whose other side is the longer one (or, with `largest`, the shorter one).
+        if self.largest:
+            least, most = smallest[0] / largest[1], min(largest[0] / smallest[1], 1)
+        else:
+            least, most = max(smallest[0] / largest[1], 1), largest[0] / smallest[1]
+        a, b = self.min_size, self.max_size
+        # Products are rounded in another order than in _target: allow for it.
+        other0 = int(0.5 + a * least * low * (1 - 1e-12))
+        other1 = int(0.5 + b * most * high * (1 + 1e-12))
+        if self.largest:
+            side0 = a
+            if other1 > b:
+                side0 = min(a, int(b * a / (a * most * high + 0.5)))
+            return (side0, b), (min(other0, b), min(other1, b))
+        side1 = b if other0 >= a else max(b, int(0.5 + b * a / max(other0, 1)))
+        return (a, side1), (max(other0, a), max(other1, a))
+
+
+def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    """A number in [low, high] whose logarithm is uniform."""
+    return min(max(math.exp(rng.uniform(math.log(low), math.log(high))), low), high)
+
+
+def _with_shorter_side(images: SizeRange, low: int, high: int) -> SizeRange | None:
+    """The part of a range of sizes where the shorter side is in [low, high]; None where none is."""
+    (w0, h0), (w1, h1) = images
+    w0, h0 = max(w0, low), max(h0, low)
+    if w0 > w1 or h0 > h1 or min(w0, h0) > high:
+        return None
+    # One side may be longer than `high` if the other one need not be.
+    return (w0, h0), (w1 if h0 <= high else min(w1, high), h1 if w0 <= high else min(h1, high))
+
+
+def _at_least_one(sizes: SizeRange) -> SizeRange:
+    """The range with empty sides made one pixel."""
+    low, high = sizes
+    return (max(low[0], 1), max(low[1], 1)), (max(high[0], 1), max(high[1], 1))

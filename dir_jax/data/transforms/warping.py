@@ -1,0 +1,109 @@
+"""Random transforms that move an image's pixels and keep its size."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from dir_jax.data.transforms.base import Size, Transform, check_interpolation, check_number
+
+BILINEAR = Image.Resampling.BILINEAR
+_ROTATION_FILTERS = (Image.Resampling.NEAREST, BILINEAR, Image.Resampling.BICUBIC)
+_DIRECTIONS = ("left", "right", "up", "down")
+
+
+@dataclass(frozen=True, repr=False)
+class RandomRotation(Transform):
+    """Turns the image about its centre; corners that come into view are black.
+
+    Attributes:
+      degrees: the angle is drawn evenly from [-degrees, degrees].
+      interpolation: NEAREST, BILINEAR or BICUBIC.
+    """
+
+    degrees: float
+    interpolation: Image.Resampling = BILINEAR
+
+    def __post_init__(self) -> None:
+        check_number("degrees", self.degrees, 0, 180)
+        method = check_interpolation(self.interpolation, _ROTATION_FILTERS)
+        self._normalize("interpolation", method)
+
+    def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
+        return image.rotate(rng.uniform(-self.degrees, self.degrees), resample=self.interpolation)
+
+
+@dataclass(frozen=True, repr=False)
+class RandomFlip(Transform):
+    """Mirrors the image left to right, one time in two."""
+
+    def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
+        if rng.random() < 0.5:
+            return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        return image
+
+
+@dataclass(frozen=True, repr=False)
+class RandomTilting(Transform):
+    """Tilts the image in space: one of its sides comes nearer, and runs out of the frame.
+
+    That side's two corners move outwards along it, by an integer drawn evenly from 1 to `magnitude`
+    times the longer side of the image, rounded up.
+
+    Attributes:
+      magnitude: the largest move over the longer side, in [0, 1]; 0 leaves the image as it is.
+      directions: the sides that may come nearer, all equally likely: 'all', or some of left, right,
+        up, down, as in 'left,right' or 'up-down'.
+    """
+
+    magnitude: float
+    directions: str = "all"
+
+    def __post_init__(self) -> None:
+        check_number("magnitude", self.magnitude, 0, 1)
+        if not isinstance(self.directions, str) or not self._sides:
+            raise ValueError(f"directions={self.directions!r} should name a side, or be 'all'")
+        for side in self._sides:
+            if side not in _DIRECTIONS:
+                raise ValueError(
+                    f"directions={self.directions!r}: {side!r} is none of "
+                    f"{', '.join(_DIRECTIONS)} and not 'all' by itself"
+                )
+
+    def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
+        largest = math.ceil(max(image.size) * self.magnitude)
+        if largest == 0:
+            return image
+        move = int(rng.integers(1, largest, endpoint=True))
+        side = self._sides[rng.integers(len(self._sides))]
+        homography = _tilt(image.size, side, move)
+        return image.transform(
+            image.size, Image.Transform.PERSPECTIVE, homography, Image.Resampling.BICUBIC
+        )
+
+    @property
+    def _sides(self) -> tuple[str, ...]:
+        words = self.directions.lower().replace(",", " ").replace("-", " ").split()
+        return _DIRECTIONS if words == ["all"] else tuple(words)
+
+
+def _tilt(size: Size, side: str, move: int) -> list[float]:
+    """The map from tilted to original pixels, as Pillow wants it: (8,) a homography's rows."""
+    w, h = size
+    original = np.array([(0, 0), (w, 0), (w, h), (0, h)], float)  # clockwise from the top left
+    along = (0, 1) if side in ("left", "right") else (1, 0)
+    signs = {"left": (-1, 0, 0, 1), "right": (0, -1, 1, 0), "up": (-1, 1, 0, 0)}
+    tilted = original + move * np.outer(signs.get(side, (0, 0, 1, -1)), along)
+    # Two linear equations a corner: (a x + b y + c) / (g x + h y + 1) = x of the original, and y.
+    ones, zeros = np.ones((4, 1)), np.zeros((4, 3))
+    points = np.concatenate([tilted, ones], axis=1)
+    equations = np.concatenate(
+        [
+            np.concatenate([points, zeros, -original[:, :1] * tilted], axis=1),
+            np.concatenate([zeros, points, -original[:, 1:] * tilted], axis=1),
+        ]
+    )
+    return np.linalg.solve(equations, original.T.ravel()).tolist()

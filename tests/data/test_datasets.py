@@ -1,0 +1,339 @@
+"""Data sets from text: each class and name, what they read, and what they say about bad input."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dir_jax.data.datasets import (
+    ImageDataset,
+    LabelledDataset,
+    RelevantsDataset,
+    check_dataset,
+    create_dataset,
+)
+from dir_jax.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def no_db_root(monkeypatch):
+    monkeypatch.delenv("DB_ROOT", raising=False)
+
+
+def write(path: Path, text: str) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path.as_posix()
+
+
+def write_image(path: Path, size=(12, 8), color=(200, 10, 30), **options) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, color).save(path, **options)
+    return path.as_posix()
+
+
+class TestImageList:
+    def test_rows(self, tmp_path):
+        file = write(tmp_path / "list.txt", "\ufeffa.jpg\r\n\r\n  sub/b c.jpg \r\n/whole/d.jpg")
+        dataset = create_dataset(f"ImageList({file!r}, 'root')")
+        assert type(dataset) is ImageDataset
+        assert dataset.names == ["a.jpg", "sub/b c.jpg", "/whole/d.jpg"]
+        assert [dataset.path(i) for i in range(3)] == [
+            "root/a.jpg", "root/sub/b c.jpg", "/whole/d.jpg"
+        ]  # fmt: skip
+        assert len(dataset) == 3
+        assert create_dataset(f"ImageList({file!r})").path(0) == "a.jpg"
+
+    def test_bad_files(self, tmp_path):
+        with pytest.raises(UserError, match=r"none\.txt cannot be read: No such file"):
+            create_dataset(f"ImageList('{tmp_path}/none.txt')")
+        with pytest.raises(UserError, match=r"empty\.txt is empty"):
+            create_dataset(f"ImageList({write(tmp_path / 'empty.txt', '')!r})")
+        (tmp_path / "latin.txt").write_bytes(b"caf\xe9.jpg\n")
+        with pytest.raises(UserError, match=r"latin\.txt is not UTF-8 text \(byte 3\)"):
+            create_dataset(f"ImageList('{tmp_path}/latin.txt')")
+
+
+class TestLabelled:
+    def test_text(self, tmp_path):
+        file = write(tmp_path / "l.txt", "a.jpg 7\nb b.jpg tower\n\nc.jpg\t 7\nd.jpg été\n")
+        dataset = create_dataset(f"ImageListLabels({file!r}, root='r')")
+        assert isinstance(dataset, LabelledDataset)
+        assert dataset.names == ["a.jpg", "b b.jpg", "c.jpg", "d.jpg"]
+        assert dataset.classes == ["7", "tower", "été"]
+        assert dataset.labels.tolist() == [0, 1, 0, 2]
+        assert dataset.labels.dtype == np.int32
+        assert dataset.path(1) == "r/b b.jpg"
+        assert dataset.queries is None
+
+    @pytest.mark.parametrize(
+        ("text", "line"),
+        [("a.jpg 1\nb.jpg\n", 2), ("\n\na.jpg", 3), ("a.jpg 1\nmy holiday.JPG\nb.jpg 1", 2)],
+    )
+    def test_row_without_label(self, tmp_path, text, line):
+        file = write(tmp_path / "l.txt", text)
+        with pytest.raises(UserError, match=rf"l\.txt, line {line}: .* has no label; expected"):
+            create_dataset(f"ImageListLabels({file!r})")
+
+    def test_json(self, tmp_path):
+        file = write(tmp_path / "l.json", json.dumps({"a.jpg": "x", "b c.jpg": 3, "d.jpg": "x"}))
+        dataset = create_dataset(f"ImageListLabels({file!r})")
+        assert dataset.names == ["a.jpg", "b c.jpg", "d.jpg"]
+        assert dataset.classes == ["x", "3"]
+        assert dataset.labels.tolist() == [0, 1, 0]
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ('{"a.jpg": 1,\n "b.jpg" 2}', r"l\.json, line 2: not JSON"),
+            ("[1]", "holds a list; expected an object"),
+            ("{}", "is empty"),
+            ('{"a.jpg": null}', r"label of 'a\.jpg' is None; expected a name or a number"),
+            ('{"a.jpg": true}', "is True; expected"),
+            ('{"a.jpg": [1]}', r"is \[1\]; expected"),
+            ("[" * 100_000, "l.json"),
+        ],
+    )
+    def test_bad_json(self, tmp_path, text, message):
+        file = write(tmp_path / "l.json", text)
+        with pytest.raises(UserError, match=message):
+            create_dataset(f"ImageListLabels({file!r})")
+
+    def test_with_queries(self, tmp_path):
+        database = write(tmp_path / "db.txt", "a.jpg x\nb.jpg y\n")
+        queries = write(tmp_path / "q.txt", "c.jpg z\nd.jpg y\ne.jpg x\n")
+        dataset = create_dataset(f"ImageListLabelsQ({database!r}, {queries!r}, 'r')")
+        assert isinstance(dataset, LabelledDataset)
+        assert dataset.queries.classes == dataset.classes == ["x", "y", "z"]
+        assert dataset.labels.tolist() == [0, 1]
+        assert dataset.queries.labels.tolist() == [2, 1, 0]
+        assert dataset.queries.path(0) == "r/c.jpg"
+
+    def test_clusters(self, tmp_path):
+        file = write(tmp_path / "c.json", json.dumps({"a.jpg": 4, "b.jpg": None, "c.jpg": "k"}))
+        dataset = create_dataset(f"ImageClusters({file!r}, 'r')")
+        assert dataset.names == ["a.jpg", "c.jpg"]
+        assert dataset.classes == ["4", "k"]
+        file = write(tmp_path / "n.json", '{"a.jpg": null}')
+        with pytest.raises(UserError, match="has the cluster null"):
+            create_dataset(f"ImageClusters({file!r})")
+
+
+def write_truth(path: Path, **changes) -> str:
+    content = {
+        "imlist": ["a", "b.png", "c"],
+        "qimlist": ["q"],
+        "gnd": [{"bbx": [1.5, 2.5, 9.4, 6.6], "easy": [0], "hard": np.array([2]), "junk": []}],
+    }
+    content = {k: v for k, v in (content | changes).items() if v is not None}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(pickle.dumps(content))
+    return path.as_posix()
+
+
+class TestRelevants:
+    def test_revisited(self, tmp_path):
+        file = write_truth(tmp_path / "gnd.pkl")
+        pixels = np.random.default_rng(0).integers(256, size=(8, 12, 3), dtype=np.uint8)
+        (tmp_path / "pictures").mkdir()
+        Image.fromarray(pixels).save(tmp_path / "pictures" / "q.png")
+        dataset = create_dataset(f"ImageListRelevants({file!r}, img_dir='pictures', ext='.png')")
+        assert isinstance(dataset, RelevantsDataset)
+        assert dataset.names == ["a.png", "b.png", "c.png"]
+        assert dataset.path(0) == f"{tmp_path}/pictures/a.png"
+        assert dataset.query_names == ["q.png"]
+        assert dataset.query_boxes.tolist() == [[1.5, 2.5, 9.4, 6.6]]
+        truth = dataset.ground_truth[0]
+        assert {k: v.tolist() for k, v in truth.items()} == {"easy": [0], "hard": [2], "junk": []}
+        assert all(v.dtype == np.int64 for v in truth.values())
+        # 1.5 and 2.5 go to the even number, as the original's do.
+        np.testing.assert_array_equal(np.asarray(dataset.open_query(0)), pixels[2:7, 2:9])
+        assert dataset.queries.size(0) == (7, 5)
+        assert pickle.loads(pickle.dumps(dataset)).open_query(0).size == (7, 5)
+
+    def test_classic_without_boxes(self, tmp_path):
+        write_image(tmp_path / "pics" / "q.jpg")
+        file = write_truth(tmp_path / "a" / "g.pkl", gnd=[{"ok": np.array([1, 0]), "junk": [2]}])
+        dataset = create_dataset(f"ImageListRelevants({file!r}, '{tmp_path}', 'pics')")
+        assert list(dataset.ground_truth[0]) == ["ok", "junk"]
+        assert dataset.query_boxes is None
+        assert dataset.open_query(0).size == dataset.queries.size(0) == (12, 8)
+        assert dataset.path(2) == f"{tmp_path}/pics/c.jpg"
+
+    def test_the_real_ground_truth(self, shared_data):
+        file = shared_data / "revisitop" / "gnd_roxford5k.pkl"
+        dataset = create_dataset(f"ImageListRelevants('{file}', 'oxford5k')")
+        assert len(dataset) == 4993
+        assert dataset.path(0) == "oxford5k/jpg/ashmolean_000283.jpg"
+        assert len(dataset.queries) == len(dataset.ground_truth) == 70
+        assert dataset.query_boxes[0].tolist() == [136.5, 34.1, 648.5, 955.7]
+        assert dataset.ground_truth[0]["easy"][:3].tolist() == [30, 69, 296]
+        # Of the 70 queries, two have no easy image (Radenović et al., table 2 counts them out).
+        assert sum(len(t["easy"]) == 0 for t in dataset.ground_truth) == 2
+
+    BOX = (1, 1, 5, 5)
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"imlist": None, "gnd": None}, "has no 'imlist' and no 'gnd'"),
+            ({"imlist": []}, "'imlist' is empty"),
+            ({"imlist": "abc"}, "'imlist' is no list of image names"),
+            ({"imlist": ["a", 3]}, "'imlist' is no list of image names"),
+            ({"qimlist": ["q", "r"]}, "'gnd' has 1 entries for 2 queries"),
+            ({"gnd": 5}, "'gnd' has int entries"),
+            ({"gnd": [[]]}, r"query 0 \(q\.jpg\) has neither 'ok' and 'junk' nor 'easy'"),
+            ({"gnd": [{"ok": []}]}, "has neither"),
+            ({"gnd": [{"easy": [], "junk": []}]}, "has neither"),
+            ({"gnd": [{"ok": [3], "junk": []}]}, "'ok' refers to image 3, but 'imlist' has 3"),
+            ({"gnd": [{"ok": [0], "junk": [-1]}]}, "'junk' refers to image -1"),
+            ({"gnd": [{"ok": [0.5], "junk": []}]}, "'ok' is no list of image numbers"),
+            ({"gnd": [{"ok": ["a"], "junk": []}]}, "'ok' is no list of image numbers"),
+            ({"gnd": [{"ok": [[0], [1, 2]], "junk": []}]}, "'ok' is no list of image numbers"),
+            ({"gnd": [{"ok": 1, "junk": []}]}, "'ok' is no list of image numbers"),
+            ({"gnd": [{"bbx": [1, 2, 3], "ok": [], "junk": []}]}, r"'bbx' is \[1, 2, 3\]"),
+            ({"gnd": [{"bbx": [5, 2, 5.4, 9], "ok": [], "junk": []}]}, "'bbx' is"),
+            ({"gnd": [{"bbx": [0, 0, float("nan"), 9], "ok": [], "junk": []}]}, "'bbx' is"),
+            ({"qimlist": ["q", "r"],
+              "gnd": [{"bbx": BOX, "ok": [], "junk": []}, {"ok": [], "junk": []}]},
+             r"query 1 \(r\.jpg\): 'bbx' is None"),
+        ],
+    )  # fmt: skip
+    def test_bad_ground_truth(self, tmp_path, changes, message):
+        file = write_truth(tmp_path / "gnd.pkl", **changes)
+        with pytest.raises(UserError, match=rf"gnd\.pkl.*{message}"):
+            create_dataset(f"ImageListRelevants({file!r})")
+
+    def test_queries_are_read_too(self, tmp_path):
+        dataset = create_dataset(f"ImageListRelevants({write_truth(tmp_path / 'g.pkl')!r})")
+        with pytest.raises(UserError, match=r"no image file .*q\.jpg"):
+            check_dataset(dataset.queries)
+
+    def test_other_content(self, tmp_path):
+        (tmp_path / "gnd.pkl").write_bytes(pickle.dumps([1]))
+        with pytest.raises(UserError, match="holds a list; expected a dict"):
+            create_dataset(f"ImageListRelevants('{tmp_path}/gnd.pkl')")
+
+
+LABELLED = {
+    "Landmarks_clean": "landmarks/annotations/annotation_clean_train.txt",
+    "Landmarks_clean_val": "landmarks/annotations/annotation_clean_val.txt",
+    "Landmarks_lite": "landmarks/annotations/extra_landmark_images.txt",
+    "Landmarks18_train": "landmarks18/lists/train.txt",
+    "Landmarks18": "landmarks18/lists/train_all.txt",
+    "Landmarks18_lite": "landmarks18/lists/train_lite.txt",
+    "Landmarks18_mid": "landmarks18/lists/train_mid.txt",
+    "Landmarks18_5K": "landmarks18/lists/train_5K.txt",
+    "Landmarks18_val": "landmarks18/lists/val.txt",
+    "Landmarks18_valdstr": "landmarks18/lists/val_distractors.txt",
+}
+LISTS = {
+    "Landmarks18_index": "landmarks18/lists/index.txt",
+    "Landmarks18_new_index": "landmarks18/lists/index_new.txt",
+    "Landmarks18_test": "landmarks18/lists/test.txt",
+    "Landmarks18_pca": "landmarks18/lists/train_pca.txt",
+    "Landmarks18_missing_index": "landmarks18/lists/missing_index.txt",
+}
+TRUTHS = {
+    "Oxford5K": "oxford5k/gnd_oxford5k.pkl",
+    "ROxford5K": "oxford5k/gnd_roxford5k.pkl",
+    "Paris6K": "paris6k/gnd_paris6k.pkl",
+    "RParis6K": "paris6k/gnd_rparis6k.pkl",
+}
+
+
+class TestNamed:
+    @pytest.mark.parametrize("name", LABELLED | LISTS)
+    def test_lists(self, tmp_path, monkeypatch, name):
+        labelled = name in LABELLED
+        file = (LABELLED | LISTS)[name]
+        write(tmp_path / file, "x/a.jpg 17\n" if labelled else "x/a.jpg\n")
+        dataset = create_dataset(name, db_root=str(tmp_path))
+        assert type(dataset) is (LabelledDataset if labelled else ImageDataset)
+        assert dataset.path(0) == f"{tmp_path}/{file.split('/')[0]}/x/a.jpg"
+        monkeypatch.setenv("DB_ROOT", str(tmp_path))
+        assert create_dataset(f"{name}()").names == dataset.names
+
+    @pytest.mark.parametrize("name", TRUTHS)
+    def test_ground_truths(self, tmp_path, name):
+        write_truth(tmp_path / TRUTHS[name])
+        dataset = create_dataset(name, db_root=str(tmp_path))
+        assert isinstance(dataset, RelevantsDataset)
+        assert dataset.path(0) == f"{tmp_path}/{TRUTHS[name].split('/')[0]}/jpg/a.jpg"
+
+    def test_argument_goes_before_environment(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("DB_ROOT", "/elsewhere")
+        write_truth(tmp_path / TRUTHS["ROxford5K"])
+        assert len(create_dataset("ROxford5K", db_root=str(tmp_path))) == 3
+
+    def test_no_root(self):
+        with pytest.raises(UserError, match=r"ROxford5K .* export DB_ROOT=/path/to/datasets"):
+            create_dataset("ROxford5K")
+
+    def test_not_there(self, tmp_path):
+        with pytest.raises(UserError, match=r"RParis6K is not there: no file .*gnd_rparis6k\.pkl"):
+            create_dataset("RParis6K", db_root=str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("Oxford6K", "Oxford5K"),
+        ("ImageList(", r"ImageList\("),
+        ("ImageList()", "ImageList"),
+        ("ImageList('a.txt', folder='b')", "folder"),
+        ("__import__('os').system('true')", "import"),
+        ("", "data set"),
+        ("ImageList(3)", "paths in quotes, found 3"),
+        ("ImageListLabels('a', root=None)", "paths in quotes, found None"),
+        ("SyntheticLandmarks(('a',))", "folder in quotes"),
+        ("ROxford5K(1)", r"usage: ROxford5K\(\)"),
+        ("ImageList(open('a'))", "ImageList"),
+    ],
+)
+def test_bad_text(spec, message):
+    with pytest.raises(UserError, match=message):
+        create_dataset(spec)
+
+
+def test_two_data_sets(tmp_path):
+    file = write(tmp_path / "l.txt", "a.jpg")
+    with pytest.raises(UserError, match="describes 2 data sets; expected one"):
+        create_dataset(f"ImageList({file!r}), ImageList({file!r})")
+
+
+class TestSynthetic:
+    OPTIONS = "train_landmarks=1, test_landmarks=2, views=2, test_views=4, image_size=32, workers=1"
+
+    def test_splits(self, tmp_path):
+        folder = (tmp_path / "landmarks").as_posix()
+        train = create_dataset(f"SyntheticLandmarks({folder!r}, {self.OPTIONS})")
+        drawn = (tmp_path / "landmarks" / "train.txt").stat().st_mtime_ns
+        assert isinstance(train, LabelledDataset)
+        assert (len(train), len(train.classes)) == (2, 1)
+        # It is there now: the same options, or none, draw nothing; others are refused.
+        test = create_dataset(f"SyntheticLandmarks({folder!r}, 'test', {self.OPTIONS})")
+        assert isinstance(test, LabelledDataset)
+        assert (len(test), len(test.classes)) == (8, 2)
+        oxford = create_dataset(f"SyntheticLandmarks({folder!r}, 'test_oxford')")
+        assert isinstance(oxford, RelevantsDataset)
+        assert len(oxford.queries) == len(oxford.ground_truth) == 2
+        assert oxford.query_boxes is not None
+        for dataset in (train, test, oxford, oxford.queries):
+            check_dataset(dataset, progress=False)
+        assert oxford.open_query(1).size == oxford.queries.size(1)
+        assert (tmp_path / "landmarks" / "train.txt").stat().st_mtime_ns == drawn
+        with pytest.raises(UserError, match="options"):
+            create_dataset(f"SyntheticLandmarks({folder!r}, seed=5)")
+
+    def test_bad_arguments(self, tmp_path):
+        with pytest.raises(UserError, match="no split 'val'; it has 'train', 'test'"):
+            create_dataset(f"SyntheticLandmarks('{tmp_path}/a', 'val')")
+        with pytest.raises(UserError, match="unexpected keyword argument 'colour'"):
+            create_dataset(f"SyntheticLandmarks('{tmp_path}/a', colour=3)")
+        assert not (tmp_path / "a").exists()

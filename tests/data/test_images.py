@@ -1,0 +1,103 @@
+"""Images by number, and the check that all of them are there."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dir_jax.data.datasets import ImageDataset, LabelledDataset, check_dataset, create_dataset
+from dir_jax.errors import UserError
+
+
+def write_image(path: Path, size=(12, 8), color=(200, 10, 30), **options) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, color).save(path, **options)
+    return path.as_posix()
+
+
+class TestImages:
+    def test_opens_any_mode_as_rgb(self, tmp_path):
+        for i, mode in enumerate(("L", "RGBA", "P", "1", "CMYK")):
+            Image.new(mode, (5, 4)).save(tmp_path / f"{i}.{'tif' if mode == 'CMYK' else 'png'}")
+        dataset = ImageDataset(["0.png", "1.png", "2.png", "3.png", "4.tif"], str(tmp_path))
+        for i in range(5):
+            assert dataset.open(i).mode == "RGB"
+            assert dataset.open(i).size == dataset.size(i) == (5, 4)
+
+    def test_ignores_exif_orientation(self, tmp_path):
+        exif = Image.Exif()
+        exif[0x0112] = 6  # turned by a quarter
+        write_image(tmp_path / "a.jpg", (12, 8), exif=exif)
+        dataset = ImageDataset(["a.jpg"], str(tmp_path))
+        assert dataset.open(0).size == dataset.size(0) == (12, 8)
+
+    @pytest.mark.parametrize("call", [ImageDataset.open, ImageDataset.size])
+    def test_names_the_file_that_fails(self, tmp_path, call):
+        (tmp_path / "text.jpg").write_text("hello")
+        (tmp_path / "folder.jpg").mkdir()
+        dataset = ImageDataset(["none.jpg", "text.jpg", "folder.jpg"], str(tmp_path))
+        for i, message in enumerate(("no image file .*none", "text.jpg is not an image",
+                                     "folder.jpg cannot be read: Is a dir")):  # fmt: skip
+            with pytest.raises(UserError, match=message):
+                call(dataset, i)
+
+    def test_cut_file(self, tmp_path):
+        path = Path(write_image(tmp_path / "a.jpg", (200, 100)))
+        path.write_bytes(path.read_bytes()[:-100])
+        dataset = ImageDataset(["a.jpg"], str(tmp_path))
+        assert dataset.size(0) == (200, 100)
+        with pytest.raises(UserError, match=r"a\.jpg cannot be read: .*truncated"):
+            dataset.open(0)
+
+    def test_pickles(self, tmp_path):
+        write_image(tmp_path / "a.png")
+        again = pickle.loads(pickle.dumps(ImageDataset(["a.png"], str(tmp_path))))
+        assert again.open(0).getpixel((0, 0)) == (200, 10, 30)
+
+
+class TestCheck:
+    def test_sizes(self, tmp_path, capsys):
+        names = [f"{i}.png" for i in range(600)]  # more than a thread's share
+        for i, name in enumerate(names):
+            write_image(tmp_path / name, (1 + i % 50, 2 + i // 50))
+        sizes = check_dataset(ImageDataset(names, str(tmp_path)))
+        assert sizes.dtype == np.int32
+        np.testing.assert_array_equal(sizes, [(1 + i % 50, 2 + i // 50) for i in range(600)])
+        assert "/600 [" in capsys.readouterr().err
+        check_dataset(ImageDataset(names[:3], str(tmp_path)), progress=False)
+        assert capsys.readouterr().err == ""
+
+    def test_real_photographs(self, shared_data):
+        root = shared_data / "caltech101"
+        dataset = create_dataset(f"ImageListLabels('{root}/test.txt', '{root}')")
+        assert isinstance(dataset, LabelledDataset)
+        assert (len(dataset), len(dataset.classes)) == (2614, 37)
+        sizes = check_dataset(dataset, progress=False)
+        for i in range(0, 2614, 400):
+            assert dataset.open(i).size == tuple(sizes[i])
+
+    def test_failures(self, tmp_path):
+        for i in range(10):
+            write_image(tmp_path / f"{i}.png")
+        (tmp_path / "1.png").unlink()
+        (tmp_path / "7.png").write_text("x")
+        dataset = ImageDataset([f"{i}.png" for i in range(10)], str(tmp_path))
+        message = (
+            r"2 of 10 images cannot be used: .*no image file .*/1\.png; .*/7\.png is not an image"
+        )
+        with pytest.raises(UserError, match=message + r"[^;]*$"):
+            check_dataset(dataset)
+
+    def test_many_failures(self, tmp_path):
+        with pytest.raises(UserError, match=r"700 of 700 .*root right.*and 695 more$") as caught:
+            check_dataset(ImageDataset([f"{i}.png" for i in range(700)], str(tmp_path)))
+        assert str(caught.value).count("no image file") == 5
+        assert "\n" not in str(caught.value)
+
+    def test_empty(self):
+        with pytest.raises(UserError, match="no images"):
+            check_dataset(ImageDataset([]))
