@@ -6,7 +6,8 @@ A checkpoint is a directory:
     arrays/            parameters, BatchNorm statistics, whitenings (Orbax)
     train/             optimiser, step and sampler (Orbax); only in a run's `checkpoints/STEP/`
 
-Whatever reads a model takes such a directory, or a training run's, whose `model/` it finds.
+Whatever reads a model takes such a directory, or a training run's, whose `model/` it finds, or a
+file of PyTorch (`converters.from_torch`).
 """
 
 from __future__ import annotations
@@ -134,8 +135,15 @@ def load_model(path: str | os.PathLike[str]) -> Checkpoint:
 
 
 def find_checkpoint(path: str | os.PathLike[str]) -> Path:
-    """The checkpoint directory meant by `path`: itself, or a run's `model/`, or its newest step."""
+    """The checkpoint directory meant by `path`: itself, or a run's `model/`, or its newest step.
+
+    A file is taken for one of PyTorch and converted; the result is kept for the next time.
+    """
     root = Path(path).absolute()
+    if root.is_file():
+        from converters.cache import cached_conversion
+
+        return cached_conversion(root)
     if not root.exists():
         raise UserError(f"there is no checkpoint {root}")
     steps = [p for p in (root / "checkpoints").glob("[0-9]*") if p.name.isdigit()]

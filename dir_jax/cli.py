@@ -43,10 +43,7 @@ def _parse(doc: str | None) -> None:
     try:
         rest = flags.FLAGS(sys.argv)[1:]
     except flags.UnrecognizedFlagError as e:
-        near = f"; did you mean --{e.flagvalue}?" if e.flagvalue else ""
-        hint = ", ".join(f"--{s}" for s in e.suggestions) if getattr(e, "suggestions", None) else ""
-        near = f"; did you mean {hint}?" if hint else ""
-        raise UserError(f"there is no flag --{e.flagname}{near} (--help lists them)") from e
+        raise UserError(f"there is no flag --{e.flagname} (--help lists them)") from e
     except flags.Error as e:
         raise UserError(str(e).splitlines()[0]) from e
     except (
@@ -59,7 +56,9 @@ def _parse(doc: str | None) -> None:
         ValueError,
     ) as e:
         # Raised while the config file named by --config is run or changed.
-        raise UserError(f"the config cannot be used: {type(e).__name__}: {e}") from e
+        raise UserError(
+            f"the config cannot be used: {type(e).__name__}: {e}; is a --config.KEY misspelt?"
+        ) from e
     if rest:
         raise UserError(f"do not know what {rest[0]!r} is for; flags begin with --")
 

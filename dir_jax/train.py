@@ -11,7 +11,8 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
-from dir_jax.cli import run_command
+from dir_jax.cli import require_flag, run_command, set_up_jax
+from dir_jax.errors import UserError
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="The experiment: a Python file with a get_config().", lock_config=True
@@ -29,10 +30,12 @@ _LOG_COMPILES = flags.DEFINE_bool("log_compiles", False, "Say what is compiled."
 
 def main() -> int:
     """Trains, and returns the process's exit code."""
-    from dir_jax.cli import require_flag, set_up_jax
-
     config = require_flag("config", _CONFIG.value, "experiments/ap_gem.py")
     workdir = require_flag("workdir", _WORKDIR.value, "runs/ap_gem")
+    try:
+        config.lock()
+    except OSError as e:  # how ml_collections says, at first use, that the file is not there
+        raise UserError(f"--config cannot be read: {str(e).splitlines()[-1].strip()}") from e
     set_up_jax(_CACHE.value, log_compiles=_LOG_COMPILES.value)
     from dir_jax.training.loop import train
 

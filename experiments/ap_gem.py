@@ -43,7 +43,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.transform = (
         # The first step only lifts pictures that are too small for the crop.
         "Scale(920, can_downscale=False), RandomScale(920, 1100), RandomRotation(10), "
-        "ColorJitter(0.2, 0.2, 0.2, 0.05), RandomCrop(800)"
+        "RandomCrop(800), ColorJitter(0.2, 0.2, 0.2, 0.05)"
     )
     config.data.num_workers = 8
 

@@ -30,7 +30,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.eval = f'SyntheticLandmarks("{_DATA}", "test")'
     config.data.eval_oxford = f'SyntheticLandmarks("{_DATA}", "test_oxford")'
     config.data.transform = (
-        "Scale((104, 104)), RandomScale(96, 120), RandomCrop(96), RandomFlip(), "
+        "Scale((112, 112)), RandomScale(96, 128, can_upscale=True), RandomCrop(96), RandomFlip(), "
         "ColorJitter(0.3, 0.3, 0.3, 0.1)"
     )
     config.data.num_workers = 0
@@ -40,7 +40,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.optimizer.weight_decay = 1e-6
     config.optimizer.warmup_steps = 5
 
-    config.eval.transform = "Scale((96, 96))"
+    config.eval.transform = "Scale((112, 112)), CenterCrop(96)"
     config.eval.every = 20
     config.eval.batch_size = 50
     config.checkpoint.every = 20

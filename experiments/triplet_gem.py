@@ -30,7 +30,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.train = "Landmarks_clean"
     config.data.transform = (
         "Scale(920, can_downscale=False), RandomScale(920, 1100), RandomRotation(10), "
-        "ColorJitter(0.2, 0.2, 0.2, 0.05), RandomCrop(800)"
+        "RandomCrop(800), ColorJitter(0.2, 0.2, 0.2, 0.05)"
     )
     config.data.num_workers = 8
 

@@ -26,20 +26,20 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import pickle
+import secrets
 import shutil
 import signal
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
+from dir_jax.data.synthetic_landmarks.contact_sheet import save_contact_sheet
 from dir_jax.data.synthetic_landmarks.families import FAMILIES, build_landmark
 from dir_jax.data.synthetic_landmarks.grading import ground_truth
 from dir_jax.data.synthetic_landmarks.photograph import View, photograph
@@ -100,9 +100,10 @@ def write_synthetic_landmarks(
 ) -> None:
     """Writes the data set, or returns at once if the directory holds it already.
 
-    The directory appears when it is complete. The same options and versions of NumPy and Pillow
-    give the same bytes, whatever the number of workers. The workers are new Python processes: a
-    script that calls this at its top level needs the usual `if __name__ == "__main__":`.
+    The directory appears when it is complete. The same options, machine and versions of NumPy
+    and Pillow give the same bytes, whatever the number of workers. The workers are new Python
+    processes: a script that calls this at its top level needs the usual
+    `if __name__ == "__main__":`.
 
     Args:
       directory: where to; its parent is made if need be.
@@ -120,9 +121,9 @@ def write_synthetic_landmarks(
     if workers is not None and (type(workers) is not int or workers < 1):
         raise UserError(f"synthetic landmarks: workers is {workers!r}; it must be at least 1")
     target = Path(os.path.abspath(directory))
-    if _holds_set(target, options):
-        return
     try:
+        if _holds_set(target, options):
+            return
         with _partial_directory(target) as partial:
             _fill(partial, options, workers)
             # Read by whoever comes later: written last, so that a complete set has it.
@@ -139,46 +140,11 @@ def write_synthetic_landmarks(
             f"cannot write the synthetic landmarks to {target}: {e.strerror or e}; choose another"
             " directory, or make room"
         ) from e
-
-
-def save_contact_sheet(
-    directory: str | os.PathLike[str],
-    path: str | os.PathLike[str],
-    *,
-    max_landmarks: int = 16,
-    max_views: int = 12,
-) -> None:
-    """Draws pictures of a data set side by side: rows are landmarks, columns their views.
-
-    Args:
-      directory: of write_synthetic_landmarks.
-      path: of the picture to write, in the format of its suffix.
-      max_landmarks: rows at most, evenly over the landmarks of both lists.
-      max_views: columns at most.
-    """
-    folder = Path(directory)
-    rows: dict[str, list[str]] = {}
-    for name in ("train.txt", "test.txt"):
-        for line in (folder / name).read_text().splitlines():
-            image, landmark = line.split()
-            rows.setdefault(landmark, []).append(image)
-    chosen = np.unique(np.linspace(0, len(rows) - 1, max_landmarks).round().astype(int))
-    pictures = [
-        [Image.open(folder / f) for f in list(rows.values())[i][:max_views]] for i in chosen
-    ]
-    cell = max(max(p.size) for row in pictures for p in row) + 4
-    sheet = Image.new("RGB", (cell * max(map(len, pictures)), cell * len(pictures)), (24, 24, 24))
-    for y, row in enumerate(pictures):
-        for x, picture in enumerate(row):
-            w, h = picture.size
-            sheet.paste(picture, (x * cell + (cell - w) // 2, y * cell + (cell - h) // 2))
-    part = Path(path).with_name(f".partial-{Path(path).name}")
-    try:
-        sheet.save(part)
-        os.replace(part, path)
-    except (OSError, ValueError) as e:  # ValueError: a suffix that Pillow does not know
-        part.unlink(missing_ok=True)
-        raise UserError(f"cannot write the contact sheet {path}: {e}") from e
+    except BrokenProcessPool as e:
+        raise UserError(
+            "a worker process of the synthetic landmarks died: out of memory, or called from a"
+            " script without `if __name__ == '__main__':`; try workers=1"
+        ) from e
 
 
 def _holds_set(target: Path, options: _Options) -> bool:
@@ -216,13 +182,10 @@ def _partial_directory(target: Path) -> Iterator[Path]:
     for old in target.parent.glob(f"{prefix}*"):
         with contextlib.suppress(OSError), _lock(old):
             shutil.rmtree(old)
-    partial = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
+    partial = target.parent / f"{prefix}{secrets.token_hex(6)}"
+    partial.mkdir()
     try:
         with _lock(partial):
-            # mkdtemp's is for us alone; the set is for everybody the user lets in.
-            umask = os.umask(0)
-            os.umask(umask)
-            partial.chmod(0o777 & ~umask)
             yield partial
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -268,7 +231,7 @@ def _fill(directory: Path, options: _Options, workers: int | None) -> None:
 
 def _plan(options: _Options) -> list[_Landmark]:
     """All landmarks, those of training first; kinds come in pairs, to tell their members apart."""
-    landmarks = []
+    landmarks: list[_Landmark] = []
     for split, count, views in (
         (_TRAIN, options.train_landmarks, options.views),
         (_TEST, options.test_landmarks, options.test_views),
@@ -344,21 +307,23 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="the directory to make")
-    number = {"type": int, "metavar": "N"}
-    parser.add_argument("--landmarks", default=60, **number, help="training landmarks")
-    parser.add_argument("--test-landmarks", default=20, **number, help="test landmarks")
-    parser.add_argument("--views", default=20, **number, help="pictures of a training landmark")
-    parser.add_argument("--test-views", default=15, **number, help="pictures of a test landmark")
-    parser.add_argument("--image-size", default=128, **number, help="pixels of the longer side")
-    parser.add_argument("--seed", default=0, **number, help="of everything random")
-    parser.add_argument("--workers", **number, help="processes; one a CPU if not given")
+    for name, default, meaning in (
+        ("--landmarks", 60, "training landmarks"),
+        ("--test-landmarks", 20, "test landmarks"),
+        ("--views", 20, "pictures of a training landmark"),
+        ("--test-views", 15, "pictures of a test landmark"),
+        ("--image-size", 128, "pixels of the longer side"),
+        ("--seed", 0, "of everything random"),
+    ):
+        parser.add_argument(name, type=int, default=default, metavar="N", help=meaning)
+    parser.add_argument("--workers", type=int, metavar="N", help="processes; None is one a CPU")
     parser.add_argument(
         "--contact-sheet", metavar="FILE", help="also draw an overview, such as a.png"
     )
     return parser.parse_args(arguments)
 
 
-def main(arguments: list[str] | None = None, out: TextIO | None = None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Runs the command. Returns its exit code."""
     args = _parse(sys.argv[1:] if arguments is None else arguments)
     try:
@@ -380,7 +345,7 @@ def main(arguments: list[str] | None = None, out: TextIO | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; nothing was written", file=sys.stderr)
         return 130
-    print(f"{args.output}: train.txt, test.txt, gnd_synthetic.pkl, images/", file=out)
+    print(f"{args.output}: train.txt, test.txt, gnd_synthetic.pkl, images/")
     return 0
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import NamedTuple
 
 import chex
 import jax
@@ -68,7 +69,9 @@ def listwise_average_precision_loss(
             f"{descriptors.dtype} and {labels.dtype}"
         )
     check_bins(num_bins, _VMIN, _VMAX)
-    options = _Options(num_bins, class_weighted, "tie-aware" if tie_aware else "plain", block_size)
+    options = _Options(
+        num_bins, class_weighted, "tie-aware" if tie_aware else "plain", block_size, axis_name
+    )
     terms = functools.partial(_terms, options)
     return 1 - ratio_over_replicas(terms, descriptors, labels, axis_name)
 
@@ -79,6 +82,7 @@ class _Options:
     class_weighted: bool
     form: str
     block_size: int
+    axis_name: str | None
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -87,15 +91,13 @@ def _terms(
 ) -> tuple[jax.Array, jax.Array]:
     """Σ w · AP and Σ w over the queries `own` (b, D) among `items` (B, D)."""
 
-    def step(rows: jax.Array, row_labels: jax.Array, real: jax.Array):  # type: ignore[no-untyped-def]
-        relevance, positions = _compare(options, rows, row_labels, items, item_labels)
+    def step(block: _Block) -> tuple[jax.Array, jax.Array]:
+        relevance, positions, real = _compare(options, block, items, item_labels)
         weights = _weights(options, relevance, real)
         ap = FORMS[options.form](*histograms(positions, relevance, options.num_bins))
         return jnp.sum(weights * ap), jnp.sum(weights)
 
-    numerators, denominators = jax.lax.map(
-        lambda block: step(*block), _blocks(options, own, labels)
-    )
+    numerators, denominators = jax.lax.map(step, _blocks(options, own, labels))
     return jnp.sum(numerators), jnp.sum(denominators)
 
 
@@ -104,16 +106,17 @@ def _terms_forward(
 ) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
     """The value, and as residuals the gradient of the numerator by both arrays."""
 
-    def step(by_items: jax.Array, block: tuple[jax.Array, ...]):  # type: ignore[no-untyped-def]
-        rows, row_labels, real = block
-        relevance, positions = _compare(options, rows, row_labels, items, item_labels)
+    def step(
+        by_items: jax.Array, block: _Block
+    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array]]:
+        relevance, positions, real = _compare(options, block, items, item_labels)
         weights = _weights(options, relevance, real)
         counts = histograms(positions, relevance, options.num_bins)
         total, by_counts = jax.value_and_grad(
             lambda counts: jnp.sum(weights * FORMS[options.form](*counts))
         )(counts)
         by_scores = scores_gradient(positions, relevance, *by_counts, _VMIN, _VMAX)
-        by_items = by_items + _dot(by_scores.T, rows)
+        by_items = by_items + _dot(by_scores.T, block.rows)
         return by_items, (total, jnp.sum(weights), _dot(by_scores, items))
 
     start = 0 * items  # varies over the replicas as `items` does
@@ -137,15 +140,16 @@ _terms.defvjp(_terms_forward, _terms_backward)
 
 
 def _compare(
-    options: _Options,
-    rows: jax.Array,
-    row_labels: jax.Array,
-    items: jax.Array,
-    item_labels: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
-    """The relevance of every item to every row, and its score's position among the bins."""
-    relevance = (row_labels[:, None] == item_labels).astype(jnp.float32)
-    return relevance, bin_positions(_dot(rows, items.T), options.num_bins, _VMIN, _VMAX)
+    options: _Options, block: _Block, items: jax.Array, item_labels: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The relevance of each item to each row, its score's position among the bins, real rows."""
+    itself = block.numbers[:, None] == jnp.arange(len(items))
+    relevance = (block.labels[:, None] == item_labels).astype(jnp.float32)
+    positions = bin_positions(_dot(block.rows, items.T), options.num_bins, _VMIN, _VMAX)
+    # An image's product with itself is 1, the first bin's centre, whatever the network does. Taken
+    # for more it is wholly in that bin and has no derivative; as computed, it would round to
+    # either side, and back-propagate the noise.
+    return relevance, jnp.where(itself, -1, positions), block.real
 
 
 def _weights(options: _Options, relevance: jax.Array, real: jax.Array) -> jax.Array:
@@ -155,17 +159,28 @@ def _weights(options: _Options, relevance: jax.Array, real: jax.Array) -> jax.Ar
     return real / jnp.maximum(jnp.sum(relevance, axis=1), 1)
 
 
-def _blocks(options: _Options, own: jax.Array, labels: jax.Array) -> tuple[jax.Array, ...]:
-    """Rows, labels, and whether they are real, in blocks: (blocks, size, …) each."""
+class _Block(NamedTuple):
+    rows: jax.Array  # (size, D) queries
+    labels: jax.Array  # (size,)
+    numbers: jax.Array  # (size,) their places among the items
+    real: jax.Array  # (size,) 1, or 0 for padding
+
+
+def _blocks(options: _Options, own: jax.Array, labels: jax.Array) -> _Block:
+    """The queries in blocks: each field with a leading axis over blocks."""
     size = min(options.block_size, len(own))
     short = -len(own) % size
-    rows = jnp.pad(own, ((0, short), (0, 0)))
-    real = (jnp.arange(len(rows)) < len(own)).astype(jnp.float32)
-    return (
-        rows.reshape(-1, size, own.shape[1]),
-        jnp.pad(labels, (0, short)).reshape(-1, size),
-        real.reshape(-1, size),
+    places = jnp.arange(len(own) + short)
+    first = 0
+    if options.axis_name is not None:
+        first = jax.lax.axis_index(options.axis_name) * len(own)
+    blocks = _Block(
+        rows=jnp.pad(own, ((0, short), (0, 0))),
+        labels=jnp.pad(labels, (0, short)),
+        numbers=first + places,
+        real=(places < len(own)).astype(jnp.float32),
     )
+    return jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), blocks)
 
 
 def _dot(a: jax.Array, b: jax.Array) -> jax.Array:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
+from dir_jax.errors import UserError
 from dir_jax.models.network import ARCHITECTURES, ModelConfig, RetrievalNetwork
 
 __all__ = ["ARCHITECTURES", "ModelConfig", "RetrievalNetwork", "create_model"]
@@ -18,8 +21,11 @@ def create_model(arch: str, *, seed: int = 0, **options: object) -> RetrievalNet
       **options: the fields of `ModelConfig`.
 
     Raises:
-      UserError: an unknown architecture, or an option's value that makes no sense.
-      TypeError: an unknown option.
+      UserError: an unknown architecture or option, or an option's value that makes no sense.
     """
+    known = [field.name for field in dataclasses.fields(ModelConfig) if field.name != "arch"]
+    for name in options:
+        if name not in known:
+            raise UserError(f"there is no model option {name!r}; choose from {', '.join(known)}")
     config = ModelConfig(arch, **options)  # type: ignore[arg-type]
     return RetrievalNetwork(config, rng=np.random.default_rng(seed))

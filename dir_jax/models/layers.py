@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,9 +42,11 @@ class Conv(nnx.Module):
         """(N, H, W, features_in) -> (N, ceil(H / stride), ceil(W / stride), features)."""
         kernel, x = self.kernel[...].astype(self.dtype), x.astype(self.dtype)
         if kernel.shape[:2] == (1, 1):
-            # A matrix product is faster than the convolution it is, on CPUs by far.
+            # A matrix product is faster than the convolution it is, on CPUs by far; and flattened,
+            # or XLA's CPU compiler transposes all of x for the kernel's gradient.
             x = x[:, :: self.stride, :: self.stride]
-            return jnp.einsum("nhwi,io->nhwo", x, kernel[0, 0], precision=self.precision)
+            y = jnp.dot(x.reshape(-1, x.shape[-1]), kernel[0, 0], precision=self.precision)
+            return y.reshape(*x.shape[:-1], -1)
         pad = kernel.shape[0] // 2
         return jax.lax.conv_general_dilated(
             x,
@@ -82,13 +85,30 @@ class BatchNorm(nnx.Module):
                 (self.mean, mean),
                 (self.var, var * (count / max(count - 1, 1))),
             ):
-                running[...] += _MOMENTUM * (jax.lax.stop_gradient(new) - running[...])
+                # Not `running[...] +=`, which writes into an array of NumPy's instead.
+                change = _MOMENTUM * (jax.lax.stop_gradient(new) - running[...])
+                running.set_value(running[...] + change)
         factor = self.scale[...] * jax.lax.rsqrt(var + _EPSILON)
         return (x * factor + (self.bias[...] - mean * factor)).astype(x.dtype)
 
 
+def max_pool(x: jax.Array) -> jax.Array:
+    """3×3 windows, stride 2, padded by 1: (N, H, W, C) -> (N, ceil(H / 2), ceil(W / 2), C).
+
+    The largest of shifted slices rather than XLA's window reduction, whose gradient is a serial
+    scatter on CPUs, thirty times slower. Equal maxima share the gradient.
+    """
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
+    for axis in (1, 2):
+        # Windows start at 0, 2, …; for an even size the last row of padding is in none.
+        stop = x.shape[axis] - 2
+        a, b, c = (jax.lax.slice_in_dim(x, i, stop + i, 2, axis) for i in range(3))
+        x = jnp.maximum(jnp.maximum(a, b), c)
+    return x
+
+
 class Linear(nnx.Module):
-    """Matrix product and bias, in torch's default initialisation."""
+    """Matrix product and bias."""
 
     def __init__(
         self,
@@ -99,15 +119,33 @@ class Linear(nnx.Module):
         precision: str,
         rng: np.random.Generator,
     ):
-        """`kernel` (features_in, features) and `bias` (features,), uniform in ± 1 / √features_in."""
+        """`kernel` (features_in, features), `bias` (features,), float32.
+
+        Uniform in ± 1 / √features_in as in torch, then each output's weights are centred, and the
+        bias is 0: pooled ReLU features are positive and much alike, and without centring any two
+        images would start with a cosine near 1, in one bin of the listwise loss.
+        """
         self.dtype, self.precision = dtype, precision
         bound = 1 / math.sqrt(features_in)
-        self.kernel, self.bias = (
-            nnx.Param(jnp.asarray(rng.uniform(-bound, bound, shape), jnp.float32))
-            for shape in ((features_in, features), (features,))
-        )
+        kernel = rng.uniform(-bound, bound, (features_in, features))
+        self.kernel = nnx.Param(jnp.asarray(kernel - kernel.mean(axis=0), jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(features))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """(N, features_in) -> (N, features)."""
+        """(N, features_in) -> (N, features) float32."""
         x, kernel = x.astype(self.dtype), self.kernel[...].astype(self.dtype)
-        return jnp.matmul(x, kernel, precision=self.precision) + self.bias[...].astype(self.dtype)
+        y = jnp.dot(x, kernel, precision=self.precision, preferred_element_type=jnp.float32)
+        return y + self.bias[...]
+
+
+def dropout(x: jax.Array, keys: jax.Array, probability: float) -> jax.Array:
+    """Zeroes each value with `probability` and scales the others up to keep the mean.
+
+    Args:
+      x: (N, ...).
+      keys: (N,) PRNG keys, one an image, so that a mask does not depend on what else is in x.
+      probability: in [0, 1).
+    """
+    chex.assert_shape(keys, x.shape[:1])
+    keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - probability, x.shape[1:]))(keys)
+    return jnp.where(keep, x / (1 - probability), 0)

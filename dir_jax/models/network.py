@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
+import numbers
+from collections.abc import Callable
+from typing import Any
 
 import chex
 import jax
@@ -14,13 +18,35 @@ import jax.numpy as jnp
 import numpy as np
 
 from dir_jax.errors import UserError
-from dir_jax.models.layers import Linear
+from dir_jax.models.layers import Linear, dropout
 from dir_jax.models.pooling import center_bias_map, create_pooling
 from dir_jax.models.resnet import DEPTHS, ResNet
 
 ARCHITECTURES = {f"{backbone}_rmac": backbone for backbone in DEPTHS}
-_DTYPES = ("float32", "bfloat16")
-_PRECISIONS = ("default", "high", "highest")
+
+
+def _is_number(value: object, low: float, below: float = math.inf) -> bool:
+    return isinstance(value, numbers.Real) and low <= float(value) < below
+
+
+# Option -> what it may be, as a test and in words.
+_OPTIONS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "out_dim": (lambda v: isinstance(v, numbers.Integral) and int(v) > 0, "a whole number above 0"),
+    "norm_features": (lambda v: isinstance(v, bool), "True or False"),
+    "pooling": (
+        lambda v: v in ("max", "avg") or (isinstance(v, str) and v.startswith("gem")),
+        "'gem', 'max' or 'avg'",
+    ),
+    "gemp": (lambda v: _is_number(v, 0) and v > 0, "a number above 0"),
+    "center_bias": (lambda v: _is_number(v, 0), "a number of at least 0"),
+    "dropout_p": (lambda v: v is None or _is_number(v, 0, 1), "None or a number in [0, 1)"),
+    "without_fc": (lambda v: isinstance(v, bool), "True or False"),
+    "dtype": (lambda v: v in ("float32", "bfloat16"), "'float32' or 'bfloat16'"),
+    "precision": (
+        lambda v: v in ("default", "high", "highest"),
+        "'default', 'high' or 'highest'",
+    ),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +78,7 @@ class ModelConfig:
     precision: str = "highest"
 
     def __post_init__(self) -> None:
-        """Raises UserError for what no network has."""
+        """Raises UserError for a value that no network has."""
         if self.arch not in ARCHITECTURES:
             near = difflib.get_close_matches(self.arch, ARCHITECTURES, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
@@ -60,20 +86,10 @@ class ModelConfig:
                 f"there is no architecture {self.arch!r}; choose from "
                 f"{', '.join(ARCHITECTURES)}{hint}"
             )
-        if not (self.pooling in ("max", "avg") or self.pooling.startswith("gem")):
-            raise UserError(f"there is no pooling {self.pooling!r}; choose from gem, max, avg")
-        for name, choices in (("dtype", _DTYPES), ("precision", _PRECISIONS)):
-            if getattr(self, name) not in choices:
-                raise UserError(
-                    f"the model's {name} is {getattr(self, name)!r}; "
-                    f"choose from {', '.join(choices)}"
-                )
-        if self.out_dim < 1:
-            raise UserError(f"the model's out_dim is {self.out_dim}; it must be at least 1")
-        if self.gemp <= 0:
-            raise UserError(f"the model's gemp is {self.gemp}; it must be positive")
-        if self.dropout_p is not None and not 0 <= self.dropout_p < 1:
-            raise UserError(f"the model's dropout_p is {self.dropout_p}; it must be in [0, 1)")
+        for name, (is_valid, expected) in _OPTIONS.items():
+            value = getattr(self, name)
+            if not is_valid(value):
+                raise UserError(f"the model's {name} is {value!r}; it must be {expected}")
 
 
 class RetrievalNetwork(ResNet):
@@ -81,7 +97,7 @@ class RetrievalNetwork(ResNet):
 
     def __init__(self, config: ModelConfig, *, rng: np.random.Generator):
         """Weights drawn from `rng`; see `create_model`."""
-        options = {"dtype": config.dtype, "precision": config.precision, "rng": rng}
+        options: dict[str, Any] = {"dtype": config.dtype, "precision": config.precision, "rng": rng}
         super().__init__(ARCHITECTURES[config.arch], **options)
         self.config = config
         self.adpool = create_pooling(config.pooling, config.gemp)
@@ -109,6 +125,7 @@ class RetrievalNetwork(ResNet):
         """
         chex.assert_rank(images, 4)
         chex.assert_axis_dimension(images, 3, 3)
+        chex.assert_type(images, float)  # whole numbers would be pixels, not yet normalised
         maps = self.feature_maps(images, use_running_average=use_running_average)
         return self.describe_features(maps["layer4"], dropout_keys=dropout_keys)
 
@@ -118,18 +135,14 @@ class RetrievalNetwork(ResNet):
         """From the last feature map, (N, h, w, C), to the descriptor, (N, out_dim) float32."""
         config = self.config
         if config.dropout_p and dropout_keys is not None:
-            chex.assert_shape(dropout_keys, x.shape[:1])
-            keep = jax.vmap(
-                lambda key: jax.random.bernoulli(key, 1 - config.dropout_p, x.shape[1:])
-            )
-            x = jnp.where(keep(dropout_keys), x / (1 - config.dropout_p), 0)
+            x = dropout(x, dropout_keys, config.dropout_p)
         if config.center_bias:
             x = x * center_bias_map(config.center_bias, *x.shape[1:3]).astype(x.dtype)
         x = self.adpool(x)
         if config.norm_features:
             x = l2_normalize(x)
         if not config.without_fc:
-            x = self.fc(x).astype(jnp.float32)
+            x = self.fc(x)
         return l2_normalize(x)
 
 

@@ -11,7 +11,7 @@ _EPSILON = 1e-6  # the least activation, so that any power of it has a finite gr
 
 
 class GeM(nnx.Module):
-    """Generalised-mean pooling with a trainable power (Radenović et al., TPAMI 2018, equation 3)."""
+    """Generalised-mean pooling, its power trainable (Radenović et al., TPAMI 2018, eq. 3)."""
 
     def __init__(self, p: float):
         """`p` is (1,) float32."""
@@ -20,8 +20,12 @@ class GeM(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """(N, H, W, C) -> (N, C) float32: (mean(max(x, 1e-6)^p))^(1/p)."""
         p = self.p[...]
-        powers = jnp.maximum(x.astype(jnp.float32), _EPSILON) ** p
-        return jnp.mean(powers, axis=(1, 2)) ** (1 / p)
+        x = jnp.maximum(x.astype(jnp.float32), _EPSILON)
+        # Powers of the share of the largest: those of x itself leave float32's range for a large
+        # p, and the gradient is then NaN. It cancels out, so the gradient need not know of it.
+        largest = jax.lax.stop_gradient(jnp.max(x, axis=(1, 2), keepdims=True))
+        means = jnp.mean((x / largest) ** p, axis=(1, 2))
+        return largest[:, 0, 0] * means ** (1 / p)
 
 
 class MaxPooling(nnx.Module):

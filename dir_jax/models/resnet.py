@@ -6,11 +6,13 @@ checkpoint is a renaming. A variant is a row of `DEPTHS`.
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import numpy as np
 from flax import nnx
 
-from dir_jax.models.layers import BatchNorm, Conv
+from dir_jax.models.layers import BatchNorm, Conv, max_pool
 
 
 class BasicBlock(nnx.Module):
@@ -29,7 +31,7 @@ class BasicBlock(nnx.Module):
         rng: np.random.Generator,
     ):
         """Maps `features_in` to `width` channels."""
-        options = {"dtype": dtype, "precision": precision, "rng": rng}
+        options: dict[str, Any] = {"dtype": dtype, "precision": precision, "rng": rng}
         self.conv1 = Conv(features_in, width, 3, stride, **options)
         self.bn1 = BatchNorm(width)
         self.conv2 = Conv(width, width, 3, **options)
@@ -60,7 +62,7 @@ class Bottleneck(nnx.Module):
         rng: np.random.Generator,
     ):
         """Maps `features_in` to 4 · `width` channels."""
-        options = {"dtype": dtype, "precision": precision, "rng": rng}
+        options: dict[str, Any] = {"dtype": dtype, "precision": precision, "rng": rng}
         features = self.expansion * width
         self.conv1 = Conv(features_in, width, 1, **options)
         self.bn1 = BatchNorm(width)
@@ -80,7 +82,7 @@ class Bottleneck(nnx.Module):
 
 
 # Name -> block, and how many of them each of the four stages has.
-DEPTHS = {
+DEPTHS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...]]] = {
     "resnet18": (BasicBlock, (2, 2, 2, 2)),
     "resnet50": (Bottleneck, (3, 4, 6, 3)),
     "resnet101": (Bottleneck, (3, 4, 23, 3)),
@@ -93,7 +95,7 @@ class ResNet(nnx.Module):
 
     def __init__(self, name: str, *, dtype: str, precision: str, rng: np.random.Generator):
         """Builds the variant `name` of `DEPTHS`."""
-        options = {"dtype": dtype, "precision": precision, "rng": rng}
+        options: dict[str, Any] = {"dtype": dtype, "precision": precision, "rng": rng}
         block, counts = DEPTHS[name]
         self.conv1 = Conv(3, 64, 7, 2, **options)
         self.bn1 = BatchNorm(64)
@@ -121,7 +123,7 @@ class ResNet(nnx.Module):
           1/16, 1/32, each rounded up at every halving: (N, h, w, channels).
         """
         x = nnx.relu(self.bn1(self.conv1(images), use_running_average=use_running_average))
-        x = nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        x = max_pool(x)
         maps = {"stem": x}
         for name in ("layer1", "layer2", "layer3", "layer4"):
             for block in getattr(self, name):
@@ -130,7 +132,7 @@ class ResNet(nnx.Module):
         return maps
 
 
-def _shortcut(features_in: int, features: int, stride: int, **options: object) -> nnx.List | None:
+def _shortcut(features_in: int, features: int, stride: int, **options: Any) -> nnx.List | None:
     """The projection of a block that changes its input's shape; torch's `downsample`."""
     if stride == 1 and features_in == features:
         return None

@@ -22,8 +22,9 @@ def split_variables(model: nnx.Module) -> tuple[nnx.GraphDef, Variables, Variabl
       params: dotted path -> float32 array, of every `nnx.Param`.
       stats: dotted path -> float32 array, of every `nnx.BatchStat`.
     """
-    graphdef, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
-    return graphdef, _to_flat(params), _to_flat(stats)
+    graphdef, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
+    params, stats = map(_to_flat, states)
+    return graphdef, params, stats
 
 
 def merge_variables(
@@ -45,7 +46,10 @@ def batch_norm_parameters(params: Mapping[str, Any]) -> set[str]:
 
 
 def _to_flat(state: nnx.State) -> Variables:
-    return {".".join(map(str, path)): variable[...] for path, variable in nnx.to_flat_state(state)}
+    return {
+        ".".join(map(str, path)): variable.get_value()
+        for path, variable in nnx.to_flat_state(state)
+    }
 
 
 def _from_flat(flat: Mapping[str, Any], kind: type[nnx.Variable]) -> nnx.State:

@@ -122,6 +122,7 @@ _CHOICES = {
     "optimizer.schedule": ("linear", "constant", "cosine"),
 }
 _AT_LEAST = {  # key -> smallest value
+    "seed": 0,
     "batch_size": 1,
     "chunk_size": 1,
     "num_steps": 0,

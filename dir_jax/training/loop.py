@@ -62,8 +62,8 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) ->
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("dir_jax").setLevel(logging.INFO)
     validate_config(config)
-    setup = create_setup(config)
     network = create_network(config)
+    setup = create_setup(config)
     claim_workdir(directory, config)
     with StopSignals() as signals, logging_redirect_tqdm():
         try:

@@ -81,13 +81,12 @@ def create_setup(config: ml_collections.ConfigDict) -> Setup:
     if not isinstance(dataset, LabelledDataset):
         raise UserError(f"config.data.train={config.data.train!r} has no labels to train on")
     sizes = check_dataset(dataset)
-    smallest, largest = _extremes(sizes)
-    out = transform.output_size(smallest, largest)
-    if out[0] != out[1]:
+    smallest, largest = _output_sizes(transform, sizes)
+    if smallest != largest:
         raise UserError(
             f"config.data.transform={config.data.transform!r} gives images between "
-            f"{_by(out[0])} and {_by(out[1])} pixels; a batch needs one size: end it with "
-            "RandomCrop(size), CenterCrop(size) or Scale((width, height))"
+            f"{_by(smallest)} and {_by(largest)} pixels; a batch needs one size: end it with "
+            "RandomCrop(size) or CenterCrop(size)"
         )
     labelled = oxford = oxford_queries = None
     if config.data.eval:
@@ -224,9 +223,16 @@ def _parse_named(text: str, key: str) -> Compose:
         raise UserError(f"{key}: {e}") from e
 
 
-def _extremes(sizes: np.ndarray) -> tuple[tuple[int, int], tuple[int, int]]:
-    """The smallest and the largest (width, height) of a list of sizes, side by side."""
-    low, high = sizes.min(axis=0).tolist(), sizes.max(axis=0).tolist()
+def _output_sizes(
+    transform: Compose, sizes: np.ndarray
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The smallest and the largest (width, height), side by side, that images can come out with."""
+    ranges = [
+        transform.output_size((width, height), (width, height))
+        for width, height in np.unique(sizes, axis=0).tolist()
+    ]
+    low = np.min([smallest for smallest, _ in ranges], axis=0).tolist()
+    high = np.max([largest for _, largest in ranges], axis=0).tolist()
     return (low[0], low[1]), (high[0], high[1])
 
 

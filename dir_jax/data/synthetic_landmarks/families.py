@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from dir_jax.data.synthetic_landmarks import monuments, sacred, secular, towers
+from dir_jax.data.synthetic_landmarks import bridges, monuments, sacred, secular, towers, town
 from dir_jax.data.synthetic_landmarks.geometry import Mesh
 from dir_jax.data.synthetic_landmarks.paint import Kit
 
@@ -31,26 +31,26 @@ FAMILIES: tuple[tuple[str, Family], ...] = (
     ("church", Family(sacred.church)),
     ("castle", Family(secular.castle)),
     ("mosque", Family(sacred.mosque)),
-    ("bridge", Family(monuments.bridge, water=True)),
+    ("bridge", Family(bridges.bridge, water=True)),
     ("windmill", Family(towers.windmill)),
     ("temple", Family(sacred.temple)),
     ("skyscraper", Family(towers.skyscraper)),
     ("gate", Family(secular.gate)),
     ("pagoda", Family(sacred.pagoda)),
-    ("house_row", Family(secular.house_row)),
+    ("house_row", Family(town.house_row)),
     ("lighthouse", Family(towers.lighthouse, water=True)),
     ("monument", Family(monuments.monument)),
-    ("clock_tower", Family(secular.clock_tower)),
+    ("clock_tower", Family(town.clock_tower)),
     ("stadium", Family(monuments.stadium, raised=True)),
     ("palace", Family(secular.palace)),
     ("ferris_wheel", Family(monuments.ferris_wheel)),
-    ("factory", Family(secular.factory)),
+    ("factory", Family(town.factory)),
     ("step_pyramid", Family(monuments.step_pyramid)),
     ("lattice_tower", Family(towers.lattice_tower)),
-    ("television_tower", Family(monuments.television_tower)),
+    ("television_tower", Family(towers.television_tower)),
 )
 
 
 def build_landmark(family: Family, rng: np.random.Generator, image_size: int) -> Mesh:
-    """Draws a landmark, its textures sharp enough for pictures of `image_size`."""
-    return family.build(Kit(rng, resolution=4 * image_size))
+    """Draws a landmark, its textures sharp enough for close-ups in pictures of `image_size`."""
+    return family.build(Kit(rng, resolution=min(4 * image_size, 2048)))

@@ -32,7 +32,7 @@ class Mesh:
 
     def face(
         self,
-        corners: Sequence[Vector],
+        corners: Sequence[Vector] | np.ndarray,
         frame: tuple[Vector, Vector, Vector],
         texture: Image.Image,
         two_sided: bool = False,
@@ -154,10 +154,14 @@ class Mesh:
         end = d / 2 + eaves
         for sign in (1, -1):
             self.polygon(
-                [at(-w / 2 * sign, 0, d / 2 * sign), at(0, h, d / 2 * sign),
-                 at(w / 2 * sign, 0, d / 2 * sign)],
-                turn @ (sign, 0, 0), wall,
-            )  # fmt: skip
+                [
+                    at(-w / 2 * sign, 0, d / 2 * sign),
+                    at(0, h, d / 2 * sign),
+                    at(w / 2 * sign, 0, d / 2 * sign),
+                ],
+                turn @ (sign, 0, 0),
+                wall,
+            )
             slope = (out * sign, -(h + drop), 0)
             self.quad(
                 at(0, h, end * sign), turn @ (0, 0, -2 * end * sign), turn @ slope, roof, True

@@ -52,8 +52,8 @@ class Light:
 
     @classmethod
     def random(cls, rng: np.random.Generator) -> Light:
-        time = str(rng.choice(TIMES, p=(0.54, 0.2, 0.12, 0.08, 0.06)))
-        weather = str(rng.choice(WEATHERS, p=(0.79, 0.07, 0.07, 0.07)))
+        time = str(rng.choice(TIMES, p=(0.58, 0.19, 0.11, 0.07, 0.05)))
+        weather = str(rng.choice(WEATHERS, p=(0.82, 0.06, 0.06, 0.06)))
         if weather != "clear" and time in ("day", "golden"):
             time = "overcast"
         around = rng.uniform(-1.6, 1.6)  # seldom behind the landmark: its front would be black

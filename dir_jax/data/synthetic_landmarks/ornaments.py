@@ -97,8 +97,14 @@ def portal(kit: Kit, wall: Wall, x: float, w: float, h: float, shape: str, order
     for k in range(orders, 0, -1):
         grow = 1 + 0.16 * k
         tone = kit.trim if k % 2 else shift(kit.wall_colour, -0.4)
-        wall.opening(x - w * grow / 2, wall.height - h * (1 + 0.1 * k), w * grow, h * (1 + 0.1 * k),
-                     tone, shape)  # fmt: skip
+        wall.opening(
+            x - w * grow / 2,
+            wall.height - h * (1 + 0.1 * k),
+            w * grow,
+            h * (1 + 0.1 * k),
+            tone,
+            shape,
+        )
     wall.opening(x - w / 2, wall.height - h, w, h, kit.door, shape)
     wall.rect(x - w * 0.03, wall.height - h, w * 0.06, h, shift(kit.door, -0.5))
     wall.opening(x - w / 2, wall.height - h, w, h * 0.3, shift(kit.door, -0.55), shape)
@@ -133,12 +139,18 @@ def clock(kit: Kit, wall: Wall, x: float, y: float, r: float, square: bool = Fal
         a = np.pi * k / 6
         c, s = float(np.cos(a)), float(np.sin(a))
         inner = 0.72 if k % 3 == 0 else 0.84
-        wall.line([(x + inner * r * c, y + inner * r * s), (x + 0.94 * r * c, y + 0.94 * r * s)],
-                  (30, 28, 30), r * 0.1)  # fmt: skip
+        wall.line(
+            [(x + inner * r * c, y + inner * r * s), (x + 0.94 * r * c, y + 0.94 * r * s)],
+            (30, 28, 30),
+            r * 0.1,
+        )
     for length in (0.55, 0.82):
         a = kit.uniform(0, 2 * np.pi)
-        wall.line([(x, y), (x + length * r * float(np.cos(a)), y + length * r * float(np.sin(a)))],
-                  (30, 28, 30), r * 0.12)  # fmt: skip
+        wall.line(
+            [(x, y), (x + length * r * float(np.cos(a)), y + length * r * float(np.sin(a)))],
+            (30, 28, 30),
+            r * 0.12,
+        )
 
 
 def cornice(kit: Kit, wall: Wall, y: float, depth: float, dentils: bool = True) -> None:
@@ -177,8 +189,14 @@ def blind_arcade(
     cell = wall.width / count
     for k in range(count):
         wall.opening(k * cell + 0.1 * cell, y, cell * 0.8, h, kit.trim, shape)
-        wall.opening(k * cell + 0.2 * cell, y + 0.1 * cell, cell * 0.6, h - 0.1 * cell,
-                     shift(kit.wall_colour, dark), shape)  # fmt: skip
+        wall.opening(
+            k * cell + 0.2 * cell,
+            y + 0.1 * cell,
+            cell * 0.6,
+            h - 0.1 * cell,
+            shift(kit.wall_colour, dark),
+            shape,
+        )
 
 
 def balustrade(kit: Kit, width: float, height: float) -> Wall:

@@ -50,8 +50,9 @@ def finial(mesh: Mesh, kit: Kit, at: Point, height: float) -> None:
         rod.rect(height * 0.05, height * 0.25, height * 0.5, height * 0.1, metal)
     elif kind == "ball":
         rod.ellipse(height * 0.3, height * 0.5, height * 0.17, height * 0.17, (188, 150, 70))
-    mesh.quad((x - height * 0.3, y + height, z), (height * 0.6, 0, 0), (0, -height, 0), rod.image,
-              True)  # fmt: skip
+    mesh.quad(
+        (x - height * 0.3, y + height, z), (height * 0.6, 0, 0), (0, -height, 0), rod.image, True
+    )
 
 
 def spire(mesh: Mesh, kit: Kit, at: Point, width: float, height: float, kind: str) -> None:
@@ -148,8 +149,15 @@ def round_tower(
     for j in range(slits):
         for i in range(5):
             left = around * ((i + 0.5 * (j % 2)) / 5 + 0.1)
-            skin.opening(left, height * (j + 0.5) / slits, radius * 0.16, height * 0.09,
-                         shift(kit.glass, -0.3), "round", GLOW)  # fmt: skip
+            skin.opening(
+                left,
+                height * (j + 0.5) / slits,
+                radius * 0.16,
+                height * 0.09,
+                shift(kit.glass, -0.3),
+                "round",
+                GLOW,
+            )
     ornaments.cornice(kit, skin, height * 0.02, height * 0.05)
     mesh.lathe(at, [(radius * 1.12, 0), (radius, height * 0.12), (radius, height)], skin.image)
     crown = radius * 0.55
@@ -169,8 +177,12 @@ def column(mesh: Mesh, kit: Kit, at: Point, radius: float, height: float, shaft:
     x, y, z = at
     block = kit.wall(radius * 2.6, radius * 0.8, "plain", kit.trim).image
     mesh.box((x, y, z), (radius * 2.6, radius * 0.6, radius * 2.6), block)
-    mesh.lathe((x, y + radius * 0.6, z), [(radius, 0), (radius * 0.84, height - radius * 1.5)],
-               shaft.image, sides=8)  # fmt: skip
+    mesh.lathe(
+        (x, y + radius * 0.6, z),
+        [(radius, 0), (radius * 0.84, height - radius * 1.5)],
+        shaft.image,
+        sides=8,
+    )
     mesh.box((x, y + height - radius * 0.9, z), (radius * 2.6, radius * 0.9, radius * 2.6), block)
 
 
@@ -194,9 +206,13 @@ def steps(
         grow = 2 * growth * (count - 1 - k)
         w, d = size[0] + grow, size[1] + grow
         tone = shift(kit.trim, -0.08)
-        mesh.box((0, k * rise, 0), (w, rise, d), kit.wall(w, rise, "ashlar", tone).image,
-                 kit.wall(d, rise, "ashlar", tone).image,
-                 kit.wall(w, d, "concrete", shift(tone, 0.1)).image)  # fmt: skip
+        mesh.box(
+            (0, k * rise, 0),
+            (w, rise, d),
+            kit.wall(w, rise, "ashlar", tone).image,
+            kit.wall(d, rise, "ashlar", tone).image,
+            kit.wall(w, d, "concrete", shift(tone, 0.1)).image,
+        )
 
 
 def figure(mesh: Mesh, kit: Kit, at: Point, height: float) -> None:

@@ -15,6 +15,9 @@ from dir_jax.data.synthetic_landmarks.raster import Rendering, render
 
 MIN_VISIBILITY = 0.12  # of a landmark in any picture that carries its name
 _SUPERSAMPLING = 2
+# The landmark's extent over the frame's: all of it, small in its surroundings, a part of it, or
+# half out of the picture.
+_SHOTS = {"whole": (0.78, 1.06), "far": (0.5, 0.75), "close": (1.1, 2.4), "cut": (0.8, 1.5)}
 _MAX_CANVAS = 3.0  # of the frame's sides; a landmark that reaches farther is seen less closely
 
 
@@ -79,9 +82,11 @@ def photograph(
     rows, columns = np.flatnonzero(visible.any(1)), np.flatnonzero(visible.any(0))
     s = _SUPERSAMPLING
     box = (
-        int(columns[0] // s), int(rows[0] // s),
-        min(int(columns[-1] // s) + 1, width), min(int(rows[-1] // s) + 1, height),
-    )  # fmt: skip
+        int(columns[0] // s),
+        int(rows[0] // s),
+        min(int(columns[-1] // s) + 1, width),
+        min(int(rows[-1] // s) + 1, height),
+    )
     low, high = faces.bounds
     _, depth = camera.project((low + high) / 2)
     x, y, z = (round(float(a), 6) for a in camera.axis)
@@ -116,8 +121,8 @@ def _point_camera(
     aim = centre + radius * rng.normal(0, 0.06, 3)
     rotation = look_at(position, aim, np.radians(rng.normal(0, 2.5)))
 
-    shot = rng.choice(["whole", "far", "close"], p=(0.7, 0.1, 0.2))
-    fill = {"whole": (0.72, 1.05), "far": (0.5, 0.75), "close": (1.1, 2.0)}[shot]
+    shot = str(rng.choice(list(_SHOTS), p=(0.68, 0.08, 0.18, 0.06)))
+    fill = _SHOTS[shot]
     plain = Camera(position, rotation, 1.0, (0.0, 0.0))
     points, _ = plain.project(faces.corners.reshape(-1, 3))
     first, last = points.min(0), points.max(0)
@@ -129,6 +134,9 @@ def _point_camera(
     at = slack * rng.uniform(0.1, 0.9, 2)
     if shot != "close":
         at[1] = slack[1] * rng.uniform(0.3, 0.75)
+    if shot == "cut":
+        outside = rng.uniform(0.4, 0.8) * focal * extent[0]
+        at[0] = -outside if rng.random() < 0.5 else w - focal * extent[0] + outside
     offset = at - focal * first
     low_corner = np.floor(np.minimum(at, 0)).astype(int)
     high_corner = np.ceil(np.maximum(at + focal * extent, (w, h))).astype(int)
@@ -152,9 +160,11 @@ def _bystanders(
     if behind:
         count = int(rng.poisson(5))
         return passers_by.bystanders(rng, (w, h), place, (last * 1.05, last * 2.5), count)
+    crowded = rng.random() < 0.09
     near = (first + last) / 2 * rng.choice([0.2, 0.4, 0.6], p=(0.15, 0.35, 0.5))
     depths = (near, max(first * 0.97, near * 1.05))
-    layer = passers_by.bystanders(rng, (w, h), place, depths, int(rng.poisson(2.6)))
+    count = int(rng.poisson(11 if crowded else 2.4))
+    layer = passers_by.bystanders(rng, (w, h), place, depths, count)
     passers_by.overhead(rng, layer)
     return layer
 
@@ -212,22 +222,22 @@ def _develop(rng: np.random.Generator, picture: Image.Image, light: Light) -> by
         picture = picture.filter(ImageFilter.GaussianBlur(blur))
     rgb = np.asarray(picture, np.float32) / 255
     # Automatic exposure, by half, then the photographer's error.
-    rgb *= (0.44 / max(float(rgb.mean()), 0.05)) ** 0.5 * 2 ** rng.normal(0, 0.25)
+    rgb *= (0.44 / max(float(rgb.mean()), 0.05)) ** 0.5 * 2 ** rng.normal(0, 0.2)
     # A wrong white balance errs from blue to yellow more than from green to magenta.
-    warm, green = rng.normal(0, 0.09), rng.normal(0, 0.03)
+    warm, green = rng.normal(0, 0.075), rng.normal(0, 0.025)
     rgb *= np.exp([warm - green, green, -warm - green])
     grey = rgb @ np.array([0.3, 0.59, 0.11])
-    saturation = 0.0 if rng.random() < 0.06 else rng.uniform(0.4, 1.35)
+    saturation = 0.0 if rng.random() < 0.05 else rng.uniform(0.5, 1.3)
     rgb = grey[..., None] + (rgb - grey[..., None]) * saturation
     if saturation == 0 and rng.random() < 0.5:
         rgb *= (1.1, 0.96, 0.76)
-    rgb = np.clip(rgb, 0, None) ** np.exp(rng.normal(0, 0.18))
-    rgb = 0.5 + (rgb - 0.5) * rng.uniform(0.75, 1.2)
+    rgb = np.clip(rgb, 0, None) ** np.exp(rng.normal(0, 0.14))
+    rgb = 0.5 + (rgb - 0.5) * rng.uniform(0.82, 1.18)
     h, w = grey.shape
     if rng.random() < 0.3:
         y, x = np.mgrid[-1 : 1 : h * 1j, -1 : 1 : w * 1j]
         rgb *= 1 - rng.uniform(0.1, 0.4) * (x**2 + y**2)[..., None] / 2
-    grain = rng.uniform(0.0, 0.014) * (2.0 if light.time == "night" else 1.0)
+    grain = rng.uniform(0.0, 0.012) * (2.0 if light.time == "night" else 1.0)
     rgb += rng.normal(0, 1, (h, w, 1)) * grain + rng.normal(0, 1, (h, w, 3)) * grain * 0.6
     out = Image.fromarray((np.clip(rgb, 0, 1) * 255 + 0.5).astype(np.uint8))
     file = io.BytesIO()

@@ -92,7 +92,7 @@ def render(faces: Faces, camera: Camera, width: int, height: int) -> Rendering:
 
 
 def _warp(texture: Image.Image, to_texture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A picture (h, w, 4) uint8 of a size (w, h), each pixel from (s, t) = to_texture · (x, y, 1)."""
+    """(h, w, 4) uint8: at pixel (x, y) the texture at (s, t) = to_texture · (x, y, 1)."""
     matrix = to_texture * np.array([[texture.width], [texture.height], [1]])
     # Pillow wants the last coefficient to be 1: zero only if the first pixel's ray is parallel to
     # the face.

@@ -65,8 +65,9 @@ def church(kit: Kit) -> Mesh:
         window.grid(kit, end, 0, nave_h * 0.2, d, nave_h * 0.6, 2, 1)
         at = (0.0, 0.0, -depth * 0.65)
         mesh.box(at, (w, nave_h * 0.9, d), wing.image, end.image)
-        mesh.gable((0, nave_h * 0.9, at[2]), (w, roof_h * 0.9, d), roof.image, gable.image,
-                   along_x=True)  # fmt: skip
+        mesh.gable(
+            (0, nave_h * 0.9, at[2]), (w, roof_h * 0.9, d), roof.image, gable.image, along_x=True
+        )
     return mesh
 
 
@@ -75,9 +76,15 @@ def _church_front(kit: Kit, front: Wall, window: Window, arch: str) -> None:
     doors = kit.pick([1, 1, 3])
     for k in range(doors):
         size = 1.0 if k == doors // 2 else 0.7
-        ornaments.portal(kit, front, w * (k + 0.5) / doors if doors > 1 else w / 2,
-                         w * 0.2 * size, h * kit.uniform(0.28, 0.34) * size, arch,
-                         kit.integer(1, 3))  # fmt: skip
+        ornaments.portal(
+            kit,
+            front,
+            w * (k + 0.5) / doors if doors > 1 else w / 2,
+            w * 0.2 * size,
+            h * kit.uniform(0.28, 0.34) * size,
+            arch,
+            kit.integer(1, 3),
+        )
     kind = kit.pick(["rose", "rose", "lancets", "great", "rows"])
     if kind == "rose":
         r = w * kit.uniform(0.15, 0.24)
@@ -101,8 +108,17 @@ def _tower(kit: Kit, tower: Wall, window: Window) -> None:
     columns = kit.pick([1, 1, 2, 3])
     for k in range(floors):
         y = h * (0.04 + 0.72 * k / floors)
-        window.grid(kit, tower, w * 0.1, y, w * 0.8, h * 0.72 / floors, columns if k else
-                    kit.pick([1, 2, 3]), 1, (0.5, 0.72))  # fmt: skip
+        window.grid(
+            kit,
+            tower,
+            w * 0.1,
+            y,
+            w * 0.8,
+            h * 0.72 / floors,
+            columns if k else kit.pick([1, 2, 3]),
+            1,
+            (0.5, 0.72),
+        )
         ornaments.cornice(kit, tower, y, h * 0.022, dentils=False)
     if kit.chance(0.35):
         ornaments.clock(kit, tower, w / 2, h * (0.04 + 0.36 / floors), w * 0.26)
@@ -123,8 +139,9 @@ def mosque(kit: Kit) -> Mesh:
     kind = kit.pick(["iwan", "arcade", "rows"])
     if kind == "arcade":
         for k in range(bays):
-            ornaments.portal(kit, front, w * (k + 0.5) / bays, w / bays * 0.55, h * 0.6,
-                             window.shape, 1)  # fmt: skip
+            ornaments.portal(
+                kit, front, w * (k + 0.5) / bays, w / bays * 0.55, h * 0.6, window.shape, 1
+            )
         window.grid(kit, front, 0, h * 0.06, w, h * 0.22, bays, 1, (0.2, 0.7))
     else:
         window.grid(kit, front, 0, h * 0.15, w, h * 0.75, bays, 1 if kind == "iwan" else 2)
@@ -173,8 +190,12 @@ def mosque(kit: Kit) -> Mesh:
         profile += [(stem * 0.8, tall)]
         mesh.lathe(at, profile, skin.image, sides=8)
         cap = kit.roof(2 * np.pi * stem, stem * 4)
-        mesh.lathe((at[0], tall, at[2]), [(stem * 1.1, 0), (stem * 0.7, stem), (0, stem * 4)],
-                   cap.image, sides=8)  # fmt: skip
+        mesh.lathe(
+            (at[0], tall, at[2]),
+            [(stem * 1.1, 0), (stem * 0.7, stem), (0, stem * 4)],
+            cap.image,
+            sides=8,
+        )
     return mesh
 
 
@@ -214,8 +235,13 @@ def pagoda(kit: Kit) -> Mesh:
             mesh.frustum(
                 (0, y + storey, 0), (eaves,) * 2, (w * 1.12,) * 2, roof_h * 0.45, tiles.image
             )
-            mesh.frustum((0, y + storey + roof_h * 0.45, 0), (w * 1.12,) * 2, (w * 0.8,) * 2,
-                         roof_h * 0.75, tiles.image)  # fmt: skip
+            mesh.frustum(
+                (0, y + storey + roof_h * 0.45, 0),
+                (w * 1.12,) * 2,
+                (w * 0.8,) * 2,
+                roof_h * 0.75,
+                tiles.image,
+            )
             horn = kit.wall(1, 1, "plain", timber).image
             for a in (-1, 1):
                 for b in (-1, 1):
@@ -258,8 +284,9 @@ def temple(kit: Kit) -> Mesh:
 
     inner = (w - 2 * spacing * (0.9 if peripteral else 0.2), height, d - spacing * 1.6)
     cella = kit.wall(inner[0], height)
-    ornaments.portal(kit, cella, inner[0] / 2, spacing * 0.7, height * 0.65,
-                     kit.pick(["flat", "round"]), 2)  # fmt: skip
+    ornaments.portal(
+        kit, cella, inner[0] / 2, spacing * 0.7, height * 0.65, kit.pick(["flat", "round"]), 2
+    )
     flank = kit.wall(inner[2], height)
     if not peripteral:
         window.grid(kit, flank, 0, height * 0.15, inner[2], height * 0.7, 4, kit.pick([1, 2]))

@@ -157,9 +157,12 @@ def ground(
     inverse[:2] *= 256
     inverse /= inverse[2, 2] if abs(inverse[2, 2]) > 1e-12 else 1e-12
     spread = tile.transform(
-        (width, height), Image.Transform.PERSPECTIVE, inverse.ravel()[:8].tolist(),
-        Image.Resampling.BILINEAR, fillcolor=tuple(int(c) for c in np.clip(base, 0, 255)),
-    )  # fmt: skip
+        (width, height),
+        Image.Transform.PERSPECTIVE,
+        inverse.ravel()[:8].tolist(),
+        Image.Resampling.BILINEAR,
+        fillcolor=tuple(int(c) for c in np.clip(base, 0, 255)),
+    )
     below = (np.arange(height)[:, None] - horizon).astype(np.float32)
     far = ((1 - below / (0.22 * height)).clip(0, 1) ** 2 * np.float32(0.6))[..., None]
     air = light.horizon.astype(np.float32)

@@ -1,4 +1,4 @@
-"""Families of landmarks: windmills, lighthouses, skyscrapers, lattice towers."""
+"""Families of landmarks: windmills, lighthouses, skyscrapers, iron and television towers."""
 
 from __future__ import annotations
 
@@ -35,11 +35,12 @@ def windmill(kit: Kit) -> Mesh:
         mesh.lathe((0, y, 0), [(r * 0.8, -0.6), (r * 1.35, 0)], deck, sides=sides)
         mesh.lathe((0, y, 0), [(r * 1.35, 0), (r * 1.35, 1.1)], rail, sides=sides)
     cap_r = r * taper * 1.12
-    shape = kit.pick([
-        [(1, 0), (0.95, 0.4), (0.6, 0.8), (0, 1)],
-        [(1, 0), (0, 1.3)],
-        [(1, 0), (1, 0.3), (0.75, 0.9), (0.2, 1.2), (0, 1.5)],
-    ])  # fmt: skip
+    shapes = (
+        [(1.0, 0.0), (0.95, 0.4), (0.6, 0.8), (0.0, 1.0)],
+        [(1.0, 0.0), (0.0, 1.3)],
+        [(1.0, 0.0), (1.0, 0.3), (0.75, 0.9), (0.2, 1.2), (0.0, 1.5)],
+    )
+    shape = kit.pick(shapes)
     cap = kit.roof(2 * np.pi * cap_r, cap_r * 1.5)
     mesh.lathe((0, h, 0), [(a * cap_r, b * cap_r) for a, b in shape], cap.image, sides=10)
     arms = kit.pick([4, 4, 4, 6])
@@ -50,8 +51,13 @@ def windmill(kit: Kit) -> Mesh:
         window.grid(kit, house, 0, tall * 0.2, w * 1.4, tall * 0.6, 3, 1)
         x = kit.pick([-1, 1]) * (r + w * 0.55)
         mesh.box((x, 0, 0), (w * 1.4, tall, w), house.image)
-        mesh.gable((x, tall, 0), (w * 1.4, tall * 0.7, w), kit.roof(w * 1.5, w).image,
-                   kit.wall(w, tall).image, along_x=True)  # fmt: skip
+        mesh.gable(
+            (x, tall, 0),
+            (w * 1.4, tall * 0.7, w),
+            kit.roof(w * 1.5, w).image,
+            kit.wall(w, tall).image,
+            along_x=True,
+        )
     return mesh
 
 
@@ -116,8 +122,13 @@ def lighthouse(kit: Kit) -> Mesh:
     base = kit.uniform(1.0, 3.0)
     rock = kit.wall(12, 6, "rubble", (112, 106, 98)).image
     ledge = r * kit.uniform(2.2, 3.2)
-    mesh.lathe((0, 0, 0), [(ledge * 1.25, 0), (ledge, base * 0.7), (r * 1.5, base), (0, base)], rock,
-               sides=9, turn=0.4)  # fmt: skip
+    mesh.lathe(
+        (0, 0, 0),
+        [(ledge * 1.25, 0), (ledge, base * 0.7), (r * 1.5, base), (0, base)],
+        rock,
+        sides=9,
+        turn=0.4,
+    )
     profile = [(r * kit.uniform(1.15, 1.5), 0.0), (r, h * 0.18), (r * kit.uniform(0.55, 0.8), h)]
     mesh.lathe((0, base, 0), profile, skin.image, sides=14)
     y, top = base + h, profile[-1][0]
@@ -132,7 +143,8 @@ def lighthouse(kit: Kit) -> Mesh:
         lamp.rect(around * k / 12, 0, around * 0.02, lamp_h, colour)
     mesh.lathe((0, y, 0), [(top * 0.9, 0), (top * 0.9, lamp_h)], lamp.image, sides=12)
     cap = kit.wall(around, top, "seams", colour).image
-    shape = kit.pick([[(1.1, 0), (0, 1)], [(1.1, 0), (0.9, 0.4), (0.5, 0.75), (0, 0.9)]])
+    dome = [(1.1, 0.0), (0.9, 0.4), (0.5, 0.75), (0.0, 0.9)]
+    shape = kit.pick([[(1.1, 0.0), (0.0, 1.0)], dome])
     mesh.lathe((0, y + lamp_h, 0), [(a * top, b * top) for a, b in shape], cap, sides=12)
     parts.finial(mesh, kit, (0, y + lamp_h + top * 0.9, 0), top * 0.8)
     for sign in ((-1,), (1,), (-1, 1), ())[kit.integer(0, 3)]:
@@ -141,8 +153,13 @@ def lighthouse(kit: Kit) -> Mesh:
         window.grid(kit, house, 0, tall * 0.25, w, tall * 0.5, kit.integer(2, 4), 1)
         at = (sign * (r + w * 0.62), base * 0.4, 0.0)
         mesh.box(at, (w, tall, d), house.image)
-        mesh.gable((at[0], at[1] + tall, 0), (w, d * 0.45, d), kit.roof(w, d).image, house.image,
-                   along_x=True)  # fmt: skip
+        mesh.gable(
+            (at[0], at[1] + tall, 0),
+            (w, d * 0.45, d),
+            kit.roof(w, d).image,
+            house.image,
+            along_x=True,
+        )
     return mesh
 
 
@@ -195,13 +212,18 @@ def skyscraper(kit: Kit) -> Mesh:
     elif kind == "round":
         ring = facade(np.pi * w, h)
         waist = kit.uniform(0.75, 1.15)
-        mesh.lathe((0, 0, 0), [(w / 2, 0), (w / 2 * waist, h * 0.5), (w / 2 * min(waist, 0.95), h)],
-                   ring.image, sides=16, stretch=kit.uniform(0.7, 1.0))  # fmt: skip
+        mesh.lathe(
+            (0, 0, 0),
+            [(w / 2, 0), (w / 2 * waist, h * 0.5), (w / 2 * min(waist, 0.95), h)],
+            ring.image,
+            sides=16,
+            stretch=kit.uniform(0.7, 1.0),
+        )
     elif kind == "twin":
         wall = facade(w * 0.7, h)
         lower = kit.pick([1.0, 0.82])
-        for sign, share in ((-1, 1.0), (1, lower)):
-            mesh.box((sign * w * 0.62, 0, 0), (w * 0.7, h * share, w * 0.7), wall.image)
+        for sign, part in ((-1, 1.0), (1, lower)):
+            mesh.box((sign * w * 0.62, 0, 0), (w * 0.7, h * part, w * 0.7), wall.image)
         y = h * kit.uniform(0.4, 0.65)
         mesh.box((0, y, 0), (w * 0.6, h * 0.05, w * 0.25), facade(w * 0.6, h * 0.05).image)
         w *= 0.7
@@ -296,4 +318,71 @@ def lattice_tower(kit: Kit) -> Mesh:
     for a in (-1, 1):
         for b in (-1, 1):
             mesh.box((a * w * 0.46, 0, b * w * 0.46), (w * 0.16, h * 0.03, w * 0.16), foot)
+    return mesh
+
+
+def television_tower(kit: Kit) -> Mesh:
+    """A slender shaft with pods and an aerial, over a low hall."""
+    mesh = Mesh()
+    h = kit.uniform(44, 60)
+    r = h * kit.uniform(0.035, 0.055)
+    kit.sized(h * 1.1)
+    shaft = kit.wall(
+        2 * np.pi * r,
+        h,
+        kit.pick(["concrete", "plain", "seams"]),
+        kit.pick([kit.trim, kit.wall_colour, (176, 176, 174)]),
+    )
+    for k in range(kit.integer(0, 5)):
+        shaft.rect(0, h * (0.1 + 0.17 * k), 10 * r, h * 0.03, kit.accent)
+    flare = kit.uniform(1.0, 2.2)
+    mesh.lathe((0, 0, 0), [(r * flare, 0), (r, h * 0.2), (r * 0.7, h)], shaft.image, sides=10)
+    kinds = [
+        [(0.3, 0), (1.0, 0.35), (1.0, 0.7), (0.4, 1.0)],
+        [(0.2, 0), (0.75, 0.15), (1.0, 0.5), (0.75, 0.85), (0.2, 1.0)],
+        [(0.5, 0), (1.0, 0.2), (1.0, 0.4), (0.7, 0.45), (0.7, 0.8), (0.3, 1.0)],
+        [(0.9, 0), (1.0, 0.1), (1.0, 0.9), (0.9, 1.0), (0.3, 1.02)],
+    ]
+    for k in range(kit.integer(1, 3)):
+        y, pod_r = h * (0.62 + 0.13 * k), r * kit.uniform(2.2, 4.4) * (1 - 0.25 * k)
+        pod_h = pod_r * kit.uniform(0.7, 1.6) if k == 0 else pod_r * 0.7
+        skin = kit.wall(
+            2 * np.pi * pod_r,
+            pod_h * 1.8,
+            "seams",
+            kit.pick([kit.trim, (170, 174, 178), kit.accent]),
+        )
+        rows = kit.integer(1, 3)
+        for j in range(rows):
+            y0 = skin.height * (0.3 + 0.4 * j / rows)
+            skin.rect(
+                0,
+                y0,
+                skin.width,
+                skin.height * 0.24 / rows,
+                kit.glass,
+                GLOW if j % 2 == 0 else SOLID,
+            )
+        shape = kit.pick(kinds)
+        mesh.lathe((0, y, 0), [(a * pod_r, b * pod_h) for a, b in shape], skin.image, sides=14)
+    aerial = kit.wall(1, h * 0.3, "bands", kit.accent)
+    for k in range(6):
+        aerial.rect(0, h * 0.05 * k, 1, h * 0.025, (230, 228, 224))
+    mesh.lathe(
+        (0, h, 0),
+        [(r * 0.4, 0), (r * 0.3, h * 0.14), (r * 0.12, h * kit.uniform(0.2, 0.32))],
+        aerial.image,
+        sides=6,
+    )
+    hall_r, hall_h = r * kit.uniform(3, 5.5), h * kit.uniform(0.04, 0.08)
+    hall = kit.wall(2 * np.pi * hall_r, hall_h, "concrete")
+    Window.random(kit, ("flat",)).grid(
+        kit, hall, 0, hall_h * 0.2, hall.width, hall_h * 0.6, 24, 1, (0.7, 0.9)
+    )
+    if kit.chance(0.5):
+        mesh.lathe(
+            (0, 0, 0), [(hall_r, 0), (hall_r, hall_h), (r, hall_h * 1.3)], hall.image, sides=14
+        )
+    else:
+        mesh.box((0, 0, 0), (hall_r * 2.2, hall_h, hall_r * 1.4), hall.image)
     return mesh

@@ -18,7 +18,11 @@ LONGEST_SIDE = 65_535  # pixels, JPEG's own limit: a larger argument is a slip
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Transform(ABC):
-    """A change to an image. Immutable, comparable, picklable; its repr can be parsed again."""
+    """A change to an image. Immutable, comparable, picklable; its repr can be parsed again.
+
+    Classes raise ValueError for an argument that makes no sense; `parse_transforms` turns that into
+    a UserError that shows where it is.
+    """
 
     @abstractmethod
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:

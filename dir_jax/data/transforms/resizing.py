@@ -36,6 +36,11 @@ class _Resize(Transform):
     def _allowed(self) -> tuple[bool, bool]:
         """Whether the shorter side may grow, and whether it may shrink."""
 
+    @property
+    @abstractmethod
+    def _most(self) -> int:
+        """A bound of the target's shorter side, whatever the image."""
+
     @abstractmethod
     def _targets(self, images: SizeRange) -> SizeRange:
         """Bounds of the target sizes of images within a range."""
@@ -53,7 +58,7 @@ class _Resize(Transform):
         low, high = self._targets(images)
         # The target's shorter side lies in [shortest, longest]: those of images that grow lie below
         # `longest`, and those of images that shrink above `shortest`.
-        shortest, longest = min(low), min(high)
+        shortest, longest = min(low), min(*high, self._most)
         grown = _with_shorter_side(images, 0, longest - 1) if grows else None
         shrunk = _with_shorter_side(images, shortest + 1, sys.maxsize) if shrinks else None
         kept = _with_shorter_side(
@@ -118,6 +123,16 @@ class Scale(_Resize):
     @property
     def _allowed(self) -> tuple[bool, bool]:
         return self.can_upscale, self.can_downscale
+
+    @property
+    def _most(self) -> int:
+        match self.size:
+            case int(side):
+                return side
+            case float():
+                return sys.maxsize
+            case width, height:
+                return min(width, height)
 
     def _target(self, size: Size) -> Size:
         w, h = size
@@ -192,6 +207,10 @@ class RandomScale(_Resize):
     @property
     def _allowed(self) -> tuple[bool, bool]:
         return self.can_upscale, self.can_downscale
+
+    @property
+    def _most(self) -> int:
+        return self.max_size
 
     @property
     def _aspects(self) -> tuple[float, float]:

@@ -1,0 +1,53 @@
+"""Conversions that are kept, so that a .pt file can be given where a directory is expected."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from pathlib import Path
+
+from dir_jax.checkpoint import FORMAT_VERSION
+from dir_jax.errors import UserError
+
+log = logging.getLogger(__name__)
+
+_CONVERTER_VERSION = 1  # to be raised when the same file converts to something else
+
+
+def cached_conversion(path: str | os.PathLike[str]) -> Path:
+    """The checkpoint directory that a file of PyTorch converts to; converted at the first call.
+
+    It is kept under the file's content, in `dir_jax/converted` of the user's cache folder.
+
+    Raises:
+      CheckpointFileError: the file cannot be converted.
+      UserError: the cache cannot be written.
+    """
+    file = Path(path)
+    try:
+        with file.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as e:
+        raise UserError(f"{file} cannot be read: {e.strerror or e}") from e
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = home / "dir_jax" / "converted"
+    target = folder / f"{digest}-{FORMAT_VERSION}.{_CONVERTER_VERSION}"
+    if target.is_dir():
+        return target
+    from converters.conversion import convert
+
+    conversion = convert(file)
+    log.warning("converted %s, kept in %s", file, target)
+    for warning in conversion.warnings:
+        log.warning("%s: %s", file, warning)
+    try:
+        conversion.save(target)
+    except UserError as e:
+        if target.is_dir():  # another process was faster
+            return target
+        raise UserError(
+            f"{e}; set XDG_CACHE_HOME to a folder that can be written, or convert the file by "
+            f"python -m converters.from_torch --checkpoint {file} --output DIR"
+        ) from e
+    return target

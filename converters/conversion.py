@@ -1,0 +1,223 @@
+"""From a checkpoint file to our network."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+
+from converters.arrays import Tensor
+from converters.errors import CheckpointFileError, shown, some
+from converters.naming import from_torch_layout, torch_name, torch_shape
+from converters.reader import read_file
+from converters.sources import Source, drop_projection, recognise
+from converters.whitenings import numbers
+from dir_jax.checkpoint import Preprocessing, save_model
+from dir_jax.errors import UserError
+from dir_jax.models import RetrievalNetwork, create_model
+from dir_jax.models.variables import count_parameters, merge_variables, split_variables
+from dir_jax.retrieval.whitening import Whitening
+
+_POWERS = ("adpool.p", "adpoolx5.p", "adpoolc4.p")  # of GeM: torch's names, and ours
+
+
+@dataclasses.dataclass(frozen=True)
+class Conversion:
+    """A file's content as a model of ours, and what to tell about it.
+
+    Attributes:
+      path: the file.
+      kind: 'DIR', 'torchvision' or 'cirtorch'.
+      model: the network.
+      preprocessing: how its input is made.
+      whitenings: by name.
+      counters: how long it was trained, where the file says so.
+      skipped: (what, why) of all that was not taken over.
+      warnings: what is odd about it.
+      state_dict: the weights as read, (torch's name -> float32 array), for comparing.
+    """
+
+    path: Path
+    kind: str
+    model: RetrievalNetwork
+    preprocessing: Preprocessing
+    whitenings: dict[str, Whitening]
+    counters: dict[str, int]
+    skipped: list[tuple[str, str]]
+    warnings: list[str]
+    state_dict: dict[str, np.ndarray]
+
+    def save(self, directory: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Writes it as a checkpoint directory; see `dir_jax.checkpoint.save_model`."""
+        save_model(
+            directory,
+            self.model,
+            preprocessing=self.preprocessing,
+            whitenings=self.whitenings,
+            notes={"converted": {"file": self.path.name, "kind": self.kind, **self.counters}},
+            overwrite=overwrite,
+        )
+
+    def table(self) -> str:
+        """What was found, for people."""
+        config, params = self.model.config, split_variables(self.model)[1]
+        rows = [
+            ("file", f"{self.path} ({self.kind})"),
+            *((name, value) for name, value in dataclasses.asdict(config).items()),
+            *((name, f"{float(params[name][0]):.4f}") for name in _POWERS if name in params),
+            ("parameters", f"{count_parameters(params):,}"),
+            ("preprocessing", f"mean {self.preprocessing.mean}, std {self.preprocessing.std}"),
+            *(
+                (f"whitening {shown(name)}", _describe_whitening(w))
+                for name, w in self.whitenings.items()
+            ),
+            *(self.counters.items()),
+            *((f"skipped: {what}", why) for what, why in self.skipped),
+        ]
+        width = max(len(name) for name, _ in rows)
+        return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def convert(path: str | os.PathLike[str], **options: Any) -> Conversion:
+    """Reads a PyTorch checkpoint: DIR's, torchvision's ImageNet weights, or cirtorch's.
+
+    Args:
+      path: a file of torch.save, in either layout, or a zip that holds one.
+      **options: those of `create_model` (arch, out_dim, pooling, gemp, …) that the file does not
+        state. None is an option that is not given.
+
+    Returns:
+      The network in our form, the preprocessing, the whitenings, and what was skipped and why.
+
+    Raises:
+      CheckpointFileError: the file is no checkpoint, is damaged, or does not fit its network; there
+        is no such architecture or option; an option contradicts the file.
+    """
+    tree = read_file(path)
+    try:
+        return _convert(Path(path), recognise(tree), options)
+    except UserError as e:
+        raise CheckpointFileError(f"{path} cannot be used: {e}") from e
+
+
+def _convert(path: Path, source: Source, given: dict[str, Any]) -> Conversion:
+    given = {name: value for name, value in given.items() if value is not None}
+    options = _merge_options(source, given)
+    if options.get("without_fc"):
+        drop_projection(source, "the network is without projection (without_fc)")
+    model = create_model(**options)
+    graphdef, params, stats = split_variables(model)
+    expected = {name: np.shape(array) for name, array in (params | stats).items()}
+    named_by = {torch_name(name): name for name in expected}
+    warnings: list[str] = []
+    state = {
+        name: np.full(1, model.config.gemp, np.float32)
+        for name in _POWERS
+        if name in expected
+        and name not in source.tensors
+        and ("gemp" in given or source.kind == "torchvision")
+    }
+    _check(source.tensors, state, named_by, expected, model.config.arch)
+    state |= {name: _read(name, tensor, warnings) for name, tensor in source.tensors.items()}
+    variables = {
+        ours: jnp.asarray(from_torch_layout(ours, state[name])) for name, ours in named_by.items()
+    }
+    for name, whitening in source.whitenings.items():
+        for field, array in whitening.to_arrays().items():
+            if not np.isfinite(array).all():
+                warnings.append(f"{field} of the whitening {name} has values that are not finite")
+    return Conversion(
+        path=path,
+        kind=source.kind,
+        model=merge_variables(  # type: ignore[arg-type]
+            graphdef, {n: variables[n] for n in params}, {n: variables[n] for n in stats}
+        ),
+        preprocessing=source.preprocessing,
+        whitenings=source.whitenings,
+        counters=source.counters,
+        skipped=source.skipped,
+        warnings=warnings,
+        state_dict=state,
+    )
+
+
+def _merge_options(source: Source, given: dict[str, Any]) -> dict[str, Any]:
+    for name, value in given.items():
+        if name in source.stated and source.stated[name] != value:
+            raise CheckpointFileError(
+                f"the file says {name}={source.stated[name]!r}, but you said {value!r}; leave that "
+                "option out"
+            )
+    options = source.inferred | given | source.stated
+    if source.kind == "torchvision" and ("out_dim" in given or not options["without_fc"]):
+        raise CheckpointFileError(
+            "it is a classifier of ImageNet and has no projection; leave --out-dim out"
+        )
+    if "arch" not in options:
+        raise CheckpointFileError("it does not state its architecture; say which with --arch")
+    if "pooling" not in options:
+        raise CheckpointFileError("it does not state its pooling; say which with --pooling")
+    if not options.get("without_fc"):
+        # Before a network of that size is made.
+        if "fc.weight" not in source.tensors:
+            raise CheckpointFileError(
+                "it lacks fc.weight, the projection; if its network has none, add --without-fc"
+            )
+        rows = source.inferred["out_dim"]
+        if options.setdefault("out_dim", rows) != rows:
+            raise CheckpointFileError(
+                f"fc.weight has shape {source.tensors['fc.weight'].shape}, expected "
+                f"({options['out_dim']}, …) for out_dim={options['out_dim']}"
+            )
+    return options | source.extra
+
+
+def _check(
+    tensors: dict[str, Tensor],
+    filled: dict[str, np.ndarray],
+    named_by: dict[str, str],
+    expected: dict[str, tuple[int, ...]],
+    arch: str,
+) -> None:
+    """Raises CheckpointFileError where the tensors are not those of the network."""
+    missing = [name for name in named_by if name not in tensors and name not in filled]
+    surplus = [name for name in tensors if name not in named_by]
+    if missing or surplus:
+        parts = [
+            f"{verb} {len(names)} tensors ({some(names)})"
+            for verb, names in (("lacks", missing), ("has surplus", surplus))
+            if names
+        ]
+        hint = "; give --gemp" if not surplus and set(missing) <= set(_POWERS) else ""
+        raise CheckpointFileError(f"for a {arch} it {' and '.join(parts)}{hint}")
+    wrong = []
+    for name, ours in named_by.items():
+        shape = torch_shape(ours, expected[ours])
+        if name in tensors and tensors[name].shape != shape:
+            wrong.append(f"{name} has shape {tensors[name].shape}, expected {shape}")
+    if wrong:
+        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+        raise CheckpointFileError(f"for a {arch}: {wrong[0]}{more}")
+
+
+def _read(name: str, tensor: Tensor, warnings: list[str]) -> np.ndarray:
+    array = numbers(tensor, name)
+    if array.dtype != np.float32 or tensor.dtype == ml_dtypes.bfloat16:
+        if not any("float32" in warning for warning in warnings):
+            warnings.append(f"{name} is of type {tensor.dtype}; such weights are kept as float32")
+        with np.errstate(over="ignore"):  # what overflows is named next
+            array = array.astype(np.float32)
+    if not np.isfinite(array).all():
+        warnings.append(f"{name} has values that are not finite (NaN or infinite)")
+    return array
+
+
+def _describe_whitening(whitening: Whitening) -> str:
+    components, dims = whitening.components_.shape
+    how = "divides by the variance" if whitening.whiten else "projects only"
+    return f"{dims} -> {components} dimensions, {how}"

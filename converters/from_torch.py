@@ -1,0 +1,86 @@
+"""Converts a PyTorch checkpoint: `python -m converters.from_torch --checkpoint FILE --output DIR`.
+
+FILE is a checkpoint of Deep Image Retrieval as published (.pt, or the .zip it comes in), ImageNet
+weights of torchvision, or a GeM network of CNN Image Retrieval in PyTorch. DIR can then be given to
+every command of dir_jax. Nothing in FILE is run, whatever it contains.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from converters.cli import Parser, run_command
+from dir_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from converters.conversion import Conversion
+
+_OPTIONS = ("arch", "out_dim", "pooling", "gemp", "norm_features", "center_bias", "dropout_p",
+            "without_fc")  # fmt: skip
+
+
+def convert(path: str | os.PathLike[str], **options: Any) -> Conversion:
+    """See `converters.conversion.convert`."""
+    from converters import conversion
+
+    return conversion.convert(path, **options)
+
+
+def main() -> int:
+    """Converts as the command line says, and returns the process's exit code."""
+    return run_command(_parser(), _main)
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="python -m converters.from_torch",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--checkpoint", required=True, metavar="FILE", help="the file of PyTorch")
+    add("--output", required=True, metavar="DIR", help="where the converted checkpoint goes")
+    add("--overwrite", action="store_true", help="replace DIR")
+    add(
+        "--verify",
+        action="store_true",
+        help="also run the network in PyTorch on images of several sizes, and compare",
+    )
+    group = parser.add_argument_group("what the file does not state")
+    add = group.add_argument
+    add("--arch", help="such as resnet101_rmac")
+    add("--out-dim", type=int, metavar="D", help="length of the descriptor")
+    add("--pooling", help="gem, max or avg")
+    add("--gemp", type=float, metavar="P", help="the power of GeM, where the file has none")
+    add("--norm-features", action="store_true", default=None, help="L2 after pooling")
+    add("--center-bias", type=float, metavar="B", help="weight of the image's centre")
+    add("--dropout-p", type=float, metavar="P", help="share of features dropped in training")
+    add("--without-fc", action="store_true", default=None, help="no projection")
+    return parser
+
+
+def _main(args: argparse.Namespace) -> None:
+    if Path(args.output).exists() and not args.overwrite:
+        raise UserError(f"--output {args.output} exists; choose another, or add --overwrite")
+    from converters import conversion
+
+    options = {name: getattr(args, name) for name in _OPTIONS}
+    converted = conversion.convert(args.checkpoint, **options)
+    print(converted.table())
+    for warning in converted.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    if args.verify:
+        from converters.verification import verify
+
+        print(verify(converted))
+    converted.save(args.output, overwrite=args.overwrite)
+    print(f"wrote {args.output}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,257 @@
+"""What a checkpoint file holds, whichever of the three toolboxes wrote it, in one form.
+
+- DIR: `state_dict`, `model_options`, `preprocess`, `pca`.
+- torchvision: a state dict with an ImageNet classifier.
+- cirtorch (CNN Image Retrieval in PyTorch): `state_dict` of `features.N`, `pool`, `whiten`; `meta`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Any
+
+import numpy as np
+
+from converters.arrays import Array, Tensor
+from converters.errors import CheckpointFileError, shown, some
+from converters.whitenings import from_lw, from_pca, numbers
+from dir_jax.checkpoint import Preprocessing
+from dir_jax.models.resnet import DEPTHS, Bottleneck
+from dir_jax.retrieval.whitening import Whitening
+
+_COUNTERS = ("epoch", "iter", "current_iter")
+# Options of a network -> the types they may have in a file.
+_OPTION_TYPES: dict[str, tuple[type, ...]] = {
+    "arch": (str,),
+    "out_dim": (int,),
+    "norm_features": (bool, int),
+    "pooling": (str,),
+    "gemp": (int, float),
+    "center_bias": (int, float),
+    "dropout_p": (int, float, type(None)),
+    "without_fc": (bool, int),
+}
+_OUR_OPTIONS = ("dtype", "precision")  # strings, which `to_torch` adds
+_LONGEST_OPTION, _LARGEST_OPTION = 100, 1_000_000
+# Options of the original toolbox that say how a network was made, not what it is.
+_IRRELEVANT_OPTIONS = ("pretrained", "scales", "delete_fc")
+_CIRTORCH_POOLING = {"mac": "max", "spoc": "avg", "gem": "gem"}
+# Children of torchvision's ResNet as numbered in cirtorch's Sequential; 2 and 3 have no weights.
+_CIRTORCH_CHILDREN = {"0": "conv1", "1": "bn1", **{str(i + 3): f"layer{i}" for i in range(1, 5)}}
+
+
+@dataclasses.dataclass
+class Source:
+    """A checkpoint file's content.
+
+    Attributes:
+      kind: 'DIR', 'torchvision' or 'cirtorch'.
+      tensors: torch's name -> tensor, named as in DIR.
+      stated: options of the network that the file states.
+      inferred: those that follow from what tensors there are.
+      preprocessing: how its input is made.
+      whitenings: by name.
+      counters: how long it was trained, where the file says so.
+      skipped: (what, why) of all that is not taken over.
+      extra: what `to_torch` adds for us.
+    """
+
+    kind: str
+    tensors: dict[str, Tensor]
+    stated: dict[str, Any]
+    inferred: dict[str, Any]
+    preprocessing: Preprocessing = dataclasses.field(default_factory=Preprocessing)
+    whitenings: dict[str, Whitening] = dataclasses.field(default_factory=dict)
+    counters: dict[str, int] = dataclasses.field(default_factory=dict)
+    skipped: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+    extra: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def recognise(tree: Any) -> Source:
+    """Sorts what `reader.read_file` gave.
+
+    Raises:
+      CheckpointFileError: it is of none of the three kinds, or a part of it makes no sense.
+    """
+    if not isinstance(tree, dict):
+        raise CheckpointFileError(f"it holds a {type(tree).__name__}, not a dict with a state_dict")
+    if tree and all(isinstance(value, Tensor) for value in tree.values()):
+        tree = {"state_dict": tree}
+    if "state_dict" not in tree:
+        raise CheckpointFileError(
+            f"it has no state_dict; its keys are {some([str(key) for key in tree]) or 'none'}"
+        )
+    tensors = _tensors(tree["state_dict"])
+    if any(name.startswith("features.") for name in tensors):
+        source = _from_cirtorch(tree, tensors)
+    else:
+        source = _from_resnet(tree, tensors)
+    for key, value in tree.items():
+        if key in _COUNTERS and isinstance(value, int):
+            source.counters[key] = value
+        elif key == "optimizer":
+            source.skipped.append((key, "the state of PyTorch's optimiser"))
+        elif key not in ("state_dict", "model_options", "preprocess", "pca", "meta", "dir_jax"):
+            source.skipped.append((shown(key), "not a part of a model"))
+    counts = [name for name in source.tensors if name.endswith(".num_batches_tracked")]
+    for name in counts:
+        del source.tensors[name]
+    if counts:
+        source.skipped.append((f"{len(counts)} × num_batches_tracked", "nothing reads them"))
+    return source
+
+
+def drop_projection(source: Source, why: str) -> None:
+    """Leaves out `fc`, if there is one."""
+    names = [name for name in ("fc.weight", "fc.bias") if source.tensors.pop(name, None)]
+    if names:
+        source.skipped.append((", ".join(names), why))
+
+
+def _tensors(state: Any) -> dict[str, Tensor]:
+    if not isinstance(state, dict) or not state:
+        raise CheckpointFileError("its state_dict is no dict of tensors, or an empty one")
+    tensors: dict[str, Tensor] = {}
+    for name, value in state.items():
+        if not (isinstance(name, str) and isinstance(value, Tensor)):
+            raise CheckpointFileError(
+                f"{shown(name)} in its state_dict is a {type(value).__name__}, not a tensor"
+            )
+        if tensors.setdefault(name.removeprefix("module."), value) is not value:
+            raise CheckpointFileError(f"its state_dict has {shown(name)} with and without module.")
+    return tensors
+
+
+def _from_resnet(tree: dict[Any, Any], tensors: dict[str, Tensor]) -> Source:
+    """DIR's networks and torchvision's, whose backbones have the same names."""
+    stated, skipped = _model_options(tree.get("model_options", {}))
+    classifier = tensors.get("fc.weight")
+    if "model_options" not in tree and classifier is not None and classifier.shape[0] == 1000:
+        source = Source("torchvision", tensors, stated, _infer(tensors), skipped=skipped)
+        # The network that torchvision made of this backbone averages over the image.
+        source.inferred |= {"pooling": "avg", "without_fc": True}
+        del source.inferred["out_dim"]
+        drop_projection(source, "the classifier of ImageNet's 1000 categories")
+        return source
+    source = Source("DIR", tensors, stated, _infer(tensors), skipped=skipped)
+    source.whitenings = from_pca(tree.get("pca") or {})
+    source.preprocessing = _preprocessing(tree.get("preprocess") or {}, "preprocess")
+    extra = tree.get("dir_jax")
+    if isinstance(extra, dict):
+        source.extra = {key: _checked_option(key, extra.get(key)) for key in _OUR_OPTIONS}
+    return source
+
+
+def _from_cirtorch(tree: dict[Any, Any], tensors: dict[str, Tensor]) -> Source:
+    meta = tree.get("meta", {})
+    if not isinstance(meta, dict):
+        raise CheckpointFileError(f"its meta is a {type(meta).__name__}, not a dict")
+    for key in ("regional", "local_whitening"):
+        if meta.get(key):
+            raise CheckpointFileError(f"it is a cirtorch network with {key}: not supported")
+    architecture = meta.get("architecture")
+    if architecture is not None and architecture not in list(DEPTHS):  # it may be unhashable
+        raise CheckpointFileError(
+            f"it is a cirtorch network on {_plain(architecture)}; supported are {', '.join(DEPTHS)}"
+        )
+    renamed = {_from_cirtorch_name(name): tensor for name, tensor in tensors.items()}
+    stated: dict[str, Any] = {"without_fc": "fc.weight" not in renamed, "norm_features": False}
+    # The pooled vector is normalised in any case; without projection that is the last step.
+    stated["norm_features"] = not stated["without_fc"]
+    if architecture is not None:
+        stated["arch"] = f"{architecture}_rmac"
+    if (pooling := meta.get("pooling")) is not None:
+        if not isinstance(pooling, str) or pooling not in _CIRTORCH_POOLING:
+            raise CheckpointFileError(
+                f"it is a cirtorch network with {_plain(pooling)} pooling; supported are "
+                f"{', '.join(_CIRTORCH_POOLING)}"
+            )
+        stated["pooling"] = _CIRTORCH_POOLING[pooling]
+    source = Source("cirtorch", renamed, stated, _infer(renamed))
+    source.whitenings = from_lw(meta.get("Lw") or {})
+    source.preprocessing = _preprocessing(meta, "meta")
+    return source
+
+
+def _from_cirtorch_name(name: str) -> str:
+    if match := re.fullmatch(r"features\.(\d+)\.(.+)", name):
+        child, rest = match.groups()
+        return f"{_CIRTORCH_CHILDREN.get(child, f'features.{child}')}.{rest}"
+    return re.sub(r"^whiten\.", "fc.", re.sub(r"^pool\.p$", "adpool.p", name))
+
+
+def _model_options(options: Any) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    if not isinstance(options, dict):
+        raise CheckpointFileError(f"its model_options are a {type(options).__name__}, not a dict")
+    stated, skipped = {}, []
+    for key, value in options.items():
+        if key in _OPTION_TYPES:
+            stated[key] = _checked_option(key, value)
+        elif key in _IRRELEVANT_OPTIONS or value in (None, False, 0, ""):
+            skipped.append((f"model_options.{shown(key)}", "does not change the network"))
+        else:
+            raise CheckpointFileError(
+                f"its model_options have {shown(key)}, which no supported network has"
+            )
+    return stated, skipped
+
+
+def _checked_option(key: str, value: Any) -> Any:
+    types = _OPTION_TYPES.get(key, (str,))
+    if (
+        not isinstance(value, types)
+        or (isinstance(value, str) and len(value) > _LONGEST_OPTION)
+        or (isinstance(value, int | float) and not abs(value) <= _LARGEST_OPTION)
+    ):
+        raise CheckpointFileError(f"the {type(value).__name__} it states for {key} makes no sense")
+    return bool(value) if bool in types else value
+
+
+def _infer(tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """The options that follow from what tensors there are."""
+    blocks = [re.match(r"layer([1-4])\.(\d{1,3})\.", name) for name in tensors]
+    counts = tuple(
+        1 + max((int(b[2]) for b in blocks if b and b[1] == str(layer)), default=-1)
+        for layer in range(1, 5)
+    )
+    bottleneck = "layer1.0.conv3.weight" in tensors
+    inferred: dict[str, Any] = {}
+    for backbone, (block, depth) in DEPTHS.items():
+        if depth == counts and (block is Bottleneck) == bottleneck:
+            head = "fpn0_rmac" if "adpoolx5.p" in tensors else "rmac"
+            head = "fpn_rmac" if "conv1x5.weight" in tensors else head
+            inferred["arch"] = f"{backbone}_{head}"
+    if "adpool.p" in tensors or "adpoolx5.p" in tensors:
+        inferred["pooling"] = "gem"
+    if "fc.weight" in tensors:
+        inferred["out_dim"] = (tensors["fc.weight"].shape or (0,))[0]
+    return inferred
+
+
+def _preprocessing(values: Any, what: str) -> Preprocessing:
+    if not isinstance(values, dict):
+        raise CheckpointFileError(f"its {what} is a {type(values).__name__}, not a dict")
+    found = {
+        key: _three_numbers(values[key], f"{what}'s {key}")
+        for key in ("mean", "std")
+        if values.get(key) is not None
+    }
+    if not all(deviation > 0 for deviation in found.get("std", ())):
+        raise CheckpointFileError(f"its {what}'s std is not positive")
+    return Preprocessing(**found)
+
+
+def _three_numbers(value: Any, what: str) -> tuple[float, float, float]:
+    items = numbers(value, what).ravel().tolist() if isinstance(value, Array | Tensor) else value
+    if (
+        not isinstance(items, list | tuple)
+        or len(items) != 3
+        or not all(isinstance(item, int | float) and np.isfinite(item) for item in items)
+    ):
+        raise CheckpointFileError(f"its {what} is not three numbers")
+    return float(items[0]), float(items[1]), float(items[2])
+
+
+def _plain(value: Any) -> str:
+    return shown(value) if isinstance(value, str) else f"a {type(value).__name__}"

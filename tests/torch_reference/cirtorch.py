@@ -1,0 +1,55 @@
+"""The networks of CNN Image Retrieval in PyTorch, from Radenović et al., TPAMI 2018."""
+
+import torch
+from torch import nn
+
+from torch_reference.networks import GeM, create_network
+
+
+def l2n(x):
+    """As there: the length plus 1e-6, instead of at least 1e-12."""
+    return x / (x.norm(dim=1, keepdim=True) + 1e-6)
+
+
+class Pooling(nn.Module):
+    """'mac' or 'spoc'."""
+
+    def __init__(self, name):
+        super().__init__()
+        self.name = name
+
+    def forward(self, x):
+        return x.amax((2, 3)) if self.name == "mac" else x.mean((2, 3))
+
+
+class ImageRetrievalNet(nn.Module):
+    """features, pool, L2, and optionally whiten, L2."""
+
+    def __init__(self, architecture, pooling, *, whiten):
+        super().__init__()
+        backbone = create_network(f"{architecture}_rmac", without_fc=True)
+        self.features = nn.Sequential(
+            backbone.conv1,
+            backbone.bn1,
+            nn.ReLU(),
+            nn.MaxPool2d(3, 2, padding=1),
+            *(getattr(backbone, f"layer{i}") for i in range(1, 5)),
+        )
+        self.backbone_maps = backbone.feature_maps
+        width = 512 if architecture == "resnet18" else 2048
+        self.pool = GeM(2.9) if pooling == "gem" else Pooling(pooling)
+        self.fc = None  # the name by which torch_reference.weights looks for a projection
+        self.whiten = nn.Linear(width, width) if whiten else None
+
+    def feature_maps(self, x):
+        return self.backbone_maps(x)
+
+    def forward(self, x):
+        x = l2n(self.pool(self.features(x)))
+        return x if self.whiten is None else l2n(self.whiten(x))
+
+
+def whitened(x, m, p):
+    """(N, D) descriptors minus m (D, 1), projected by p (K, D), and normalised."""
+    x = p @ (x.T - m)
+    return (x / (torch.linalg.vector_norm(x, dim=0, keepdim=True) + 1e-6)).T
