@@ -134,7 +134,7 @@ def _convert(path: Path, source: Source, given: dict[str, Any]) -> Conversion:
     return Conversion(
         path=path,
         kind=source.kind,
-        model=merge_variables(  # type: ignore[arg-type]
+        model=merge_variables(
             graphdef, {n: variables[n] for n in params}, {n: variables[n] for n in stats}
         ),
         preprocessing=source.preprocessing,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
 
 from converters.conversion import Conversion
@@ -47,7 +48,7 @@ def verify(conversion: Conversion) -> str:
         images = rng.standard_normal((1, height, width, 3), np.float32)
         with torch.no_grad():
             expected = theirs(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).numpy()
-        found = np.asarray(ours(images))
+        found = np.asarray(ours(jnp.asarray(images)))
         difference = float(np.abs(found - expected).max())
         worst = max(worst, difference) if np.isfinite(difference) else np.inf
         cosine = float((found * expected).sum())

@@ -17,6 +17,7 @@ from dir_jax.data.datasets import ImageDataset
 from dir_jax.data.loader import BatchLoader
 from dir_jax.data.samplers import Listed
 from dir_jax.data.transforms import Compose
+from dir_jax.models.network import RetrievalNetwork
 from dir_jax.models.preprocess import normalize
 from dir_jax.models.variables import merge_variables
 from dir_jax.replicas import REPLICATED, ROWS, MeshReplicas
@@ -27,7 +28,7 @@ class Extractor:
 
     def __init__(
         self,
-        graphdef: nnx.GraphDef,
+        graphdef: nnx.GraphDef[RetrievalNetwork],
         *,
         mean: tuple[float, ...],
         std: tuple[float, ...],

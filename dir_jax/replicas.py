@@ -57,7 +57,7 @@ class MeshReplicas:
         inputs: Sequence[Kind],
         outputs: Kind | Sequence[Kind],
         donate: Sequence[int] = (),
-    ) -> Callable[..., Any]:
+    ) -> jax.stages.Wrapped:
         """Compiles `function` to run on every replica; kinds of its arguments and results."""
         kinds = (outputs,) if isinstance(outputs, Kind) else tuple(outputs)
 
@@ -118,7 +118,7 @@ class PmapReplicas:
         inputs: Sequence[Kind],
         outputs: Kind | Sequence[Kind],
         donate: Sequence[int] = (),
-    ) -> Callable[..., Any]:
+    ) -> jax.stages.Wrapped:
         """Compiles `function` to run on every replica; kinds of its arguments and results."""
         del outputs  # all results carry the leading device axis
         return jax.pmap(
@@ -150,4 +150,4 @@ Replicas = MeshReplicas | PmapReplicas
 
 def create_replicas(parallel: str, devices: Sequence[jax.Device] | None = None) -> Replicas:
     """The replicas of `config.parallel` ('shard_map' or 'pmap'), on all devices by default."""
-    return {"shard_map": MeshReplicas, "pmap": PmapReplicas}[parallel](devices)
+    return PmapReplicas(devices) if parallel == "pmap" else MeshReplicas(devices)

@@ -4,8 +4,8 @@
         --config.loss.name=ap        # or: triplet
 
 Data: `../shared/data/caltech101` beside the checkout; `train.txt` and `test.txt` hold different
-categories, rows `path label`. Caltech-101 is published by CaltechDATA (CC BY 4.0); to use your own copy,
-write such lists and set config.data.train and config.data.eval.
+categories, rows `path label`. Caltech-101 is published by CaltechDATA (CC BY 4.0); to use your own
+copy, write such lists and set config.data.train and config.data.eval.
 
 Expected result: experiments/README.md.
 """

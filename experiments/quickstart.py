@@ -19,9 +19,9 @@ _DATA = "runs/synthetic-landmarks"
 def get_config() -> ml_collections.ConfigDict:
     """The quickstart's config."""
     config = default_config()
-    config.num_steps = 80
-    config.batch_size = 128
-    config.chunk_size = 32
+    config.num_steps = 320
+    config.batch_size = 64
+    config.chunk_size = 64
     config.batch_norm = "trained"  # from random weights there are no statistics to keep
     config.model.arch = "resnet18_rmac"
     config.model.out_dim = 256
@@ -29,19 +29,18 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.train = f'SyntheticLandmarks("{_DATA}", "train")'
     config.data.eval = f'SyntheticLandmarks("{_DATA}", "test")'
     config.data.eval_oxford = f'SyntheticLandmarks("{_DATA}", "test_oxford")'
-    config.data.transform = (
-        "Scale((112, 112)), RandomScale(96, 128, can_upscale=True), RandomCrop(96), RandomFlip(), "
-        "ColorJitter(0.3, 0.3, 0.3, 0.1)"
-    )
+    config.data.transform = "Scale((76, 76)), RandomCrop(64), ColorJitter(0.3, 0.3, 0.3, 0.1)"
     config.data.num_workers = 0
 
+    config.sampler.name = "classes"
+    config.sampler.images_per_class = 4
     config.loss.name = "ap"
     config.optimizer.learning_rate = 1e-3
     config.optimizer.weight_decay = 1e-6
     config.optimizer.warmup_steps = 5
 
-    config.eval.transform = "Scale((112, 112)), CenterCrop(96)"
-    config.eval.every = 20
+    config.eval.transform = "Scale((72, 72)), CenterCrop(64)"
+    config.eval.every = 80
     config.eval.batch_size = 50
-    config.checkpoint.every = 20
+    config.checkpoint.every = 80
     return config

@@ -161,13 +161,13 @@ def _relevant(where: str, entry: Any, num_images: int) -> dict[str, np.ndarray]:
     return found
 
 
-def _boxes(where: list[str], truth: Sequence[Any]) -> np.ndarray | None:
+def _boxes(where: list[str], truth: Sequence[Any] | np.ndarray) -> np.ndarray | None:
     boxes = [entry.get("bbx") if isinstance(entry, Mapping) else None for entry in truth]
     if all(box is None for box in boxes):
         return None
     for place, box in zip(where, boxes, strict=True):
         try:
-            numbers = [float(x) for x in box]
+            numbers = [float(x) for x in box]  # type: ignore[union-attr]
             good = len(numbers) == 4 and all(math.isfinite(x) for x in numbers)
         except (TypeError, ValueError):
             good = False

@@ -88,11 +88,9 @@ _ALLOWED: dict[tuple[str, str], Callable[..., Any] | str] = {
     **{(f"numpy.{core}.multiarray", "_reconstruct"): _empty_array for core in ("core", "_core")},
     **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in ("core", "_core")},
     **{(f"numpy.{core}.numeric", "_frombuffer"): _array_from_buffer for core in ("core", "_core")},
-    **{
-        (module, name): function
-        for module in ("builtins", "__builtin__")
-        for name, function in {"set": set, "frozenset": frozenset, "bytes": _no_bytes}.items()
-    },
+    **{(module, "set"): set for module in ("builtins", "__builtin__")},
+    **{(module, "frozenset"): frozenset for module in ("builtins", "__builtin__")},
+    **{(module, "bytes"): _no_bytes for module in ("builtins", "__builtin__")},
 }
 
 

@@ -10,6 +10,8 @@ The derivative by the scores is written by hand: it needs no more memory than th
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import chex
 import jax
@@ -114,45 +116,45 @@ def tie_aware_average_precision_loss(
     return _loss(ap, relevance, query_weights)
 
 
-def average_precision_dist(scores: jax.Array, relevance: jax.Array, **options: float) -> jax.Array:
+def average_precision_dist(scores: jax.Array, relevance: jax.Array, **options: Any) -> jax.Array:
     """`average_precision` of 1 − √(2.001 − 2 · scores).
 
     For dot products of unit vectors that is one minus their distance, which spreads high scores out
     over more bins. 2.001 keeps the root's derivative finite at 1.
     """
-    return average_precision(_by_distance(scores), relevance, **options)  # type: ignore[arg-type]
+    return average_precision(_by_distance(scores), relevance, **options)
 
 
 def tie_aware_average_precision_dist(
-    scores: jax.Array, relevance: jax.Array, **options: float
+    scores: jax.Array, relevance: jax.Array, **options: Any
 ) -> jax.Array:
     """`tie_aware_average_precision` of 1 − √(2.001 − 2 · scores)."""
     return tie_aware_average_precision(
         _by_distance(scores),
         relevance,
-        **options,  # type: ignore[arg-type]
+        **options,
     )
 
 
 def average_precision_dist_loss(
-    scores: jax.Array, relevance: jax.Array, **options: object
+    scores: jax.Array, relevance: jax.Array, **options: Any
 ) -> jax.Array:
     """`average_precision_loss` of 1 − √(2.001 − 2 · scores)."""
-    return average_precision_loss(_by_distance(scores), relevance, **options)  # type: ignore[arg-type]
+    return average_precision_loss(_by_distance(scores), relevance, **options)
 
 
 def tie_aware_average_precision_dist_loss(
-    scores: jax.Array, relevance: jax.Array, **options: object
+    scores: jax.Array, relevance: jax.Array, **options: Any
 ) -> jax.Array:
     """`tie_aware_average_precision_loss` of 1 − √(2.001 − 2 · scores)."""
     return tie_aware_average_precision_loss(
         _by_distance(scores),
         relevance,
-        **options,  # type: ignore[arg-type]
+        **options,
     )
 
 
-FORMS = {
+FORMS: dict[str, Callable[..., jax.Array]] = {
     "plain": average_precision_of,
     "tie-aware": tie_aware_average_precision_of,
     "simplified": functools.partial(tie_aware_average_precision_of, simplified=True),
@@ -215,10 +217,11 @@ def _evaluate_backward(
     residuals: tuple[jax.Array, ...],
     cotangent: jax.Array,
 ) -> tuple[jax.Array, None]:
-    scores, relevance, *counts = residuals
-    _, pull_back = jax.vjp(FORMS[form], *counts)
+    scores, relevance, c, c_plus = residuals
+    _, pull_back = jax.vjp(FORMS[form], c, c_plus)
+    by_c, by_c_plus = pull_back(cotangent)
     positions = bin_positions(scores, num_bins, vmin, vmax)
-    return scores_gradient(positions, relevance, *pull_back(cotangent), vmin, vmax), None
+    return scores_gradient(positions, relevance, by_c, by_c_plus, vmin, vmax), None
 
 
 _evaluate.defvjp(_evaluate_forward, _evaluate_backward)

@@ -112,10 +112,10 @@ def _terms_forward(
         relevance, positions, real = _compare(options, block, items, item_labels)
         weights = _weights(options, relevance, real)
         counts = histograms(positions, relevance, options.num_bins)
-        total, by_counts = jax.value_and_grad(
+        total, (by_c, by_c_plus) = jax.value_and_grad(
             lambda counts: jnp.sum(weights * FORMS[options.form](*counts))
         )(counts)
-        by_scores = scores_gradient(positions, relevance, *by_counts, _VMIN, _VMAX)
+        by_scores = scores_gradient(positions, relevance, by_c, by_c_plus, _VMIN, _VMAX)
         by_items = by_items + _dot(by_scores.T, block.rows)
         return by_items, (total, jnp.sum(weights), _dot(by_scores, items))
 
@@ -171,7 +171,7 @@ def _blocks(options: _Options, own: jax.Array, labels: jax.Array) -> _Block:
     size = min(options.block_size, len(own))
     short = -len(own) % size
     places = jnp.arange(len(own) + short)
-    first = 0
+    first: jax.Array | int = 0
     if options.axis_name is not None:
         first = jax.lax.axis_index(options.axis_name) * len(own)
     blocks = _Block(

@@ -41,21 +41,29 @@ class Conv(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """(N, H, W, features_in) -> (N, ceil(H / stride), ceil(W / stride), features)."""
         kernel, x = self.kernel[...].astype(self.dtype), x.astype(self.dtype)
-        if kernel.shape[:2] == (1, 1):
-            # A matrix product is faster than the convolution it is, on CPUs by far; and flattened,
-            # or XLA's CPU compiler transposes all of x for the kernel's gradient.
-            x = x[:, :: self.stride, :: self.stride]
-            y = jnp.dot(x.reshape(-1, x.shape[-1]), kernel[0, 0], precision=self.precision)
-            return y.reshape(*x.shape[:-1], -1)
-        pad = kernel.shape[0] // 2
-        return jax.lax.conv_general_dilated(
-            x,
-            kernel,
-            window_strides=(self.stride, self.stride),
-            padding=[(pad, pad), (pad, pad)],
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            precision=self.precision,
-        )
+        size, pad = kernel.shape[0], kernel.shape[0] // 2
+        if size > 1 and min(x.shape[1:3]) > size * self.stride:
+            return jax.lax.conv_general_dilated(
+                x,
+                kernel,
+                window_strides=(self.stride, self.stride),
+                padding=[(pad, pad), (pad, pad)],
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+                precision=self.precision,
+            )
+        # A matrix product is faster than the convolution it is: on CPUs by far for 1×1 kernels, and
+        # sixty times for maps smaller than the kernel (an image of 64 pixels ends in 2×2).
+        height, width = (-(-s // self.stride) for s in x.shape[1:3])
+        x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+        shifts = [(i, j) for i in range(size) for j in range(size)]
+        ends = self.stride * height, self.stride * width
+        patches = [
+            x[:, i : i + ends[0] : self.stride, j : j + ends[1] : self.stride] for i, j in shifts
+        ]
+        # Flattened, or XLA's CPU compiler transposes all of x for the kernel's gradient.
+        matrix = jnp.concatenate(patches, axis=-1).reshape(-1, size * size * x.shape[-1])
+        y = jnp.dot(matrix, kernel.reshape(matrix.shape[1], -1), precision=self.precision)
+        return y.reshape(x.shape[0], height, width, -1)
 
 
 class BatchNorm(nnx.Module):

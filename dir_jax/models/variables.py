@@ -6,15 +6,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 from flax import nnx
 
 Variables = dict[str, Any]  # dotted path -> array
+_Module = TypeVar("_Module", bound=nnx.Module)
 
 
-def split_variables(model: nnx.Module) -> tuple[nnx.GraphDef, Variables, Variables]:
+def split_variables(model: _Module) -> tuple[nnx.GraphDef[_Module], Variables, Variables]:
     """Splits a network into its structure, its parameters and its BatchNorm statistics.
 
     Returns:
@@ -28,8 +29,8 @@ def split_variables(model: nnx.Module) -> tuple[nnx.GraphDef, Variables, Variabl
 
 
 def merge_variables(
-    graphdef: nnx.GraphDef, params: Mapping[str, Any], stats: Mapping[str, Any]
-) -> nnx.Module:
+    graphdef: nnx.GraphDef[_Module], params: Mapping[str, Any], stats: Mapping[str, Any]
+) -> _Module:
     """The inverse of `split_variables`; also usable while tracing."""
     return nnx.merge(graphdef, _from_flat(params, nnx.Param), _from_flat(stats, nnx.BatchStat))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -94,7 +95,11 @@ class Evaluator:
         }
 
     def save_ranked_picture(
-        self, path: str, descriptors: Mapping[str, np.ndarray], *, num_queries: int = 6
+        self,
+        path: str | os.PathLike[str],
+        descriptors: Mapping[str, np.ndarray],
+        *,
+        num_queries: int = 6,
     ) -> None:
         """Draws queries, from the worst to the best, with their first results."""
         if self.oxford is not None:

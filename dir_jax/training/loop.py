@@ -284,9 +284,11 @@ class _Run:
         if config.whitening.name:
             labels = setup.data.dataset.labels
             chosen = choose_pool(labels, config.whitening.max_images, config.seed, _WHITEN)
-            whitenings[config.whitening.name] = learn_whitening(
-                self._describe(setup.whitening_transform, chosen, "learn whitening")
-            )
+            found = self._describe(setup.whitening_transform, chosen, "learn whitening")
+            try:
+                whitenings[config.whitening.name] = learn_whitening(found)
+            except UserError as e:  # all descriptors are alike; the model is worth having still
+                log.warning("no whitening is learned: %s", e)
         if self.evaluated is None:  # resumed after the last step
             self._evaluate(self.state)
         descriptors = self.evaluated

@@ -143,7 +143,7 @@ def create_network(config: ml_collections.ConfigDict) -> RetrievalNetwork:
         raise UserError(f"config.model.init={init!r} shares no array with {options['arch']}")
     if left:
         log.warning("not in %s, so left at random: %s", init, ", ".join(left))
-    return merge_variables(graphdef, params, stats)  # type: ignore[return-value]
+    return merge_variables(graphdef, params, stats)
 
 
 def _chunk_size(config: ml_collections.ConfigDict) -> int:
@@ -223,9 +223,7 @@ def _parse_named(text: str, key: str) -> Compose:
         raise UserError(f"{key}: {e}") from e
 
 
-def _output_sizes(
-    transform: Compose, sizes: np.ndarray
-) -> tuple[tuple[int, int], tuple[int, int]]:
+def _output_sizes(transform: Compose, sizes: np.ndarray) -> tuple[tuple[int, int], tuple[int, int]]:
     """The smallest and the largest (width, height), side by side, that images can come out with."""
     ranges = [
         transform.output_size((width, height), (width, height))

@@ -24,6 +24,7 @@ import numpy as np
 import optax
 from flax import nnx
 
+from dir_jax.models.network import RetrievalNetwork
 from dir_jax.models.preprocess import normalize
 from dir_jax.models.variables import (
     Variables,
@@ -77,7 +78,7 @@ class ThreeStageStep:
 
     def __init__(
         self,
-        graphdef: nnx.GraphDef,
+        graphdef: nnx.GraphDef[RetrievalNetwork],
         loss: BatchLoss,
         optimizer: optax.GradientTransformation,
         replicas: Replicas,
@@ -296,7 +297,9 @@ class ThreeStageStep:
             ),
             "update": self._update.lower(state, gradient, new_stats, loss),
         }
-        analyses = {name: p.compile().memory_analysis() for name, p in programs.items()}
+        analyses: dict[str, Any] = {
+            name: program.compile().memory_analysis() for name, program in programs.items()
+        }
         return {
             name: {
                 "arguments": a.argument_size_in_bytes,

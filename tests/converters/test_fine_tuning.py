@@ -16,7 +16,7 @@ from converters.to_torch import export
 from dir_jax.checkpoint import load_model
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIG = '''
+CONFIG = """
 from dir_jax.training.config import default_config
 
 def get_config():
@@ -29,7 +29,7 @@ def get_config():
     config.data.transform = "RandomCrop(40)"
     config.data.num_workers = 0
     return config
-'''
+"""
 
 
 def test_a_published_checkpoint_fine_tunes_and_is_exported_again(tmp_path):

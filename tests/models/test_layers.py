@@ -20,7 +20,7 @@ def _to_nhwc(x):
 
 
 @pytest.mark.parametrize(("size", "stride"), [(1, 1), (1, 2), (3, 1), (3, 2), (7, 2)])
-@pytest.mark.parametrize("shape", [(9, 12), (1, 6)], ids=str)
+@pytest.mark.parametrize("shape", [(17, 20), (9, 12), (2, 2), (1, 6)], ids=str)
 def test_convolution_and_its_gradients_equal_torch(size, stride, shape):
     rng = np.random.default_rng(0)
     layer = Conv(5, 4, size, stride, dtype="float32", precision="highest", rng=rng)
