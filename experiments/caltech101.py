@@ -20,9 +20,9 @@ _DATA = "../shared/data/caltech101"
 def get_config() -> ml_collections.ConfigDict:
     """A budget that suits two cores."""
     config = default_config()
-    config.num_steps = 80
-    config.batch_size = 128
-    config.chunk_size = 128  # one BatchNorm group a step, as the PyTorch peer has
+    config.num_steps = 240
+    config.batch_size = 64
+    config.chunk_size = 64  # one BatchNorm group a step, as the PyTorch peer has
     config.batch_norm = "trained"
     config.model.arch = "resnet18_rmac"
     config.model.out_dim = 512
@@ -30,7 +30,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.train = f'ImageListLabels("{_DATA}/train.txt", "{_DATA}")'
     config.data.eval = f'ImageListLabels("{_DATA}/test.txt", "{_DATA}")'
     config.data.transform = (
-        "Scale((92, 92)), RandomCrop(80), RandomFlip(), ColorJitter(0.3, 0.3, 0.3, 0.05)"
+        "Scale((76, 76)), RandomCrop(64), RandomFlip(), ColorJitter(0.3, 0.3, 0.3, 0.05)"
     )
     config.data.num_workers = 0
 
@@ -44,7 +44,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.optimizer.schedule = "linear"
     config.optimizer.warmup_steps = 5
 
-    config.eval.transform = "Scale((92, 92)), CenterCrop(80)"
+    config.eval.transform = "Scale((72, 72)), CenterCrop(64)"
     config.eval.batch_size = 64
-    config.checkpoint.every = 50
+    config.checkpoint.every = 120
     return config
