@@ -8,6 +8,8 @@ import numpy as np
 
 from dir_jax.errors import UserError
 from dir_jax.models.network import ARCHITECTURES, ModelConfig, RetrievalNetwork
+from dir_jax.models.pyramid import PyramidNetwork
+from dir_jax.models.resnet import DEPTHS
 
 __all__ = ["ARCHITECTURES", "ModelConfig", "RetrievalNetwork", "create_model"]
 
@@ -16,9 +18,10 @@ def create_model(arch: str, *, seed: int = 0, **options: object) -> RetrievalNet
     """A network with random weights.
 
     Args:
-      arch: 'resnet18_rmac', 'resnet50_rmac', 'resnet101_rmac' or 'resnet152_rmac'.
+      arch: a key of `ARCHITECTURES`: 'resnet50_rmac', 'resnet101_fpn_rmac', …
       seed: of the weights.
-      **options: the fields of `ModelConfig`.
+      **options: the fields of `ModelConfig`. `out_dim` is 2048 by default, and for the
+        feature-pyramid networks the length of what they pool.
 
     Raises:
       UserError: an unknown architecture or option, or an option's value that makes no sense.
@@ -27,5 +30,9 @@ def create_model(arch: str, *, seed: int = 0, **options: object) -> RetrievalNet
     for name in options:
         if name not in known:
             raise UserError(f"there is no model option {name!r}; choose from {', '.join(known)}")
+    pyramid = "_fpn" in arch and arch in ARCHITECTURES
+    if pyramid:
+        options.setdefault("out_dim", 768 * DEPTHS[ARCHITECTURES[arch]][0].expansion)
     config = ModelConfig(arch, **options)  # type: ignore[arg-type]
-    return RetrievalNetwork(config, rng=np.random.default_rng(seed))
+    network = PyramidNetwork if pyramid else RetrievalNetwork
+    return network(config, rng=np.random.default_rng(seed))

@@ -22,7 +22,12 @@ from dir_jax.models.layers import Linear, dropout
 from dir_jax.models.pooling import center_bias_map, create_pooling
 from dir_jax.models.resnet import DEPTHS, ResNet
 
-ARCHITECTURES = {f"{backbone}_rmac": backbone for backbone in DEPTHS}
+ARCHITECTURES = {
+    **{f"{backbone}_rmac": backbone for backbone in DEPTHS},
+    **{f"{backbone}_fpn_rmac": backbone for backbone in DEPTHS},
+    "resnet101_fpn0_rmac": "resnet101",
+}
+"""Name -> backbone. Those with 'fpn' are `pyramid.PyramidNetwork`s."""
 
 
 def _is_number(value: object, low: float, below: float = math.inf) -> bool:
@@ -100,9 +105,15 @@ class RetrievalNetwork(ResNet):
         options: dict[str, Any] = {"dtype": config.dtype, "precision": config.precision, "rng": rng}
         super().__init__(ARCHITECTURES[config.arch], **options)
         self.config = config
-        self.adpool = create_pooling(config.pooling, config.gemp)
+        self.features = self._create_head(**options)
         if not config.without_fc:
             self.fc = Linear(self.features, config.out_dim, **options)
+
+    def _create_head(self, **options: Any) -> int:
+        """Makes what comes before the projection; returns the pooled vector's length."""
+        del options
+        self.adpool = create_pooling(self.config.pooling, self.config.gemp)
+        return self.features
 
     def __call__(
         self,
@@ -127,23 +138,29 @@ class RetrievalNetwork(ResNet):
         chex.assert_axis_dimension(images, 3, 3)
         chex.assert_type(images, float)  # whole numbers would be pixels, not yet normalised
         maps = self.feature_maps(images, use_running_average=use_running_average)
-        return self.describe_features(maps["layer4"], dropout_keys=dropout_keys)
+        return self.describe_maps(maps, dropout_keys=dropout_keys)
 
-    def describe_features(
-        self, x: jax.Array, *, dropout_keys: jax.Array | None = None
+    def describe_maps(
+        self, maps: dict[str, jax.Array], *, dropout_keys: jax.Array | None = None
     ) -> jax.Array:
-        """From the last feature map, (N, h, w, C), to the descriptor, (N, out_dim) float32."""
-        config = self.config
+        """From the feature maps to the descriptor, (N, out_dim) float32."""
+        x = self.pool(maps, dropout_keys=dropout_keys)
+        if self.config.norm_features:
+            x = l2_normalize(x)
+        if not self.config.without_fc:
+            x = self.fc(x)
+        return l2_normalize(x)
+
+    def pool(
+        self, maps: dict[str, jax.Array], *, dropout_keys: jax.Array | None = None
+    ) -> jax.Array:
+        """(N, C) float32 from the (N, h, w, C) map 'layer4'."""
+        x, config = maps["layer4"], self.config
         if config.dropout_p and dropout_keys is not None:
             x = dropout(x, dropout_keys, config.dropout_p)
         if config.center_bias:
             x = x * center_bias_map(config.center_bias, *x.shape[1:3]).astype(x.dtype)
-        x = self.adpool(x)
-        if config.norm_features:
-            x = l2_normalize(x)
-        if not config.without_fc:
-            x = self.fc(x)
-        return l2_normalize(x)
+        return self.adpool(x)
 
 
 def l2_normalize(x: jax.Array) -> jax.Array:

@@ -100,7 +100,7 @@ def default_config() -> ml_collections.ConfigDict:
             "whitening": c(
                 {
                     "name": "train",  # the name it is stored under; '' learns none
-                    "max_images": 0,  # a random choice of this many; 0 is all
+                    "max_images": 0,  # chosen at random; 0: all, or as many as training saw
                     "transform": "",  # '' is eval.transform
                     "power": 0.25,  # of the whitened evaluation that is reported
                 }

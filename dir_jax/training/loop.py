@@ -283,7 +283,9 @@ class _Run:
         whitenings: dict[str, Whitening] = {}
         if config.whitening.name:
             labels = setup.data.dataset.labels
-            chosen = choose_pool(labels, config.whitening.max_images, config.seed, _WHITEN)
+            # No more than were trained on, so that a trial of a few steps ends after a few images.
+            most = config.whitening.max_images or config.num_steps * config.batch_size
+            chosen = choose_pool(labels, most, config.seed, _WHITEN)
             found = self._describe(setup.whitening_transform, chosen, "learn whitening")
             try:
                 whitenings[config.whitening.name] = learn_whitening(found)

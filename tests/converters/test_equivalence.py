@@ -9,7 +9,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from torch_reference.networks import GeM, create_network
+from torch_reference.networks import create_network
 from torch_reference.pairs import make_images, to_torch
 from torch_reference.weights import randomize
 
@@ -45,9 +45,9 @@ def with_options(network, model, options):
     network.center_bias, network.pooling = options["center_bias"], options["pooling"]
     network.fc = None if options["without_fc"] else network.projection
     model.config = dataclasses.replace(model.config, **options)
-    model.adpool = network.powers if options["pooling"] == "gem" else None
-    if model.adpool is None:
-        model.adpool = create_pooling(options["pooling"], 3)
+    for name, gem in network.powers.items():
+        plain = create_pooling(options["pooling"], 3)
+        setattr(model, name, gem if options["pooling"] == "gem" else plain)
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
@@ -63,14 +63,16 @@ def test_converted_networks_equal_torch(pair, size, largest_differences):
         expected = expected.numpy().transpose(0, 2, 3, 1)
         error = np.abs(maps[name] - expected).max() / np.abs(expected).max()
         assert error < 1e-4, name
-    network.projection, network.powers = network.fc, model.adpool
+    network.projection = network.fc
+    pools = ("adpool", "adpoolx5", "adpoolc4")
+    network.powers = {name: getattr(model, name) for name in pools if hasattr(model, name)}
     original_maps, network.feature_maps = network.feature_maps, lambda images: expected_maps
     try:
         for options in OPTIONS:
             with_options(network, model, options)
             with torch.no_grad():
                 expected = network(to_torch(images)).numpy().astype(np.float64)
-            found = np.asarray(model.describe_features(maps["layer4"]), np.float64)
+            found = np.asarray(model.describe_maps(maps), np.float64)
             difference = np.abs(found - expected).max()
             cosine = np.sum(found * expected, 1) / np.linalg.norm(found, axis=1)
             cosine /= np.linalg.norm(expected, axis=1)
@@ -81,4 +83,3 @@ def test_converted_networks_equal_torch(pair, size, largest_differences):
     finally:
         network.feature_maps = original_maps
         with_options(network, model, OPTIONS[0])
-    assert isinstance(network.adpool, GeM)

@@ -21,6 +21,11 @@ SIZES = {
     "resnet50_rmac": [(64, 80)],
     "resnet101_rmac": [(64, 48)],
     "resnet152_rmac": [(33, 47)],
+    "resnet18_fpn_rmac": [(33, 47), (96, 81), (7, 130)],  # 2×3 in 3×3 …: nearest, unevenly
+    "resnet50_fpn_rmac": [(64, 80)],
+    "resnet101_fpn_rmac": [(64, 48)],
+    "resnet152_fpn_rmac": [(33, 47)],
+    "resnet101_fpn0_rmac": [(33, 47)],
 }
 assert set(SIZES) == set(ARCHITECTURES)
 
@@ -73,10 +78,25 @@ def test_options_equal_torch(options):
         images = make_images(3, *size)
         # Not jitted as a whole: single convolutions compile once for all options.
         features = plain.feature_maps(images)["layer4"]
-        ours = model.describe_features(features)
+        ours = model.describe_maps({"layer4": features})
         assert ours.shape == (3, 512 if options.get("without_fc") else 32)
         np.testing.assert_allclose(ours, describe(network, images), rtol=0, atol=TOLERANCE)
     np.testing.assert_array_equal(model(images), ours)
+
+
+@pytest.mark.parametrize(
+    "options", [{"norm_features": True}, {"pooling": "max", "without_fc": True}, {"pooling": "avg"}]
+)
+def test_options_of_pyramids_equal_torch(options):
+    network, model = create_pair("resnet18_fpn_rmac", **options)
+    images = make_images(3, 70, 130)
+    ours = nnx.jit(lambda m, x: m(x))(model, images)
+    np.testing.assert_allclose(ours, describe(network, images), rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize(("arch", "length"), [("resnet18_fpn_rmac", 768), ("resnet18_rmac", 2048)])
+def test_length_of_a_descriptor_by_default(arch, length):
+    assert create_model(arch).config.out_dim == length
 
 
 def test_gemp_is_the_power_that_gem_starts_from():

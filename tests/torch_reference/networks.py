@@ -111,12 +111,49 @@ class Network(nn.Module):
         return F.normalize(x if self.fc is None else self.fc(x))
 
 
+class PyramidNetwork(Network):
+    """On the last two feature maps; `merge` adds the coarse one to the fine one first."""
+
+    def __init__(self, bottleneck, counts, *, merge, out_dim=None, gemp=3, **options):
+        super().__init__(bottleneck, counts, out_dim=1, gemp=gemp, **options)
+        expansion = 4 if bottleneck else 1
+        if self.pooling.startswith("gem"):
+            del self.adpool
+            self.adpoolx5, self.adpoolc4 = GeM(gemp), GeM(gemp)
+        self.merge = merge
+        if merge:
+            self.conv1x5 = nn.Conv2d(512 * expansion, 256 * expansion, 1, bias=False)
+            self.conv3c4 = nn.Conv2d(256 * expansion, 256 * expansion, 3, padding=1, bias=False)
+        if self.fc is not None:
+            self.fc = nn.Linear(768 * expansion, out_dim or 768 * expansion)
+
+    def _pool(self, x, gem):
+        if self.pooling == "max":
+            return x.amax((2, 3))
+        return x.mean((2, 3)) if self.pooling == "avg" else getattr(self, gem)(x)
+
+    def forward(self, x):
+        maps = self.feature_maps(x)
+        x4, x5 = maps["layer3"], maps["layer4"]
+        if self.merge:
+            c5 = torch.relu(self.conv1x5(F.interpolate(x5, x4.shape[2:], mode="nearest")))
+            x4 = torch.relu(self.conv3c4(x4 + c5))
+        x = torch.cat([self._pool(x4, "adpoolc4"), self._pool(x5, "adpoolx5")], dim=1)
+        if self.norm_features:
+            x = F.normalize(x)
+        return F.normalize(x if self.fc is None else self.fc(x))
+
+
 def create_network(arch, **options):
     """`arch` and options as in `dir_jax.models.create_model`; in evaluation mode."""
+    backbone, head = arch.split("_", 1)
     bottleneck, counts = {
-        "resnet18_rmac": (False, (2, 2, 2, 2)),
-        "resnet50_rmac": (True, (3, 4, 6, 3)),
-        "resnet101_rmac": (True, (3, 4, 23, 3)),
-        "resnet152_rmac": (True, (3, 8, 36, 3)),
-    }[arch]
-    return Network(bottleneck, counts, **options).eval()
+        "resnet18": (False, (2, 2, 2, 2)),
+        "resnet50": (True, (3, 4, 6, 3)),
+        "resnet101": (True, (3, 4, 23, 3)),
+        "resnet152": (True, (3, 8, 36, 3)),
+    }[backbone]
+    if head == "rmac":
+        return Network(bottleneck, counts, **options).eval()
+    merge = {"fpn_rmac": True, "fpn0_rmac": False}[head]
+    return PyramidNetwork(bottleneck, counts, merge=merge, **options).eval()

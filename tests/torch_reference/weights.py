@@ -50,8 +50,9 @@ def randomize(network, seed=0):
         deviation = norm.running_var.sqrt()
         norm.running_mean += 0.2 * deviation * torch.randn(deviation.shape, generator=generator)
         norm.running_var *= uniform(deviation, 0.5, 2)
-    if hasattr(network, "adpool"):
-        network.adpool.p *= uniform(network.adpool.p, 0.8, 1.2)
+    for name, power in network.named_parameters():
+        if name.endswith(".p"):
+            power *= uniform(power, 0.8, 1.2)
     if network.fc is not None:
         pooled = []
         hook = network.fc.register_forward_pre_hook(lambda _, args: pooled.append(args[0]))
