@@ -192,7 +192,7 @@ class ThreeStageStep:
             if train_statistics:
                 groups = replicas.count * self.num_chunks
                 stats = jax.tree.map(lambda s: s / groups, jax.lax.psum(new_stats, AXIS))
-            metrics = {"loss": loss_value, "gradient_norm": optax.global_norm(gradient)}
+            metrics = {"loss": loss_value, "gradient_norm": optax.tree.norm(gradient)}
             if "adpool.p" in state.params:
                 metrics["gem_p"] = state.params["adpool.p"][0]
             trained = optax.apply_updates(state.trained, changes)

@@ -31,6 +31,9 @@ def randomize(network, seed=0):
         if isinstance(module, nn.Conv2d):
             fan_out = module.out_channels * module.kernel_size[0] ** 2
             module.weight.normal_(0, (2 / fan_out) ** 0.5, generator=generator)
+        if isinstance(module, nn.Linear):
+            bound = module.in_features**-0.5
+            module.weight.uniform_(-bound, bound, generator=generator)
     for name, norm in norms.items():
         # A block's last scale is small, as in trained networks: its shortcut dominates.
         block, _, leaf = name.rpartition(".")
