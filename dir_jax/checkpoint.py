@@ -12,12 +12,14 @@ file of PyTorch (`converters.from_torch`).
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -82,27 +84,23 @@ def save_model(
     _, params, stats = split_variables(model)
     whitenings = dict(whitenings or {})
     description = _describe(model, preprocessing or Preprocessing(), list(whitenings), notes)
-    try:
+    with _writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    except OSError as e:
-        raise UserError(f"cannot write the checkpoint {target}: {e.strerror or e}") from e
-    try:
-        with ocp.Checkpointer(ocp.CompositeCheckpointHandler(**_handlers())) as checkpointer:
-            checkpointer.save(
-                scratch / "new",
-                ocp.args.Composite(
-                    model=ocp.args.JsonSave(description),
-                    arrays=ocp.args.PyTreeSave(_arrays(params, stats, whitenings)),
-                ),
-            )
-        if target.exists():
-            target.rename(scratch / "old")
-        (scratch / "new").rename(target)
-    except OSError as e:
-        raise UserError(f"cannot write the checkpoint {target}: {e.strerror or e}") from e
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        try:
+            with ocp.Checkpointer(ocp.CompositeCheckpointHandler(**_handlers())) as checkpointer:
+                checkpointer.save(
+                    scratch / "new",
+                    ocp.args.Composite(
+                        model=ocp.args.JsonSave(description),
+                        arrays=ocp.args.PyTreeSave(_arrays(params, stats, whitenings)),
+                    ),
+                )
+            if target.exists():
+                target.rename(scratch / "old")
+            (scratch / "new").rename(target)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def load_model(path: str | os.PathLike[str]) -> Checkpoint:
@@ -234,25 +232,29 @@ class RunCheckpoints:
           train: a pytree of arrays: optimiser, sampler.
           preprocessing: the network's.
           mean_average_precision: of this very state, if it was evaluated.
+
+        Raises:
+          UserError: this step, or an earlier one in the background, cannot be written.
         """
         if step in self._manager.all_steps():
             return
         _, params, stats = split_variables(model)
         description = _describe(model, preprocessing, [], {"step": step})
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                model=ocp.args.JsonSave(description),
-                arrays=ocp.args.PyTreeSave(_arrays(params, stats, {})),
-                train=ocp.args.PyTreeSave(_to_host(train)),
-            ),
-            metrics=(
-                None
-                if mean_average_precision is None
-                else {self._metric: float(mean_average_precision)}
-            ),
-            force=True,
-        )
+        with _writing(self._manager.directory):
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    model=ocp.args.JsonSave(description),
+                    arrays=ocp.args.PyTreeSave(_arrays(params, stats, {})),
+                    train=ocp.args.PyTreeSave(_to_host(train)),
+                ),
+                metrics=(
+                    None
+                    if mean_average_precision is None
+                    else {self._metric: float(mean_average_precision)}
+                ),
+                force=True,
+            )
 
     def latest(self) -> int | None:
         """The newest complete step, or None."""
@@ -279,12 +281,32 @@ class RunCheckpoints:
         return Path(self._manager.directory) / str(step)
 
     def wait(self) -> None:
-        """Returns when everything saved so far is on disk."""
-        self._manager.wait_until_finished()
+        """Returns when everything saved so far is on disk.
+
+        Raises:
+          UserError: it cannot be written.
+        """
+        with _writing(self._manager.directory):
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits, and releases the threads."""
-        self._manager.close()
+        """Waits, and releases the threads. Raises what `wait` does."""
+        with _writing(self._manager.directory):
+            self._manager.close()
+
+
+@contextlib.contextmanager
+def _writing(target: os.PathLike[str]) -> Iterator[None]:
+    """Turns what the system says against a write into a UserError."""
+    try:
+        yield
+    except OSError as e:
+        raise UserError(f"cannot write the checkpoint {target}: {e.strerror or e}") from e
+    except ValueError as e:  # how Orbax's storage reports the same
+        code = re.search(r"os_error_code='(\d+)'", str(e))
+        if code is None:
+            raise
+        raise UserError(f"cannot write the checkpoint {target}: {os.strerror(int(code[1]))}") from e
 
 
 def _handlers() -> dict[str, Any]:

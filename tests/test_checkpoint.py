@@ -4,6 +4,7 @@ import json
 import shutil
 
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from dir_jax.checkpoint import (
@@ -133,3 +134,15 @@ def test_run_keeps_the_newest_and_the_best(model, tmp_path):
     assert stats.keys() == split_variables(model)[2].keys()
     checkpoints.close()
     assert load_model(tmp_path / "run" / "5").model.config == model.config  # a step is a model, too
+
+
+def test_full_disk_is_one_message(monkeypatch, tmp_path):
+    """Orbax reports what the system says in a ValueError of its own."""
+
+    def fail(*args, **kwargs):
+        raise ValueError("RESOURCE_EXHAUSTED: Error writing … [os_error_code='28']")
+
+    monkeypatch.setattr(ocp.Checkpointer, "save", fail)
+    with pytest.raises(UserError, match=r"cannot write .*/model: No space left on device"):
+        save_model(tmp_path / "model", create_model("resnet18_rmac", out_dim=4))
+    assert list(tmp_path.iterdir()) == []

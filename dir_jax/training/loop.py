@@ -24,6 +24,7 @@ from dir_jax.errors import UserError
 from dir_jax.extraction import Extractor
 from dir_jax.figures import save_training_curves
 from dir_jax.files import write_text
+from dir_jax.models import RetrievalNetwork
 from dir_jax.models.variables import merge_variables, split_variables
 from dir_jax.replicas import create_replicas
 from dir_jax.retrieval.whitening import Whitening, learn_whitening
@@ -37,6 +38,7 @@ from dir_jax.training.workdir import (
     MetricsLog,
     Stopped,
     StopSignals,
+    check_free_space,
     claim_workdir,
 )
 
@@ -61,9 +63,12 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) ->
     directory = Path(workdir)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("dir_jax").setLevel(logging.INFO)
+    # Orbax logs the traceback of an error in the background, which it raises as well.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
     validate_config(config)
     network = create_network(config)
     setup = create_setup(config)
+    check_free_space(directory, _checkpoint_bytes(config, network), config.checkpoint.keep)
     claim_workdir(directory, config)
     with StopSignals() as signals, logging_redirect_tqdm():
         try:
@@ -90,7 +95,7 @@ class _Run:
         config: ml_collections.ConfigDict,
         directory: Path,
         setup: Setup,
-        network: Any,
+        network: RetrievalNetwork,
         signals: StopSignals,
     ):
         self.config, self.directory, self.setup, self.signals = config, directory, setup, signals
@@ -372,6 +377,15 @@ class _Run:
         rows = self._local(np.arange(self.config.batch_size))
         by_device = rows.reshape(self.replicas.local_count, -1, self.setup.chunk_size)
         return by_device.transpose(1, 0, 2).reshape(-1)
+
+
+def _checkpoint_bytes(config: ml_collections.ConfigDict, network: RetrievalNetwork) -> int:
+    _, params, stats = split_variables(network)
+    optimizer = create_optimizer(config.optimizer, config.num_steps)
+    state = jax.eval_shape(
+        lambda: create_state(params, stats, optimizer, batch_norm=config.batch_norm)
+    )
+    return sum(array.size * array.dtype.itemsize for array in jax.tree.leaves(state))
 
 
 def _group(units: Any, size: int) -> Any:

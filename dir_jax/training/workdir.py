@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -44,6 +45,29 @@ def claim_workdir(workdir: Path, config: ml_collections.ConfigDict) -> None:
     except OSError as e:
         raise UserError(f"cannot make --workdir {workdir}: {e.strerror or e}") from e
     write_text(remembered, json.dumps(mine, indent=2) + "\n")
+
+
+def check_free_space(workdir: Path, checkpoint_bytes: int, keep: int) -> None:
+    """Refuses a disk that will be full before the run is over.
+
+    Args:
+      workdir: the run's directory, which need not exist yet.
+      checkpoint_bytes: of one checkpoint.
+      keep: how many of the newest are kept; the best is one more, and one is being written.
+
+    Raises:
+      UserError: there is too little room.
+    """
+    place = next(folder for folder in (workdir, *workdir.absolute().parents) if folder.is_dir())
+    saved = len(list((workdir / "checkpoints").glob("[0-9]*")))
+    needed = checkpoint_bytes * max(keep + 2 - saved, 1)
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise UserError(
+            f"--workdir {workdir} has {free / 1e6:.0f} MB free, and the run's checkpoints need "
+            f"{needed / 1e6:.0f} MB more ({checkpoint_bytes / 1e6:.0f} MB each); free some, choose "
+            "another disk, or lower config.checkpoint.keep"
+        )
 
 
 class MetricsLog:
