@@ -55,6 +55,13 @@ class Checkpoint:
     whitenings: dict[str, Whitening]
     description: dict[str, Any]  # model.json
 
+    def whitening(self, name: str) -> Whitening:
+        """The whitening called `name`. Raises UserError, with the names there are, if it is none."""
+        if name not in self.whitenings:
+            there = ", ".join(self.whitenings) or "none"
+            raise UserError(f"the checkpoint has no whitening {name!r}; it has {there}")
+        return self.whitenings[name]
+
 
 def save_model(
     directory: str | os.PathLike[str],

@@ -146,3 +146,11 @@ def test_full_disk_is_one_message(monkeypatch, tmp_path):
     with pytest.raises(UserError, match=r"cannot write .*/model: No space left on device"):
         save_model(tmp_path / "model", create_model("resnet18_rmac", out_dim=4))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_whitening_that_is_not_there_lists_those_that_are(saved):
+    checkpoint = load_model(saved[0])
+    (name,) = checkpoint.whitenings
+    assert checkpoint.whitening(name) is checkpoint.whitenings[name]
+    with pytest.raises(UserError, match=f"no whitening 'other'; it has {name}"):
+        checkpoint.whitening("other")
