@@ -56,7 +56,7 @@ class Checkpoint:
     description: dict[str, Any]  # model.json
 
     def whitening(self, name: str) -> Whitening:
-        """The whitening called `name`. Raises UserError, with the names there are, if it is none."""
+        """The whitening called `name`. Raises UserError, naming those there are, if it is none."""
         if name not in self.whitenings:
             there = ", ".join(self.whitenings) or "none"
             raise UserError(f"the checkpoint has no whitening {name!r}; it has {there}")
