@@ -61,7 +61,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) ->
       UserError: bad input, before anything is written; or a loss that is no longer finite.
     """
     directory = Path(workdir)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
     logging.getLogger("dir_jax").setLevel(logging.INFO)
     # Orbax logs the traceback of an error in the background, which it raises as well.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
