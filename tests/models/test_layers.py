@@ -37,8 +37,9 @@ def test_convolution_and_its_gradients_equal_torch(size, stride, shape):
     theirs.backward(to_torch(weights))
     by_params, by_x = pull_back(weights)
     np.testing.assert_allclose(by_x, _to_nhwc(theirs_x.grad), rtol=0, atol=1e-5)
+    # Sums of up to 680 products, of size 50.
     np.testing.assert_allclose(
-        by_params["kernel"][...], kernel.grad.numpy().transpose(2, 3, 1, 0), rtol=0, atol=2e-5
+        by_params["kernel"][...], kernel.grad.numpy().transpose(2, 3, 1, 0), rtol=0, atol=5e-5
     )
 
 
