@@ -204,7 +204,12 @@ def check_dataset(dataset: ImageDataset, *, progress: bool = True) -> np.ndarray
     pool = ThreadPoolExecutor(_HEADER_THREADS)
     try:
         with tqdm(
-            total=len(dataset), desc="check images", unit="img", leave=False, disable=not progress
+            total=len(dataset),
+            desc="check images",
+            unit="img",
+            leave=False,
+            delay=1,
+            disable=not progress,
         ) as bar:
             for good, bad in pool.map(read_block, range(0, len(dataset), _HEADER_BLOCK)):
                 sizes += good

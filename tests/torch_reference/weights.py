@@ -31,9 +31,6 @@ def randomize(network, seed=0):
         if isinstance(module, nn.Conv2d):
             fan_out = module.out_channels * module.kernel_size[0] ** 2
             module.weight.normal_(0, (2 / fan_out) ** 0.5, generator=generator)
-        if isinstance(module, nn.Linear):
-            bound = module.in_features**-0.5
-            module.weight.uniform_(-bound, bound, generator=generator)
     for name, norm in norms.items():
         # A block's last scale is small, as in trained networks: its shortcut dominates.
         block, _, leaf = name.rpartition(".")
@@ -56,7 +53,9 @@ def randomize(network, seed=0):
     for name, power in network.named_parameters():
         if name.endswith(".p"):
             power *= uniform(power, 0.8, 1.2)
-    if network.fc is not None:
+    if network.fc is not None:  # last, so that the rest is the same without it
+        bound = network.fc.in_features**-0.5
+        network.fc.weight.uniform_(-bound, bound, generator=generator)
         pooled = []
         hook = network.fc.register_forward_pre_hook(lambda _, args: pooled.append(args[0]))
         network(images)
