@@ -135,7 +135,7 @@ class BatchLoader:
             # Grain's iterators end in reference cycles, which would hold shared memory until Python
             # happens to look, or to exit, where it warns of a leak. A thread of Grain's frees it.
             gc.collect()
-            time.sleep(0.01)
+            time.sleep(0.1)
 
     def __enter__(self) -> BatchLoader:
         return self
