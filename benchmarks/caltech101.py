@@ -89,9 +89,9 @@ def run_ours(loss: str, seed: int, steps: int | None) -> dict[str, Any]:
 def run_peer(loss: str, seed: int, steps: int | None) -> dict[str, Any]:
     """The same recipe in PyTorch with a loss of pytorch-metric-learning."""
     import torch
-    from benchmarks.torch_peer import load_network, torch_images
     from pytorch_metric_learning import losses
 
+    from benchmarks.torch_peer import load_network, torch_images
     from dir_jax.data.loader import BatchLoader
     from dir_jax.data.samplers import Listed
     from dir_jax.retrieval.metrics import evaluate_labelled

@@ -6,10 +6,10 @@ import tracemalloc
 
 import pytest
 import torch
-from torch_reference.checkpoint_files import small_tree
 
 from converters.errors import CheckpointFileError
 from converters.reader import read_file
+from torch_reference.checkpoint_files import small_tree
 
 # What a process asks of the system when it runs, loads or fetches something.
 WATCHED = (

@@ -8,12 +8,12 @@ import time
 import numpy as np
 import pytest
 import torch
-from torch_reference.networks import create_network
 
 from converters import from_torch
 from dir_jax.checkpoint import load_model, save_model
 from dir_jax.errors import UserError
 from dir_jax.models import create_model
+from torch_reference.networks import create_network
 
 
 @pytest.fixture(scope="module")

@@ -9,13 +9,13 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from torch_reference.networks import create_network
-from torch_reference.pairs import make_images, to_torch
-from torch_reference.weights import randomize
 
 from converters.from_torch import convert
 from dir_jax.models import ARCHITECTURES
 from dir_jax.models.pooling import create_pooling
+from torch_reference.networks import create_network
+from torch_reference.pairs import make_images, to_torch
+from torch_reference.weights import randomize
 
 SIZES = ((224, 224), (33, 47), (181, 123), (768, 1024))
 OPTIONS = [

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torch_reference.networks import create_network
-from torch_reference.weights import randomize
 
 from converters.from_torch import convert
 from converters.to_torch import export
 from dir_jax.checkpoint import load_model
+from torch_reference.networks import create_network
+from torch_reference.weights import randomize
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = """

@@ -9,9 +9,6 @@ import numpy as np
 import pytest
 import torch
 from sklearn.decomposition import PCA
-from torch_reference.cirtorch import ImageRetrievalNet, whitened
-from torch_reference.networks import create_network
-from torch_reference.weights import load_state_dict, randomize
 
 from converters.from_torch import convert
 from converters.to_torch import to_published
@@ -19,6 +16,9 @@ from dir_jax.checkpoint import Preprocessing, load_model
 from dir_jax.models import create_model
 from dir_jax.models.variables import split_variables
 from dir_jax.retrieval.whitening import apply_whitening
+from torch_reference.cirtorch import ImageRetrievalNet, whitened
+from torch_reference.networks import create_network
+from torch_reference.weights import load_state_dict, randomize
 
 SIZES = ((64, 64), (33, 47))
 

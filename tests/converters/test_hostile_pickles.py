@@ -6,9 +6,9 @@ import struct
 
 import numpy as np
 import pytest
-from torch_reference.checkpoint_files import FLOATS, legacy_file, tensor_pickle, zip_file
 
 from converters.reader import read_file
+from torch_reference.checkpoint_files import FLOATS, legacy_file, tensor_pickle, zip_file
 
 
 def text(s):

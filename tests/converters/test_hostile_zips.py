@@ -6,10 +6,10 @@ import zipfile
 import zlib
 
 import pytest
-from torch_reference.checkpoint_files import FLOATS, legacy_file, tensor_pickle, zip_file
 
 from converters.errors import CheckpointFileError
 from converters.reader import read_file
+from torch_reference.checkpoint_files import FLOATS, legacy_file, tensor_pickle, zip_file
 
 
 def good_zip(tmp_path):

@@ -7,12 +7,12 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-from torch_reference.checkpoint_files import legacy_file, small_tree, tensor_pickle, zip_file
 
 from converters.arrays import Array, Tensor
 from converters.constructors import Record
 from converters.errors import CheckpointFileError
 from converters.reader import read_file
+from torch_reference.checkpoint_files import legacy_file, small_tree, tensor_pickle, zip_file
 
 
 def to_numpy(tensor):

@@ -6,13 +6,13 @@ import zipfile
 
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from torch_reference.checkpoint_files import legacy_file, zip_file
 
 from converters.arrays import Array, Tensor
 from converters.constructors import CONSTRUCTORS
 from converters.errors import CheckpointFileError
 from converters.reader import read_file
 from converters.sources import recognise
+from torch_reference.checkpoint_files import legacy_file, zip_file
 
 RELAXED = settings(
     deadline=None, max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from sklearn.decomposition import PCA
-from torch_reference.networks import create_network
 
 from converters import to_torch
 from converters.conversion import Conversion
@@ -18,6 +17,7 @@ from dir_jax.checkpoint import Preprocessing, load_model, save_model
 from dir_jax.models import create_model
 from dir_jax.models.variables import merge_variables, split_variables
 from dir_jax.retrieval.whitening import Whitening, apply_whitening, learn_whitening
+from torch_reference.networks import create_network
 
 OPTIONS = (
     {"arch": "resnet18_rmac", "out_dim": 8, "gemp": 2.5, "dropout_p": 0.25, "dtype": "bfloat16"},

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from torch_reference import losses as oracle
-from torch_reference import numpy_losses
 
 from dir_jax import losses
+from torch_reference import losses as oracle
+from torch_reference import numpy_losses
 
 BINS = 10
 FORMS = {

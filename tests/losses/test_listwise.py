@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 from jax.sharding import Mesh, PartitionSpec
-from torch_reference import losses as oracle
 
 from dir_jax.losses import (
     batch_triplet_loss,
     grouped_triplet_loss,
     listwise_average_precision_loss,
 )
+from torch_reference import losses as oracle
 
 BATCH, WIDTH = 48, 16
 

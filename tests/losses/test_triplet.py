@@ -4,7 +4,6 @@ import jax
 import numpy as np
 import pytest
 import torch
-from torch_reference import losses as oracle
 
 from dir_jax.losses import (
     batch_triplet_loss,
@@ -12,6 +11,7 @@ from dir_jax.losses import (
     triplet_log_exp_loss,
     triplet_margin_loss,
 )
+from torch_reference import losses as oracle
 
 
 def make_triplets(count=20, width=8):

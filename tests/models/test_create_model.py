@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from flax import nnx
 from jax.extend.core import jaxprs_in_params
-from torch_reference.pairs import create_pair, describe, make_images
 
 from dir_jax.errors import UserError
 from dir_jax.models import ModelConfig, create_model
 from dir_jax.models.variables import merge_variables, split_variables, statistics
+from torch_reference.pairs import create_pair, describe, make_images
 
 
 def test_training_leaves_the_caller_s_arrays_alone():

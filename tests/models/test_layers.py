@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 from flax import nnx
-from torch_reference.pairs import to_torch
 
 from dir_jax.models.layers import BatchNorm, Conv, Linear, dropout, max_pool
+from torch_reference.pairs import to_torch
 
 
 def _random(*shape, seed=0):

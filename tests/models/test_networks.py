@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 from flax import nnx
-from torch_reference.pairs import create_pair, describe, make_images, to_torch
-from torch_reference.weights import load_state_dict
 
 from dir_jax.models import ARCHITECTURES, create_model
 from dir_jax.models.variables import merge_variables, split_variables, statistics
+from torch_reference.pairs import create_pair, describe, make_images, to_torch
+from torch_reference.weights import load_state_dict
 
 # The bound. Descriptors have 32 values of about 0.18, so it is one part in 20 000; float32
 # gives 1e-6, and the bound would not survive a wrong epsilon, padding or stride.

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
-from torch_reference.retrieval import average_precision_of_scores, first_positive
 
 from dir_jax.errors import UserError
 from dir_jax.retrieval import metrics
 from dir_jax.retrieval.metrics import evaluate_labelled
+from torch_reference.retrieval import average_precision_of_scores, first_positive
 
 
 def whole_numbers(rng: np.random.Generator, n: int, d: int, labels: np.ndarray) -> np.ndarray:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from torch_reference.retrieval import oxford_measures
 
 from dir_jax.errors import UserError
 from dir_jax.retrieval.protocols import (
@@ -17,6 +16,7 @@ from dir_jax.retrieval.protocols import (
     positive_ranks,
     precision_at,
 )
+from torch_reference.retrieval import oxford_measures
 
 LEVELS = {
     "easy": (("easy",), ("junk", "hard")),

@@ -6,10 +6,10 @@ import jax
 import numpy as np
 import pytest
 from sklearn.decomposition import PCA
-from torch_reference import retrieval as reference
 
 from dir_jax.errors import UserError
 from dir_jax.retrieval.whitening import Whitening, apply_whitening, learn_whitening
+from torch_reference import retrieval as reference
 
 
 def descriptors(n: int, d: int, seed: int = 0) -> np.ndarray:

@@ -7,9 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from torch_reference.networks import create_network as torch_network
-from torch_reference.training import train_steps
-from torch_reference.weights import load_state_dict, randomize
 
 from dir_jax.losses import (
     batch_triplet_loss,
@@ -23,6 +20,9 @@ from dir_jax.replicas import create_replicas
 from dir_jax.training.config import default_config
 from dir_jax.training.optimizer import create_optimizer
 from dir_jax.training.three_stage import ThreeStageStep, create_state
+from torch_reference.networks import create_network as torch_network
+from torch_reference.training import train_steps
+from torch_reference.weights import load_state_dict, randomize
 
 NORM = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
 AP = functools.partial(listwise_average_precision_loss, num_bins=10, block_size=16)
