@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from converters.cli import Parser, run_command
+from dir_jax.cli import Parser, run_parsed
 from dir_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,16 +32,11 @@ def convert(path: str | os.PathLike[str], **options: Any) -> Conversion:
 
 def main() -> int:
     """Converts as the command line says, and returns the process's exit code."""
-    return run_command(_parser(), _main)
+    return run_parsed(_parser(), _main)
 
 
 def _parser() -> Parser:
-    parser = Parser(
-        prog="python -m converters.from_torch",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser("converters.from_torch", __doc__)
     add = parser.add_argument
     add("--checkpoint", required=True, metavar="FILE", help="the file of PyTorch")
     add("--output", required=True, metavar="DIR", help="where the converted checkpoint goes")

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from converters.cli import Parser, run_command
+from dir_jax.cli import Parser, run_parsed
 from dir_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -89,16 +89,11 @@ def export(checkpoint: str | os.PathLike[str], output: str | os.PathLike[str]) -
 
 def main() -> int:
     """Exports as the command line says, and returns the process's exit code."""
-    return run_command(_parser(), _main)
+    return run_parsed(_parser(), _main)
 
 
 def _parser() -> Parser:
-    parser = Parser(
-        prog="python -m converters.to_torch",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser("converters.to_torch", __doc__)
     add = parser.add_argument
     add("--checkpoint", required=True, metavar="DIR", help="a checkpoint, or a training run")
     add("--output", required=True, metavar="FILE.pt", help="where the file of PyTorch goes")

@@ -2,26 +2,60 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-from absl import flags
+from typing import Any, NoReturn
 
 from dir_jax.errors import UserError
 
 
+class Parser(argparse.ArgumentParser):
+    """For commands without a config; its mistakes are one line, like all others."""
+
+    def __init__(self, module: str, doc: str | None):
+        """For `python -m module`, whose docstring `doc` is shown as it is written."""
+        super().__init__(
+            prog=f"python -m {module}",
+            description=doc,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Raises UserError."""
+        raise UserError(f"{message} (--help lists the flags)")
+
+
+def run_parsed(parser: Parser, main: Callable[[argparse.Namespace], None]) -> int:
+    """Parses the command line by `parser`, runs a command; returns as `run_command`."""
+
+    def run() -> int:
+        main(parser.parse_args())
+        return 0
+
+    return _exit_code(run)
+
+
 def run_command(main: Callable[[], int], doc: str | None) -> int:
-    """Parses the command line, runs a command, and returns its exit code.
+    """Parses absl's flags, runs a command, and returns its exit code.
 
     A mistake of the user's is one line on standard error and exit code 2; Ctrl-C is 130. Anything
     else is ours, and keeps its traceback.
     """
-    try:
+
+    def run() -> int:
         _parse(doc)
         return main()
+
+    return _exit_code(run)
+
+
+def _exit_code(run: Callable[[], int]) -> int:
+    try:
+        return run()
     except UserError as e:
         print(f"error: {e}", file=sys.stderr)
         return 2
@@ -31,6 +65,8 @@ def run_command(main: Callable[[], int], doc: str | None) -> int:
 
 
 def _parse(doc: str | None) -> None:
+    from absl import flags
+
     module = sys.modules["__main__"]
     name = getattr(getattr(module, "__spec__", None), "name", None) or sys.argv[0]
     if any(a in ("-h", "--help", "-help") for a in sys.argv[1:]):
