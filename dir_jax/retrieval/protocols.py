@@ -15,7 +15,7 @@ import numpy as np
 from dir_jax.errors import UserError
 
 # Protocol level -> what counts as positive, and what is taken out of the ranking (CVPR 2018, §3.3).
-_REVISITED = {
+REVISITED_LEVELS = {
     "easy": (("easy",), ("junk", "hard")),
     "medium": (("easy", "hard"), ("junk",)),
     "hard": (("hard",), ("junk", "easy")),
@@ -63,7 +63,7 @@ def evaluate_revisited(
       UserError: the ground truth is of another kind, or refers to images outside the ranking.
     """
     result: dict[str, float | np.ndarray] = {}
-    for level, (positive, junk) in _REVISITED.items():
+    for level, (positive, junk) in REVISITED_LEVELS.items():
         result |= _evaluate(rankings, ground_truth, positive, junk, f"-{level}")
     return result
 
