@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from dir_jax.models.padding import mask_padding
+
 # torch's defaults; the published networks were trained with them.
 _EPSILON = 1e-5
 _MOMENTUM = 0.1
@@ -38,10 +40,15 @@ class Conv(nnx.Module):
         deviation = math.sqrt(2 / (kernel_size * kernel_size * features))
         self.kernel = nnx.Param(jnp.asarray(deviation * rng.standard_normal(shape, np.float32)))
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """(N, H, W, features_in) -> (N, ceil(H / stride), ceil(W / stride), features)."""
+    def __call__(self, x: jax.Array, sizes: jax.Array | None = None) -> jax.Array:
+        """(N, H, W, features_in) -> (N, ceil(H / stride), ceil(W / stride), features).
+
+        `sizes` are those of the images in x, see `dir_jax.models.padding`.
+        """
         kernel, x = self.kernel[...].astype(self.dtype), x.astype(self.dtype)
         size, pad = kernel.shape[0], kernel.shape[0] // 2
+        if size > 1:  # it looks at neighbours
+            x = mask_padding(x, sizes)
         if size > 1 and min(x.shape[1:3]) > size * self.stride:
             return jax.lax.conv_general_dilated(
                 x,
@@ -100,12 +107,15 @@ class BatchNorm(nnx.Module):
         return (x * factor + (self.bias[...] - mean * factor)).astype(x.dtype)
 
 
-def max_pool(x: jax.Array) -> jax.Array:
+def max_pool(x: jax.Array, sizes: jax.Array | None = None) -> jax.Array:
     """3×3 windows, stride 2, padded by 1: (N, H, W, C) -> (N, ceil(H / 2), ceil(W / 2), C).
+
+    `sizes` are those of the images in x, see `dir_jax.models.padding`.
 
     The largest of shifted slices rather than XLA's window reduction, whose gradient is a serial
     scatter on CPUs, thirty times slower. Equal maxima share the gradient.
     """
+    x = mask_padding(x, sizes, -jnp.inf)
     x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
     for axis in (1, 2):
         # Windows start at 0, 2, …; for an even size the last row of padding is in none.

@@ -19,6 +19,7 @@ import numpy as np
 
 from dir_jax.errors import UserError
 from dir_jax.models.layers import Linear, dropout
+from dir_jax.models.padding import reduced
 from dir_jax.models.pooling import center_bias_map, create_pooling
 from dir_jax.models.resnet import DEPTHS, ResNet
 
@@ -115,9 +116,15 @@ class RetrievalNetwork(ResNet):
         self.adpool = create_pooling(self.config.pooling, self.config.gemp)
         return self.features
 
+    @property
+    def descriptor_size(self) -> int:
+        """The length of a descriptor."""
+        return self.features if self.config.without_fc else self.config.out_dim
+
     def __call__(
         self,
         images: jax.Array,
+        sizes: jax.Array | None = None,
         *,
         use_running_average: bool = True,
         dropout_keys: jax.Array | None = None,
@@ -126,6 +133,9 @@ class RetrievalNetwork(ResNet):
 
         Args:
           images: (N, H, W, 3) float32, normalised; see `preprocess.normalize`.
+          sizes: (N, 2) int32, height and width of each image where they are of several sizes: each
+            is at the top left of its H × W, and gets the descriptor that it would get alone. Only
+            with `use_running_average`, as the batch's statistics would include the padding.
           use_running_average: BatchNorm uses its running statistics. Otherwise it uses the
             batch's, and updates them.
           dropout_keys: (N,) PRNG keys, one an image, so that a mask does not depend on what else
@@ -137,14 +147,22 @@ class RetrievalNetwork(ResNet):
         chex.assert_rank(images, 4)
         chex.assert_axis_dimension(images, 3, 3)
         chex.assert_type(images, float)  # whole numbers would be pixels, not yet normalised
-        maps = self.feature_maps(images, use_running_average=use_running_average)
-        return self.describe_maps(maps, dropout_keys=dropout_keys)
+        if sizes is not None:
+            chex.assert_shape(sizes, (len(images), 2))
+            chex.assert_type(sizes, int)
+            chex.assert_equal(use_running_average, True)
+        maps = self.feature_maps(images, sizes, use_running_average=use_running_average)
+        return self.describe_maps(maps, sizes, dropout_keys=dropout_keys)
 
     def describe_maps(
-        self, maps: dict[str, jax.Array], *, dropout_keys: jax.Array | None = None
+        self,
+        maps: dict[str, jax.Array],
+        sizes: jax.Array | None = None,
+        *,
+        dropout_keys: jax.Array | None = None,
     ) -> jax.Array:
-        """From the feature maps to the descriptor, (N, out_dim) float32."""
-        x = self.pool(maps, dropout_keys=dropout_keys)
+        """From the feature maps of images of `sizes` to the descriptor, (N, out_dim) float32."""
+        x = self.pool(maps, sizes, dropout_keys=dropout_keys)
         if self.config.norm_features:
             x = l2_normalize(x)
         if not self.config.without_fc:
@@ -152,15 +170,20 @@ class RetrievalNetwork(ResNet):
         return l2_normalize(x)
 
     def pool(
-        self, maps: dict[str, jax.Array], *, dropout_keys: jax.Array | None = None
+        self,
+        maps: dict[str, jax.Array],
+        sizes: jax.Array | None = None,
+        *,
+        dropout_keys: jax.Array | None = None,
     ) -> jax.Array:
         """(N, C) float32 from the (N, h, w, C) map 'layer4'."""
-        x, config = maps["layer4"], self.config
+        x, config, sizes = maps["layer4"], self.config, reduced(sizes, 32)
         if config.dropout_p and dropout_keys is not None:
             x = dropout(x, dropout_keys, config.dropout_p)
         if config.center_bias:
-            x = x * center_bias_map(config.center_bias, *x.shape[1:3]).astype(x.dtype)
-        return self.adpool(x)
+            weights = center_bias_map(config.center_bias, x.shape[1], x.shape[2], sizes)
+            x = x * weights.astype(x.dtype)
+        return self.adpool(x, sizes)
 
 
 def l2_normalize(x: jax.Array) -> jax.Array:

@@ -6,11 +6,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from dir_jax.models.layers import Conv
 from dir_jax.models.network import RetrievalNetwork
+from dir_jax.models.padding import reduced
 from dir_jax.models.pooling import create_pooling
 
 
@@ -34,19 +34,34 @@ class PyramidNetwork(RetrievalNetwork):
         return coarse + fine
 
     def pool(
-        self, maps: dict[str, jax.Array], *, dropout_keys: jax.Array | None = None
+        self,
+        maps: dict[str, jax.Array],
+        sizes: jax.Array | None = None,
+        *,
+        dropout_keys: jax.Array | None = None,
     ) -> jax.Array:
         """(N, C3 + C4) float32 from the (N, h, w, C) maps 'layer3' and 'layer4'."""
         del dropout_keys
         x4, x5 = maps["layer3"], maps["layer4"]
+        sizes4, sizes5 = reduced(sizes, 16), reduced(sizes, 32)
         if self.adds_maps:
-            c5 = nnx.relu(self.conv1x5(_resize_nearest(x5, *x4.shape[1:3])))
-            x4 = nnx.relu(self.conv3c4(x4 + c5))
-        return jnp.concatenate([self.adpoolc4(x4), self.adpoolx5(x5)], axis=-1)
+            c5 = _resize_nearest(x5, x4.shape[1:3], sizes5, sizes4)
+            x4 = nnx.relu(self.conv3c4(x4 + nnx.relu(self.conv1x5(c5)), sizes4))
+        return jnp.concatenate([self.adpoolc4(x4, sizes4), self.adpoolx5(x5, sizes5)], axis=-1)
 
 
-def _resize_nearest(x: jax.Array, height: int, width: int) -> jax.Array:
-    """(N, h, w, C) -> (N, height, width, C); row i is row ⌊i · h / height⌋."""
-    rows = np.arange(height) * x.shape[1] // height
-    columns = np.arange(width) * x.shape[2] // width
-    return x[:, rows][:, :, columns]
+def _resize_nearest(
+    x: jax.Array,
+    shape: tuple[int, ...],
+    sizes: jax.Array | None,
+    new_sizes: jax.Array | None,
+) -> jax.Array:
+    """(N, h, w, C) -> (N, *shape, C); row i is row ⌊i · h / new h⌋ of an image's own part."""
+    if sizes is None or new_sizes is None:
+        sizes, new_sizes = jnp.array([x.shape[1:3]]), jnp.array([shape])
+    for axis, length in enumerate(shape, start=1):
+        old, new = sizes[:, axis - 1 : axis], new_sizes[:, axis - 1 : axis]
+        source = jnp.minimum(jnp.arange(length) * old // new, x.shape[axis] - 1)
+        source = jnp.expand_dims(source, [d for d in (1, 2, 3) if d != axis])
+        x = jnp.take_along_axis(x, source, axis)
+    return x

@@ -13,6 +13,7 @@ import numpy as np
 from flax import nnx
 
 from dir_jax.models.layers import BatchNorm, Conv, max_pool
+from dir_jax.models.padding import reduced
 
 
 class BasicBlock(nnx.Module):
@@ -32,17 +33,20 @@ class BasicBlock(nnx.Module):
     ):
         """Maps `features_in` to `width` channels."""
         options: dict[str, Any] = {"dtype": dtype, "precision": precision, "rng": rng}
+        self.stride = stride
         self.conv1 = Conv(features_in, width, 3, stride, **options)
         self.bn1 = BatchNorm(width)
         self.conv2 = Conv(width, width, 3, **options)
         self.bn2 = BatchNorm(width)
         self.downsample = _shortcut(features_in, width, stride, **options)
 
-    def __call__(self, x: jax.Array, *, use_running_average: bool) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, sizes: jax.Array | None = None, *, use_running_average: bool
+    ) -> jax.Array:
         """(N, H, W, features_in) -> (N, ceil(H / stride), ceil(W / stride), width)."""
         statistics = {"use_running_average": use_running_average}
-        y = nnx.relu(self.bn1(self.conv1(x), **statistics))
-        y = self.bn2(self.conv2(y), **statistics)
+        y = nnx.relu(self.bn1(self.conv1(x, sizes), **statistics))
+        y = self.bn2(self.conv2(y, reduced(sizes, self.stride)), **statistics)
         return nnx.relu(y + _apply_shortcut(self.downsample, x, **statistics))
 
 
@@ -64,6 +68,7 @@ class Bottleneck(nnx.Module):
         """Maps `features_in` to 4 · `width` channels."""
         options: dict[str, Any] = {"dtype": dtype, "precision": precision, "rng": rng}
         features = self.expansion * width
+        self.stride = stride
         self.conv1 = Conv(features_in, width, 1, **options)
         self.bn1 = BatchNorm(width)
         self.conv2 = Conv(width, width, 3, stride, **options)
@@ -72,11 +77,13 @@ class Bottleneck(nnx.Module):
         self.bn3 = BatchNorm(features)
         self.downsample = _shortcut(features_in, features, stride, **options)
 
-    def __call__(self, x: jax.Array, *, use_running_average: bool) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, sizes: jax.Array | None = None, *, use_running_average: bool
+    ) -> jax.Array:
         """(N, H, W, features_in) -> (N, ceil(H / stride), ceil(W / stride), 4 · width)."""
         statistics = {"use_running_average": use_running_average}
         y = nnx.relu(self.bn1(self.conv1(x), **statistics))
-        y = nnx.relu(self.bn2(self.conv2(y), **statistics))
+        y = nnx.relu(self.bn2(self.conv2(y, sizes), **statistics))
         y = self.bn3(self.conv3(y), **statistics)
         return nnx.relu(y + _apply_shortcut(self.downsample, x, **statistics))
 
@@ -110,24 +117,30 @@ class ResNet(nnx.Module):
         self.features = features
 
     def feature_maps(
-        self, images: jax.Array, *, use_running_average: bool = True
+        self,
+        images: jax.Array,
+        sizes: jax.Array | None = None,
+        *,
+        use_running_average: bool = True,
     ) -> dict[str, jax.Array]:
         """Every stage's output.
 
         Args:
           images: (N, H, W, 3), normalised.
+          sizes: (N, 2) int32, where images have padding; see `dir_jax.models.padding`.
           use_running_average: BatchNorm uses its running statistics; else the batch's.
 
         Returns:
           'stem' at a quarter of the image's height and width and 'layer1' … 'layer4' at 1/4, 1/8,
           1/16, 1/32, each rounded up at every halving: (N, h, w, channels).
         """
-        x = nnx.relu(self.bn1(self.conv1(images), use_running_average=use_running_average))
-        x = max_pool(x)
+        statistics = {"use_running_average": use_running_average}
+        x = nnx.relu(self.bn1(self.conv1(images, sizes), **statistics))
+        x, sizes = max_pool(x, reduced(sizes, 2)), reduced(sizes, 4)
         maps = {"stem": x}
         for name in ("layer1", "layer2", "layer3", "layer4"):
             for block in getattr(self, name):
-                x = block(x, use_running_average=use_running_average)
+                x, sizes = block(x, sizes, **statistics), reduced(sizes, block.stride)
             maps[name] = x
         return maps
 

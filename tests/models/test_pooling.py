@@ -69,11 +69,11 @@ def test_center_bias_map():
     """The 4×4 grid itself; the middle between its places; one place alone is the grid's first."""
     grid = np.ones((4, 4))
     grid[1:3, 1:3] = 3
-    np.testing.assert_allclose(center_bias_map(2, 4, 4)[..., 0], grid, rtol=1e-6)
+    np.testing.assert_allclose(center_bias_map(2, 4, 4)[0, ..., 0], grid, rtol=1e-6)
     row = [1, 2, 3, 3, 3, 2, 1]
-    np.testing.assert_allclose(center_bias_map(2, 4, 7)[1, :, 0], row, rtol=1e-6)
-    np.testing.assert_allclose(center_bias_map(2, 1, 1), [[[1]]])
-    np.testing.assert_allclose(center_bias_map(2, 1, 7)[..., 0], [[1] * 7])
+    np.testing.assert_allclose(center_bias_map(2, 4, 7)[0, 1, :, 0], row, rtol=1e-6)
+    np.testing.assert_allclose(center_bias_map(2, 1, 1), [[[[1]]]])
+    np.testing.assert_allclose(center_bias_map(2, 1, 7)[0, ..., 0], [[1] * 7])
 
 
 def test_l2_normalisation_at_and_near_zero():
