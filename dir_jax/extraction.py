@@ -1,68 +1,182 @@
-"""Descriptors of a whole data set, in batches over all devices.
+"""Descriptors of a whole data set, at each image's own size, in batches over all devices.
 
-Images of one size share a batch; each distinct size that the transform gives compiles once.
+Images of several sizes share batches of a few padded shapes, each of which compiles once; an
+image's descriptor is what the network gives the image alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import jax
 import numpy as np
 from flax import nnx
 from tqdm import tqdm
 
-from dir_jax.data.datasets import ImageDataset
-from dir_jax.data.loader import BatchLoader
-from dir_jax.data.samplers import Listed
-from dir_jax.data.transforms import Compose
+from dir_jax.data.canvases import Batch, plan_batches
+from dir_jax.data.images import ImageDataset
+from dir_jax.data.padded import PaddedLoader
+from dir_jax.data.transforms import Transform
+from dir_jax.errors import UserError
 from dir_jax.models.network import RetrievalNetwork
 from dir_jax.models.preprocess import normalize
 from dir_jax.models.variables import merge_variables
 from dir_jax.replicas import REPLICATED, ROWS, MeshReplicas
 
+# Pixels of a batch for each device: CPUs gain nothing from more, accelerators little.
+_PIXELS_CPU, _PIXELS_ACCELERATOR = 1 << 20, 1 << 23
+# An image with more would need some 20 GB for the activations of a ResNet-50's first stage.
+MAX_PIXELS = 40_000_000
+# A worker process needs seconds to start; below this many images each, threads are faster.
+_IMAGES_PER_WORKER = 64
+
+
+class Sink(Protocol):
+    """Where descriptors go, batch by batch."""
+
+    def is_done(self, batch: int) -> bool:
+        """Whether this batch is there already, from an earlier run."""
+
+    def write(
+        self, batch: int, places: np.ndarray, descriptors: np.ndarray, failures: Mapping[int, str]
+    ) -> None:
+        """Takes the (n, D) descriptors of some places; failed ones are NaN, by place -> reason."""
+
+
+class ArraySink:
+    """Keeps descriptors in memory.
+
+    Attributes:
+      descriptors: (N, D) float32.
+      failures: place -> why there is no descriptor; its row is NaN.
+    """
+
+    def __init__(self, rows: int, width: int):
+        self.descriptors = np.zeros((rows, width), np.float32)
+        self.failures: dict[int, str] = {}
+
+    def is_done(self, batch: int) -> bool:
+        """Never."""
+        return False
+
+    def write(
+        self, batch: int, places: np.ndarray, descriptors: np.ndarray, failures: Mapping[int, str]
+    ) -> None:
+        """Keeps them."""
+        self.descriptors[places] = descriptors
+        self.failures |= failures
+
+
+def output_sizes(
+    dataset: ImageDataset, sizes: np.ndarray, transform: Transform
+) -> tuple[np.ndarray, dict[int, str]]:
+    """The sizes of images after a transform, without opening them.
+
+    Args:
+      dataset: the images, for their names.
+      sizes: (N, 2) int, width and height of each image.
+      transform: gives each size one size, whatever it draws.
+
+    Returns:
+      sizes: (N, 2) int64, width and height; 1 × 1 for images that it cannot be applied to.
+      failures: of those, place -> why.
+
+    Raises:
+      UserError: the transform gives images of random sizes.
+    """
+    result = np.ones((len(sizes), 2), np.int64)
+    failures: dict[int, str] = {}
+    distinct, inverse = np.unique(sizes, axis=0, return_inverse=True)
+    for group, size in enumerate(distinct.tolist()):
+        members = np.flatnonzero(inverse == group)
+        try:
+            low, high = transform.output_size(tuple(size), tuple(size))
+        except UserError as e:
+            failures |= {int(i): f"the image {dataset.path(int(i))}: {e}" for i in members}
+            continue
+        if low != high:
+            raise UserError(
+                f"{transform!r} gives images of random sizes; images are described at one"
+            )
+        if low[0] * low[1] > MAX_PIXELS:
+            failures |= {
+                int(i): f"the image {dataset.path(int(i))} has {low[0]} x {low[1]} pixels, more "
+                f"than the {MAX_PIXELS // 1_000_000} million that a network is given; make it "
+                "smaller, as Scale(1024, largest=True) does"
+                for i in members
+            }
+            continue
+        result[members] = low
+    return result, failures
+
 
 class Extractor:
-    """Describes images with a network's current variables; compiles once for each image size."""
+    """Describes images with a network's current variables; compiles once for each padded shape."""
 
     def __init__(
         self,
         graphdef: nnx.GraphDef[RetrievalNetwork],
         *,
+        width: int,
         mean: tuple[float, ...],
         std: tuple[float, ...],
-        batch_size: int,
+        max_batch_size: int = 64,
         num_workers: int = 0,
         prefetch: int = 4,
+        devices: Sequence[jax.Device] | None = None,
     ):
         """Prepares the program.
 
         Args:
           graphdef: the network's structure.
+          width: of a descriptor, D.
           mean: of the input's channels, in [0, 1].
           std: likewise.
-          batch_size: images at once over all devices; rounded up to a multiple of them.
-          num_workers: processes that decode; 0 is threads in this one.
+          max_batch_size: images at once over all devices, up to the next multiple of them; fewer
+            where images are large.
+          num_workers: processes that decode; 0 is threads in this one, as is used for few images.
           prefetch: batches that are prepared ahead.
+          devices: where to run; all by default.
         """
-        self._replicas = MeshReplicas()
-        self._batch_size = -(-batch_size // self._replicas.count) * self._replicas.count
+        self._replicas = MeshReplicas(devices)
+        self._max_batch_size = max_batch_size
         self._num_workers = num_workers
         self._prefetch = prefetch
+        self._width = width
+        platform = (devices or jax.devices())[0].platform
+        pixels = _PIXELS_CPU if platform == "cpu" else _PIXELS_ACCELERATOR
+        self._pixels = pixels * self._replicas.count
 
-        def describe(params: Any, stats: Any, images: jax.Array) -> jax.Array:
-            own = merge_variables(graphdef, params, stats)(normalize(images, mean, std))
+        def describe(
+            params: Any, stats: Any, images: jax.Array, sizes: jax.Array | None
+        ) -> jax.Array:
+            network = merge_variables(graphdef, params, stats)
+            own = network(normalize(images, mean, std), sizes)
             return jax.lax.all_gather(own, "data", tiled=True)
 
-        self._describe = self._replicas.wrap(describe, (REPLICATED, REPLICATED, ROWS), REPLICATED)
+        kinds = (REPLICATED, REPLICATED, ROWS, ROWS)
+        self._describe = self._replicas.wrap(describe, kinds, REPLICATED)
+
+    def plan(self, sizes: np.ndarray, canvases: np.ndarray | None = None) -> list[Batch]:
+        """The batches for images of some sizes, (N, 2) width and height as transformed.
+
+        `canvases` are those to use, to share programs between lists; by default the best for these.
+        """
+        return plan_batches(
+            sizes,
+            pixels=self._pixels,
+            multiple=self._replicas.count,
+            max_rows=self._max_batch_size,
+            canvases=canvases,
+        )
 
     def __call__(
         self,
         params: Mapping[str, Any],
         stats: Mapping[str, Any],
         dataset: ImageDataset,
-        transform: Compose,
+        transform: Transform,
         sizes: np.ndarray,
         *,
         indices: np.ndarray | None = None,
@@ -75,7 +189,7 @@ class Extractor:
           params: dotted path -> host array.
           stats: dotted path -> host array.
           dataset: the images.
-          transform: deterministic; applied to each image.
+          transform: of each image; gives each size one size.
           sizes: (len(dataset), 2) int, width and height of each image in its file.
           indices: (N,) which images; all by default.
           description: in front of the progress bar.
@@ -87,74 +201,98 @@ class Extractor:
         Raises:
           UserError: an image cannot be read or transformed; it is named.
         """
-        replicas = self._replicas
         indices = np.arange(len(dataset)) if indices is None else np.asarray(indices)
-        batches, places = _batches_of_one_size(
-            np.array(
-                [transform.output_size(tuple(s), tuple(s))[0] for s in sizes[indices].tolist()]
-            ),
-            self._batch_size,
+        after, failures = output_sizes(dataset, sizes[indices], transform)
+        if failures:
+            raise UserError(next(iter(failures.values())))
+        sink = ArraySink(len(indices), self._width)
+        self.run(
+            self._replicas.replicate((dict(params), dict(stats))),
+            dataset,
+            indices,
+            transform,
+            self.plan(after),
+            sink,
+            description=description,
+            on_batch=on_batch,
         )
-        rows = self._batch_size // jax.process_count()
-        first = jax.process_index() * rows
-        variables = replicas.replicate((dict(params), dict(stats)))
-        descriptors: np.ndarray | None = None
+        return sink.descriptors
+
+    def replicate(self, params: Mapping[str, Any], stats: Mapping[str, Any]) -> Any:
+        """The variables on the devices, as `run` takes them."""
+        return self._replicas.replicate((dict(params), dict(stats)))
+
+    def run(
+        self,
+        variables: Any,
+        dataset: ImageDataset,
+        indices: np.ndarray,
+        transform: Transform,
+        batches: Sequence[Batch],
+        sink: Sink,
+        *,
+        skip_failures: bool = False,
+        description: str = "describe",
+        on_batch: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Describes the images of those batches that the sink does not have yet.
+
+        Args:
+          variables: as `replicate` gives them.
+          dataset: the images.
+          indices: (N,) int, which image each place of a batch means.
+          transform: of each image.
+          batches: from `plan`.
+          sink: takes the descriptors of each batch by its number in `batches`.
+          skip_failures: give the sink NaN and a reason for an image that cannot be used; otherwise
+            it ends the run.
+          description: in front of the progress bar.
+          on_batch: called after each batch; it may raise to stop.
+
+        Raises:
+          UserError: an image cannot be used; it is named.
+        """
+        replicas = self._replicas
+        todo = [number for number in range(len(batches)) if not sink.is_done(number)]
+        images_to_do = sum(len(batches[number].places) for number in todo)
         # The description of one batch is fetched while the next one is computed.
-        pending: list[tuple[np.ndarray, jax.Array]] = []
+        pending: list[tuple[int, dict[int, str], jax.Array]] = []
 
         def fetch() -> None:
-            nonlocal descriptors
-            place, result = pending.pop(0)
-            values = replicas.fetch(result)
-            if descriptors is None:
-                descriptors = np.zeros((len(indices), values.shape[1]), np.float32)
-            descriptors[place] = values[: len(place)]
+            number, failures, result = pending.pop(0)
+            places = batches[number].places
+            values = replicas.fetch(result)[: len(places)]
+            if failures:
+                values = values.copy()
+                values[list(failures)] = np.nan
+            sink.write(number, places, values, {int(places[r]): w for r, w in failures.items()})
 
         with (
-            BatchLoader(
+            PaddedLoader(
                 dataset,
+                indices,
                 transform,
-                Listed(indices[batches.ravel()], self._batch_size),
-                seed=0,
-                rows=np.arange(first, first + rows),
-                unit=rows,
-                start_step=0,
-                stop_step=len(batches),
-                num_workers=self._num_workers,
+                [batches[number] for number in todo],
+                share=(jax.process_index(), jax.process_count()),
+                skip_failures=skip_failures,
+                num_workers=min(self._num_workers, images_to_do // _IMAGES_PER_WORKER),
                 prefetch=self._prefetch,
             ) as loader,
-            tqdm(total=len(indices), desc=description, unit="img", leave=False) as bar,
+            tqdm(
+                total=len(indices),
+                initial=len(indices) - images_to_do,
+                desc=description,
+                unit="img",
+                leave=False,
+            ) as bar,
         ):
-            for place, images in zip(places, loader, strict=True):
-                pending.append((place, self._describe(*variables, replicas.put_rows(images))))
+            for number, (images, sizes, failures) in zip(todo, loader, strict=True):
+                own = None if batches[number].exact else replicas.put_rows(sizes)
+                result = self._describe(*variables, replicas.put_rows(images), own)
+                pending.append((number, failures, result))
                 if len(pending) > 1:
                     fetch()
-                bar.update(len(place))
+                bar.update(len(batches[number].places))
                 on_batch()
             while pending:
                 fetch()
-        assert descriptors is not None  # an empty data set is refused when it is checked
-        return descriptors
-
-
-def _batches_of_one_size(sizes: np.ndarray, batch_size: int) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Groups images into batches of one size each.
-
-    Args:
-      sizes: (N, 2) int.
-      batch_size: rows in a batch.
-
-    Returns:
-      batches: (B, batch_size) int: places in `sizes`; a short batch repeats its last.
-      places: of each batch, those that are not repeats.
-    """
-    _, group = np.unique(sizes, axis=0, return_inverse=True)
-    order = np.argsort(group, kind="stable")
-    starts = np.flatnonzero(np.diff(group[order], prepend=-1))
-    places = [
-        run[i : i + batch_size]
-        for run in np.split(order, starts[1:])
-        for i in range(0, len(run), batch_size)
-    ]
-    batches = np.stack([np.pad(p, (0, batch_size - len(p)), mode="edge") for p in places])
-    return batches, places

@@ -29,7 +29,7 @@ def photos(tmp_path):
 def describe(dataset, transform, **options):
     model = create_model("resnet18_rmac", out_dim=8)
     graphdef, params, stats = split_variables(model)
-    extractor = Extractor(graphdef, mean=IMAGENET_MEAN, std=IMAGENET_STD, batch_size=8)
+    extractor = Extractor(graphdef, mean=IMAGENET_MEAN, std=IMAGENET_STD, width=8, max_batch_size=8)
     sizes = check_dataset(dataset, progress=False)
     found = extractor(params, stats, dataset, parse_transforms(transform), sizes, **options)
     return model, found
@@ -37,7 +37,7 @@ def describe(dataset, transform, **options):
 
 @pytest.mark.parametrize("transform", ["", "Scale((48, 48))"])
 def test_equals_each_image_alone(photos, transform):
-    """Eight devices, batches of one size each: the order is that of the list."""
+    """Whatever the batches: the order is that of the list."""
     model, found = describe(photos, transform)
     assert found.shape == (5, 8)
     rng = np.random.default_rng(0)
@@ -59,6 +59,6 @@ def test_unreadable_image_is_named(photos, tmp_path):
     (tmp_path / "2.png").write_bytes((tmp_path / "2.png").read_bytes()[:900])
     model = create_model("resnet18_rmac", out_dim=8)
     graphdef, params, stats = split_variables(model)
-    extractor = Extractor(graphdef, mean=IMAGENET_MEAN, std=IMAGENET_STD, batch_size=8)
+    extractor = Extractor(graphdef, mean=IMAGENET_MEAN, std=IMAGENET_STD, width=8, max_batch_size=8)
     with pytest.raises(UserError, match=r"2\.png"):
         extractor(params, stats, photos, parse_transforms(""), sizes)

@@ -127,7 +127,8 @@ class _Run:
         )
         self.extractor = Extractor(
             self.graphdef,
-            batch_size=config.eval.batch_size,
+            width=network.descriptor_size,
+            max_batch_size=config.eval.batch_size,
             num_workers=config.data.num_workers,
             prefetch=config.data.prefetch,
             **normalization,

@@ -1,0 +1,109 @@
+"""Images of many sizes as batches of a few padded shapes, decoded ahead."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dir_jax.data.canvases import Batch
+from dir_jax.data.images import ImageDataset
+from dir_jax.data.transforms import Transform
+from dir_jax.data.workers import Prefetcher
+from dir_jax.errors import UserError
+
+
+class PaddedImages(NamedTuple):
+    """A batch's images, or the share of them that one process loads.
+
+    Attributes:
+      images: (R, H, W, 3) uint8, each at the top left; 0 elsewhere.
+      sizes: (R, 2) int32, height and width of each image; 1 × 1 where there is none.
+      failures: row -> why its image cannot be used.
+    """
+
+    images: np.ndarray
+    sizes: np.ndarray
+    failures: dict[int, str]
+
+
+class PaddedLoader(Prefetcher[PaddedImages]):
+    """Iterates over the images of `batches`, as `plan_batches` made them, in that order."""
+
+    def __init__(
+        self,
+        dataset: ImageDataset,
+        indices: np.ndarray,
+        transform: Transform,
+        batches: Sequence[Batch],
+        *,
+        share: tuple[int, int] = (0, 1),
+        skip_failures: bool = False,
+        num_workers: int,
+        prefetch: int,
+    ):
+        """Starts to load.
+
+        Args:
+          dataset: the images.
+          indices: (N,) int, which image each place of a batch means.
+          transform: of each image; its random numbers are seeded by the image's number.
+          batches: what to load.
+          share: (i, n): the i-th of n equal parts of each batch's rows.
+          skip_failures: note an image that cannot be used in `failures`, and go on.
+          num_workers: processes that decode and transform; 0 is threads in this one.
+          prefetch: batches to prepare ahead, by each worker where there are some.
+
+        Raises:
+          UserError: while iterating: an image cannot be used (names it), or a worker died.
+        """
+        make = _Source(dataset, np.asarray(indices), transform, list(batches), share, skip_failures)
+        super().__init__(make, len(batches), num_workers=num_workers, prefetch=prefetch)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Source:
+    dataset: ImageDataset
+    indices: np.ndarray
+    transform: Transform
+    batches: list[Batch]
+    share: tuple[int, int]
+    skip_failures: bool
+
+    def __call__(self, number: int) -> PaddedImages:
+        batch = self.batches[number]
+        part, parts = self.share
+        rows = batch.rows // parts
+        width, height = batch.canvas
+        images = np.zeros((rows, height, width, 3), np.uint8)
+        sizes = np.ones((rows, 2), np.int32)
+        failures: dict[int, str] = {}
+        for row, place in enumerate(batch.places[part * rows :][:rows].tolist()):
+            try:
+                image = self._load(int(self.indices[place]), batch.canvas)
+            except UserError as e:
+                if not self.skip_failures:
+                    raise
+                failures[row] = str(e)
+                continue
+            sizes[row] = image.shape[:2]
+            images[row, : image.shape[0], : image.shape[1]] = image
+        return PaddedImages(images, sizes, failures)
+
+    def _load(self, number: int, canvas: tuple[int, int]) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        image = self.dataset.open(number)
+        try:
+            image = self.transform(image, np.random.default_rng(number))
+        except Exception as e:
+            why = str(e) if isinstance(e, UserError) else f"{type(e).__name__}: {e}"
+            raise UserError(
+                f"the image {self.dataset.path(number)} cannot be transformed: {why}"
+            ) from e
+        if image.width > canvas[0] or image.height > canvas[1]:
+            raise UserError(
+                f"the image {self.dataset.path(number)} is larger than its file's header said; has "
+                "it been replaced meanwhile?"
+            )
+        return np.asarray(image)

@@ -1,0 +1,55 @@
+"""One descriptor from those of an image at several scales."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from dir_jax.errors import UserError
+
+_EPSILON = 1e-6  # the least magnitude, as in generalised-mean pooling of activations
+
+
+def pool_scales(
+    descriptors: Sequence[jax.typing.ArrayLike], *, pooling: str = "gem", p: float = 3
+) -> jax.Array:
+    """Pools descriptors of the same images at several scales, and normalises.
+
+    'mean' is their mean. 'gem' is a generalised mean that keeps signs, f(mean(f(x, p)), 1 / p) with
+    f(x, p) = sign(x) · max(|x|, 1e-6)^p. One scale alone is only normalised.
+
+    Args:
+      descriptors: one (N, D) array a scale.
+      pooling: 'gem' or 'mean'.
+      p: the power of 'gem', not 0.
+
+    Returns:
+      (N, D) float32, of unit norm (x / max(‖x‖, 1e-12)).
+
+    Raises:
+      UserError: an unknown pooling, a power that makes no sense, or no scale.
+    """
+    if pooling not in ("gem", "mean"):
+        raise UserError(f"there is no pooling of scales {pooling!r}; choose from gem, mean")
+    if not p > 0:
+        raise UserError(f"the power of pooling is {p!r}; it must be above 0")
+    scales = [jnp.asarray(x, jnp.float32) for x in descriptors]
+    if not scales:
+        raise UserError("there is no descriptor to pool")
+    chex.assert_rank(scales, 2)
+    chex.assert_equal_shape(scales)
+    if len(scales) == 1:
+        x = scales[0]
+    elif pooling == "mean":
+        x = sum(scales[1:], scales[0]) / len(scales)
+    else:
+        powers = [_signed_power(x, p) for x in scales]
+        x = _signed_power(sum(powers[1:], powers[0]) / len(scales), 1 / p)
+    return x / jnp.maximum(jnp.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+
+
+def _signed_power(x: jax.Array, p: float) -> jax.Array:
+    return jnp.sign(x) * jnp.maximum(jnp.abs(x), _EPSILON) ** p

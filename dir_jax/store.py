@@ -1,0 +1,187 @@
+"""A long extraction's descriptors as they come, so that a killed run goes on where it was.
+
+`PartialDescriptors` is a folder beside the output, OUTPUT.partial:
+
+    identity.json    what is being described; another run's folder is refused
+    NAME.float32     the descriptors of one pass over a list, row after row
+    NAME.batches     the numbers of the batches that are whole in it, int32 each
+    NAME.failures    images that cannot be used, a JSON row each
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from dir_jax.errors import UserError
+from dir_jax.files import write_text
+
+_SECONDS_BETWEEN_SYNCS = 5.0
+
+
+class PartialDescriptors:
+    """The folder of one extraction; a context manager, which other processes cannot enter too."""
+
+    def __init__(self, folder: str | os.PathLike[str], identity: Mapping[str, Any]):
+        """Takes up `folder`, or begins it.
+
+        Args:
+          folder: made if it is not there.
+          identity: JSON values that say what is described, how, and in which batches.
+
+        Raises:
+          UserError: the folder is another extraction's, is in use, or cannot be written.
+        """
+        self.folder = Path(folder)
+        self._open: list[StoredSink] = []
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT)
+        except OSError as e:
+            raise UserError(f"cannot write {self.folder}: {e.strerror}") from e
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as e:
+            os.close(self._lock)
+            raise UserError(f"{self.folder} is being written by another process") from e
+        file = self.folder / "identity.json"
+        text = json.dumps(dict(identity), indent=1, sort_keys=True)
+        if not file.exists():
+            write_text(file, text)
+        elif (there := file.read_text()) != text:
+            os.close(self._lock)
+            raise UserError(
+                f"{self.folder} holds an unfinished extraction that differs in "
+                f"{_differences(there, json.loads(text))}; finish it with the flags that it was "
+                "begun with, or delete that folder to start anew"
+            )
+
+    def sink(self, name: str, rows: int, width: int) -> StoredSink:
+        """Where the descriptors of the pass `name` go, (rows, width)."""
+        sink = StoredSink(self.folder / name, rows, width)
+        self._open.append(sink)
+        return sink
+
+    def delete(self) -> None:
+        """Removes the folder, when what it was for is written."""
+        self.__exit__(None, None, None)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self) -> PartialDescriptors:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        where: TracebackType | None,
+    ) -> None:
+        while self._open:
+            self._open.pop().close()
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+class StoredSink:
+    """An `extraction.Sink` on disk.
+
+    Attributes:
+      failures: place -> why its row is NaN.
+    """
+
+    def __init__(self, path: Path, rows: int, width: int):
+        self._shape = rows, width
+        self._path = path.with_name(f"{path.name}.float32")
+        flags = os.O_RDWR | os.O_CREAT
+        try:
+            self._rows = os.open(self._path, flags)
+            self._batches = os.open(path.with_name(f"{path.name}.batches"), flags | os.O_APPEND)
+            self._failures = os.open(path.with_name(f"{path.name}.failures"), flags | os.O_APPEND)
+            os.ftruncate(self._rows, rows * width * 4)
+        except OSError as e:
+            raise UserError(f"cannot write {self._path}: {e.strerror}") from e
+        marks = os.pread(self._batches, os.fstat(self._batches).st_size, 0)
+        # A mark that was cut off stands for a batch that is done again.
+        os.ftruncate(self._batches, len(marks) // 4 * 4)
+        self._done = set(np.frombuffer(marks[: len(marks) // 4 * 4], np.int32).tolist())
+        self.failures = _read_failures(self._failures)
+        self._unmarked: list[int] = []
+        self._synced = time.monotonic()
+
+    def is_done(self, batch: int) -> bool:
+        """Whether this batch was written by an earlier run, or this one."""
+        return batch in self._done
+
+    def write(
+        self, batch: int, places: np.ndarray, descriptors: np.ndarray, failures: Mapping[int, str]
+    ) -> None:
+        """Writes the rows of a batch; it counts as done once they are on the disk.
+
+        Raises:
+          UserError: the disk is full, or the like.
+        """
+        try:
+            for place, row in zip(places.tolist(), descriptors, strict=True):
+                data = np.ascontiguousarray(row, np.float32).tobytes()
+                if os.pwrite(self._rows, data, place * len(data)) != len(data):
+                    raise OSError(28, "No space left on device")
+            for place, reason in failures.items():
+                os.write(self._failures, (json.dumps([place, reason]) + "\n").encode())
+            self.failures |= failures
+            self._unmarked.append(batch)
+            if time.monotonic() - self._synced > _SECONDS_BETWEEN_SYNCS:
+                self.sync()
+        except OSError as e:
+            raise UserError(f"cannot write {self._path}: {e.strerror}") from e
+
+    def sync(self) -> None:
+        """Makes sure that all rows are on the disk, and then says so."""
+        os.fdatasync(self._rows)
+        os.fdatasync(self._failures)
+        os.write(self._batches, np.array(self._unmarked, np.int32).tobytes())
+        self._done.update(self._unmarked)
+        self._unmarked = []
+        self._synced = time.monotonic()
+
+    @property
+    def descriptors(self) -> np.ndarray:
+        """(rows, width) float32, a memory map of what has been written."""
+        if not all(self._shape):
+            return np.zeros(self._shape, np.float32)
+        return np.memmap(self._path, np.float32, "r", shape=self._shape)
+
+    def close(self) -> None:
+        """Syncs and closes."""
+        self.sync()
+        for file in (self._rows, self._batches, self._failures):
+            os.close(file)
+
+
+def _read_failures(file: int) -> dict[int, str]:
+    failures = {}
+    text = os.pread(file, os.fstat(file).st_size, 0)
+    for row in text.split(b"\n")[:-1]:  # what follows the last line break was cut off
+        place, reason = json.loads(row)
+        failures[int(place)] = str(reason)
+    # A new row must not be appended to a torn one.
+    os.ftruncate(file, text.rfind(b"\n") + 1)
+    return failures
+
+
+def _differences(there: str, identity: Mapping[str, Any]) -> str:
+    try:
+        other = json.loads(there)
+        names = [key for key in identity if other.get(key) != identity[key]]
+    except (ValueError, AttributeError):
+        names = []
+    return ", ".join(names) or "its description"
