@@ -17,7 +17,6 @@ import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -29,7 +28,7 @@ _SECONDS_BETWEEN_SYNCS = 5.0
 
 
 class PartialDescriptors:
-    """The folder of one extraction; a context manager, which other processes cannot enter too."""
+    """The folder of one extraction, which no other process can use meanwhile."""
 
     def __init__(self, folder: str | os.PathLike[str], identity: Mapping[str, Any]):
         """Takes up `folder`, or begins it.
@@ -45,7 +44,7 @@ class PartialDescriptors:
         self._open: list[StoredSink] = []
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT)
+            self._lock: int | None = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT)
         except OSError as e:
             raise UserError(f"cannot write {self.folder}: {e.strerror}") from e
         try:
@@ -53,12 +52,15 @@ class PartialDescriptors:
         except OSError as e:
             os.close(self._lock)
             raise UserError(f"{self.folder} is being written by another process") from e
+        self._check_identity(identity)
+
+    def _check_identity(self, identity: Mapping[str, Any]) -> None:
         file = self.folder / "identity.json"
         text = json.dumps(dict(identity), indent=1, sort_keys=True)
         if not file.exists():
             write_text(file, text)
         elif (there := file.read_text()) != text:
-            os.close(self._lock)
+            self.close()
             raise UserError(
                 f"{self.folder} holds an unfinished extraction that differs in "
                 f"{_differences(there, json.loads(text))}; finish it with the flags that it was "
@@ -71,25 +73,18 @@ class PartialDescriptors:
         self._open.append(sink)
         return sink
 
-    def delete(self) -> None:
-        """Removes the folder, when what it was for is written."""
-        self.__exit__(None, None, None)
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def __enter__(self) -> PartialDescriptors:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        where: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Writes what is pending, and lets others in."""
         while self._open:
             self._open.pop().close()
-        if self._lock >= 0:
+        if self._lock is not None:
             os.close(self._lock)
-            self._lock = -1
+            self._lock = None
+
+    def delete(self) -> None:
+        """Removes the folder, when what it was for is written."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.close()
 
 
 class StoredSink:

@@ -36,6 +36,7 @@ __all__ = [
     "RelevantsDataset",
     "check_dataset",
     "create_dataset",
+    "read_sizes",
 ]
 
 _HEADER_THREADS = 16  # they wait for the disk more than they compute
@@ -187,20 +188,49 @@ def check_dataset(dataset: ImageDataset, *, progress: bool = True) -> np.ndarray
       UserError: images cannot be read (the first few are named, and how many there are), or there
         are none.
     """
+    sizes, failures = read_sizes(dataset, progress=progress)
+    if failures:
+        shown = list(failures.values())[:_FAILURES_SHOWN]
+        if len(failures) > len(shown):
+            shown.append(f"and {len(failures) - len(shown)} more")
+        none_good = len(failures) == len(dataset)
+        hint = " (is the root right, the data set's second argument?)" if none_good else ""
+        raise UserError(
+            f"{len(failures)} of {len(dataset)} images cannot be used{hint}: {'; '.join(shown)}"
+        )
+    return sizes
+
+
+def read_sizes(
+    dataset: ImageDataset, *, progress: bool = True
+) -> tuple[np.ndarray, dict[int, str]]:
+    """Reads the header of every image.
+
+    Args:
+      dataset: the images.
+      progress: show a bar with the rate.
+
+    Returns:
+      sizes: (N, 2) int32, width and height of each image in pixels; 0 for those with no header.
+      failures: image number -> why its header cannot be read.
+
+    Raises:
+      UserError: there are no images.
+    """
     if not len(dataset):
         raise UserError("the data set has no images")
 
-    def read_block(start: int) -> tuple[list[tuple[int, int]], list[str]]:
-        sizes, failures = [], []
+    def read_block(start: int) -> list[tuple[int, int] | str]:
+        found: list[tuple[int, int] | str] = []
         for i in range(start, min(start + _HEADER_BLOCK, len(dataset))):
             try:
-                sizes.append(dataset.size(i))
+                found.append(dataset.size(i))
             except UserError as e:
-                failures.append(str(e))
-        return sizes, failures
+                found.append(str(e))
+        return found
 
-    sizes: list[tuple[int, int]] = []
-    failures: list[str] = []
+    sizes = np.zeros((len(dataset), 2), np.int32)
+    failures: dict[int, str] = {}
     pool = ThreadPoolExecutor(_HEADER_THREADS)
     try:
         with tqdm(
@@ -211,18 +241,14 @@ def check_dataset(dataset: ImageDataset, *, progress: bool = True) -> np.ndarray
             delay=1,
             disable=not progress,
         ) as bar:
-            for good, bad in pool.map(read_block, range(0, len(dataset), _HEADER_BLOCK)):
-                sizes += good
-                failures += bad
-                bar.update(len(good) + len(bad))
+            starts = range(0, len(dataset), _HEADER_BLOCK)
+            for start, block in zip(starts, pool.map(read_block, starts), strict=True):
+                for i, found in enumerate(block, start):
+                    if isinstance(found, str):
+                        failures[i] = found
+                    else:
+                        sizes[i] = found
+                bar.update(len(block))
     finally:
         pool.shutdown(cancel_futures=True)  # an interrupt must not wait for the whole list
-    if failures:
-        shown = failures[:_FAILURES_SHOWN]
-        if len(failures) > len(shown):
-            shown.append(f"and {len(failures) - len(shown)} more")
-        hint = " (is the root right, the data set's second argument?)" if not sizes else ""
-        raise UserError(
-            f"{len(failures)} of {len(dataset)} images cannot be used{hint}: {'; '.join(shown)}"
-        )
-    return np.array(sizes, np.int32)
+    return sizes, failures

@@ -28,6 +28,9 @@ class ImageDataset:
     def __len__(self) -> int:
         return len(self.names)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__} of {len(self)} images in {self.root or 'the current folder'}"
+
     def path(self, i: int) -> str:
         """Where image `i` is, as error messages say it."""
         return os.path.join(self.root, self.names[i])

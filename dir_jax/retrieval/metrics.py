@@ -1,9 +1,8 @@
-"""Retrieval quality on labelled sets: every image queries all the others."""
+"""Retrieval quality on labelled sets: every image queries all the others, or queries are apart."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 
 import chex
@@ -22,11 +21,13 @@ class LabelledMetrics:
     Attributes:
       mAP: mean of `ap` over the queries that have one, in [0, 1].
       ap: (N,) float64, each query's average precision; NaN where no other image has its label.
+      first: (N,) int64, the rank from 0 of each query's first image of its label; -1 where NaN.
       top: k -> share of those queries with an image of their label among the first k results.
     """
 
     mAP: float  # noqa: N815 (the field's name for it)
     ap: np.ndarray
+    first: np.ndarray
     top: dict[int, float]
 
 
@@ -34,10 +35,14 @@ def evaluate_labelled(
     descriptors: jax.typing.ArrayLike,
     labels: np.ndarray,
     *,
+    queries: jax.typing.ArrayLike | None = None,
+    query_labels: np.ndarray | None = None,
     block_size: int = 1024,
     top_k: Sequence[int] = (1, 5, 10, 20, 50, 100),
 ) -> LabelledMetrics:
-    """Ranks, for each image, all the others by dot product and scores the rankings.
+    """Ranks, for each query, all the images by dot product and scores the rankings.
+
+    Every image is a query, and left out of its own ranking, unless there are queries apart.
 
     Average precision is the sum over the positives of the precision at their score's threshold,
     over the number of positives: scikit-learn's `average_precision_score`. Equal scores share a
@@ -49,54 +54,79 @@ def evaluate_labelled(
     Args:
       descriptors: (N, D), of unit norm for cosine similarity; taken as float32.
       labels: (N,) integers.
+      queries: (Q, D), of other images; or, without `query_labels`, of the same images, described
+        otherwise. By default the descriptors themselves.
+      query_labels: (Q,) integers, where queries are other images.
       block_size: queries ranked at once.
       top_k: the k of `LabelledMetrics.top`.
 
     Raises:
       UserError: a descriptor is not finite, or no two images have the same label.
     """
-    descriptors = jnp.asarray(descriptors, jnp.float32)
-    labels = np.asarray(labels)
+    descriptors, labels = jnp.asarray(descriptors, jnp.float32), np.asarray(labels)
     chex.assert_rank([descriptors, labels], [2, 1])
     chex.assert_equal_shape_prefix([descriptors, labels], 1)
-    _, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    positives = counts[classes] - 1
+    queries = descriptors if queries is None else jnp.asarray(queries, jnp.float32)
+    own: np.ndarray = np.full(len(queries), -1, np.int32)  # each query's place in the database
+    if query_labels is None:
+        query_labels, own = labels, np.arange(len(labels), dtype=np.int32)
+    query_labels = np.asarray(query_labels)
+    chex.assert_rank([queries, query_labels], [2, 1])
+    chex.assert_equal_shape_prefix([queries, query_labels], 1)
+    _check_finite(descriptors, "descriptors")
+    _check_finite(queries, "queries' descriptors")
+    _, numbers = np.unique(np.concatenate([labels, query_labels]), return_inverse=True)
+    classes, query_classes = np.split(numbers.astype(np.int32), [len(labels)])
+    counts = np.bincount(classes, minlength=int(query_classes.max(initial=0)) + 1)
+    positives = counts[query_classes] - (own >= 0)
     valid = positives > 0
     if not valid.any():
         raise UserError(
-            f"none of the {len(labels)} images has the same label as another, so there is nothing "
+            f"none of the {len(own)} images has the same label as another, so there is nothing "
             "to retrieve; evaluate on a list with two images or more a label"
         )
-    finite = np.asarray(jnp.isfinite(descriptors).all(axis=1))
-    if not finite.all():
-        raise UserError(
-            f"{np.sum(~finite)} of {len(finite)} descriptors are not finite, the first of image "
-            f"number {np.argmin(finite)}; leave these images out of the list"
-        )
-    total, first = np.empty(len(labels)), np.empty(len(labels), np.int32)
-    size = min(block_size, len(labels))
-    on_device = jnp.asarray(classes, jnp.int32)
-    for start, _ in blocks(len(labels), size):
+    total, first = np.empty(len(own)), np.empty(len(own), np.int64)
+    size = min(block_size, len(own))
+    on_device = jnp.asarray(classes)
+    for start, _ in blocks(len(own), size):
         rows = slice(start, start + size)
-        total[rows], first[rows] = _score_block(descriptors, on_device, start, size=size)
+        total[rows], first[rows] = _score_block(
+            jax.lax.dynamic_slice_in_dim(queries, start, size),
+            query_classes[rows],
+            own[rows],
+            descriptors,
+            on_device,
+        )
     ap = np.where(valid, total / np.maximum(positives, 1), np.nan)
     return LabelledMetrics(
         mAP=float(ap[valid].mean()),
         ap=ap,
+        first=np.where(valid, first, -1),
         top={k: float(np.mean(first[valid] < k)) for k in top_k},
     )
 
 
-@functools.partial(jax.jit, static_argnames="size")
+def _check_finite(descriptors: jax.Array, what: str) -> None:
+    finite = np.asarray(jnp.isfinite(descriptors).all(axis=1))
+    if not finite.all():
+        raise UserError(
+            f"{np.sum(~finite)} of {len(finite)} {what} are not finite, the first of image "
+            f"number {np.argmin(finite)}; leave these images out of the list"
+        )
+
+
+@jax.jit
 def _score_block(
-    descriptors: jax.Array, classes: jax.Array, start: jax.Array, *, size: int
+    queries: jax.Array,
+    query_classes: jax.Array,
+    own: jax.Array,
+    descriptors: jax.Array,
+    classes: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """Of queries start .. start + size - 1: sum of precisions at positives, rank of the first."""
-    num_images = len(descriptors)
-    queries = jax.lax.dynamic_slice_in_dim(descriptors, start, size)
-    query_classes = jax.lax.dynamic_slice_in_dim(classes, start, size)
+    """For each query: the sum of the precisions at its positives, and the rank of the first."""
+    size, num_images = len(queries), len(descriptors)
     scores = jnp.matmul(queries, descriptors.T, precision=jax.lax.Precision.HIGHEST)
-    itself = start + jnp.arange(size)[:, None] == jnp.arange(num_images)
+    itself = own[:, None] == jnp.arange(num_images)
     relevant = (query_classes[:, None] == classes) & ~itself
     # The query itself goes last, where it counts for nothing.
     costs = jnp.where(itself, jnp.inf, -scores)

@@ -104,7 +104,8 @@ def test_one_compilation_and_no_matrix_of_all_pairs() -> None:
     assert metrics._score_block._cache_size() == compiled + 1
 
     program = metrics._score_block.lower(
-        jnp.asarray(descriptors), jnp.asarray(labels, jnp.int32), 0, size=block_size
+        *(jnp.asarray(x[:block_size]) for x in (descriptors, labels, np.arange(n))),
+        *(jnp.asarray(x) for x in (descriptors, labels)),
     ).compile()
     temporaries = program.memory_analysis().temp_size_in_bytes
     assert block_size * n * 4 < temporaries < n * n * 4 / 4

@@ -1,0 +1,55 @@
+"""Describes images: `python -m dir_jax.extract_features --dataset 'ImageList("list.txt", "photos")'
+--checkpoint models/ap_gem --output descriptors.npy`.
+
+Writes (N, D) float32 in the list's order; or, to a file that ends in .h5, one group an image name
+with `global_descriptor`, as hloc reads it. A data set with queries of its own gives two files,
+NAME.dbdescs and NAME.qdescs. A run that was stopped or killed goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from dir_jax.cli import Parser, run_parsed
+from dir_jax.flags import (
+    add_dataset_flags,
+    add_model_flags,
+    create_describer,
+    load_checkpoint,
+    recipe_of,
+    set_up,
+)
+
+
+def _parser() -> Parser:
+    parser = Parser("dir_jax.extract_features", __doc__)
+    add_dataset_flags(parser)
+    parser.add_argument("--output", required=True, metavar="FILE", help="a name in .npy or .h5")
+    add_model_flags(parser, whiten=None, whitenp=0.5)
+    return parser
+
+
+def _main(args: argparse.Namespace) -> None:
+    from dir_jax.data.datasets import create_dataset
+    from dir_jax.describing import queries_of
+    from dir_jax.output import output_paths, save_descriptors
+
+    recipe = recipe_of(args)
+    dataset = create_dataset(args.dataset, db_root=args.db_root)
+    queries = queries_of(dataset)
+    paths = output_paths(args.output, queries is not None)
+    set_up(args)
+    describer = create_describer(args, load_checkpoint(args), recipe)
+    lists = [("database", dataset), *([("queries", queries)] if queries is not None else [])]
+    described = describer.describe(lists, partial=f"{args.output}.partial")
+    for path, descriptors in zip(paths, described.lists, strict=True):
+        save_descriptors(path, descriptors)
+        failed = len(descriptors.failures)
+        note = f", {failed} of them without: see {path}.failed.txt" if failed else ""
+        print(f"wrote {path}: {len(descriptors)} images{note}")
+    described.delete_partial()
+
+
+if __name__ == "__main__":
+    sys.exit(run_parsed(_parser(), _main))
