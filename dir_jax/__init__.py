@@ -1,0 +1,24 @@
+"""Deep Image Retrieval (AP-GeM, TL-GeM) in JAX: one descriptor an image, compared by dot product.
+
+model = dir_jax.load("models/ap_gem")                     # or a .pt file
+descriptors = model.extract(["a.jpg", "b.jpg"], whiten="Landmarks_clean")
+results = dir_jax.evaluate("ROxford5K", model, whiten="Landmarks_clean", whitenp=0.25)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dir_jax.api import Model, evaluate, load
+
+__all__ = ["Model", "evaluate", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    # On first use, because importing jax takes longer than a command's --help may.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from dir_jax import api
+
+    return getattr(api, name)

@@ -174,6 +174,13 @@ class Describer:
         """The length of a descriptor before whitening."""
         return self._width
 
+    @property
+    def finished_size(self) -> int:
+        """The length of a descriptor after whitening."""
+        if self._whitening is None:
+            return self._width
+        return self.recipe.whitenv or len(self._whitening.components_)
+
     def describe(
         self, datasets: Sequence[tuple[str, ImageDataset]], partial: str | None = None
     ) -> Described:
@@ -322,6 +329,15 @@ class Described:
         """Removes the folder of a resumable run, once its results are written elsewhere."""
         if self._store is not None:
             self._store.delete()
+
+
+def describe_with_queries(
+    describer: Describer, dataset: ImageDataset, partial: str | None = None
+) -> Described:
+    """Describes a data set's images and, where it has others as queries, those after them."""
+    queries = queries_of(dataset)
+    lists = [("database", dataset), *([("queries", queries)] if queries is not None else [])]
+    return describer.describe(lists, partial)
 
 
 def queries_of(dataset: ImageDataset) -> ImageDataset | None:

@@ -8,6 +8,7 @@ downloaded to $DB_ROOT if they are not there.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import sys
@@ -75,7 +76,8 @@ def _main(args: argparse.Namespace) -> None:
     print("Test dataset:", dataset)
     if args.save_feats:
         set_up(args)
-        describer = create_describer(args, load_checkpoint(args), _without_whitening(recipe))
+        plain = dataclasses.replace(recipe, whiten=None)
+        describer = create_describer(args, load_checkpoint(args), plain)
         _save_features(args.save_feats, describer, dataset)
         return
     from dir_jax.evaluation import (
@@ -142,31 +144,21 @@ def _create_dataset(args: argparse.Namespace) -> ImageDataset:
     return create_dataset(args.dataset, db_root=args.db_root)
 
 
-def _without_whitening(recipe: Any) -> Any:
-    import dataclasses
-
-    return dataclasses.replace(recipe, whiten=None)
-
-
 def _describe(describer: Describer, dataset: ImageDataset) -> tuple[np.ndarray, np.ndarray | None]:
-    from dir_jax.describing import queries_of
+    from dir_jax.describing import describe_with_queries
 
-    queries = queries_of(dataset)
-    lists = [("database", dataset), *([("queries", queries)] if queries is not None else [])]
-    found = describer.describe(lists).lists
+    found = describe_with_queries(describer, dataset).lists
     for descriptors in found:
         for reason in descriptors.failures.values():
             print(f"left out: {reason}", file=sys.stderr)
-    return found[0].array(), found[1].array() if queries is not None else None
+    return found[0].array(), found[1].array() if len(found) > 1 else None
 
 
 def _save_features(path: str, describer: Describer, dataset: ImageDataset) -> None:
-    from dir_jax.describing import queries_of
+    from dir_jax.describing import describe_with_queries
     from dir_jax.output import save_descriptors
 
-    queries = queries_of(dataset)
-    lists = [("database", dataset), *([("queries", queries)] if queries is not None else [])]
-    described = describer.describe(lists, partial=f"{path}.partial")
+    described = describe_with_queries(describer, dataset, partial=f"{path}.partial")
     for kind, descriptors in zip(("bdescs", "qdescs"), described.lists, strict=False):
         save_descriptors(f"{path}.{kind}.npy", descriptors)
         print(f"wrote {path}.{kind}.npy: {len(descriptors)} images")

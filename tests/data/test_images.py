@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import time
 from pathlib import Path
 
 import numpy as np
@@ -59,12 +60,20 @@ class TestImages:
         assert again.open(0).getpixel((0, 0)) == (200, 10, 30)
 
 
+class SlowDataset(ImageDataset):
+    """Slow enough for a progress bar, which a quick check does without."""
+
+    def size(self, i):
+        time.sleep(0.03)
+        return super().size(i)
+
+
 class TestCheck:
     def test_sizes(self, tmp_path, capsys):
         names = [f"{i}.png" for i in range(600)]  # more than a thread's share
         for i, name in enumerate(names):
             write_image(tmp_path / name, (1 + i % 50, 2 + i // 50))
-        sizes = check_dataset(ImageDataset(names, str(tmp_path)))
+        sizes = check_dataset(SlowDataset(names, str(tmp_path)))
         assert sizes.dtype == np.int32
         np.testing.assert_array_equal(sizes, [(1 + i % 50, 2 + i // 50) for i in range(600)])
         assert "/600 [" in capsys.readouterr().err

@@ -1,0 +1,195 @@
+"""The Python interface: load a model, describe images, evaluate; see `import dir_jax`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from PIL import Image
+
+from dir_jax.checkpoint import Checkpoint, load_model
+from dir_jax.data.datasets import create_dataset
+from dir_jax.data.images import ImageDataset
+from dir_jax.describing import Describer, Recipe, describe_with_queries
+from dir_jax.errors import UserError
+from dir_jax.evaluation import check_can_be_evaluated, evaluate_descriptors, expand_descriptors
+
+
+def load(path: str | os.PathLike[str]) -> Model:
+    """Loads a model.
+
+    Args:
+      path: a checkpoint directory, a training run's directory, or a file of PyTorch, which is
+        converted and kept in the user's cache folder.
+
+    Raises:
+      UserError: there is no checkpoint, or it cannot be read.
+    """
+    return Model(load_model(path))
+
+
+class Model:
+    """A network with its preprocessing and whitenings.
+
+    Attributes:
+      checkpoint: what was loaded; `checkpoint.model` is the Flax network.
+    """
+
+    def __init__(self, checkpoint: Checkpoint):
+        self.checkpoint = checkpoint
+        self._describers: dict[tuple[Any, ...], Describer] = {}
+
+    @property
+    def whitenings(self) -> list[str]:
+        """The names that `whiten` can have."""
+        return list(self.checkpoint.whitenings)
+
+    def extract(
+        self,
+        images: ImageDataset | str | Sequence[str | os.PathLike[str] | Image.Image | np.ndarray],
+        *,
+        trfs: str | Sequence[str] = "",
+        whiten: str | None = None,
+        on_error: str = "stop",
+        devices: Sequence[jax.Device] | None = None,
+        threads: int = 8,
+        **options: Any,
+    ) -> np.ndarray:
+        """Describes images, each at its own size.
+
+        Args:
+          images: paths, Pillow images or (H, W, 3) uint8 arrays of RGB; or a data set, as an object
+            or in words such as 'ImageList("list.txt", "photos")', whose queries are not described.
+          trfs: a chain of transforms, such as 'Scale(1050)', or one for each of several scales.
+          whiten: one of `whitenings`; by default none.
+          on_error: 'stop' at an image that cannot be used, or 'skip' it and give NaN.
+          devices: where to run; the first by default.
+          threads: processes that decode files where there are many.
+          **options: pooling='gem', gemp=3, whitenp=0.5, whitenv=None, whitenm=1.0; see
+            `dir_jax.describing.Recipe`.
+
+        Returns:
+          (N, D) float32 of unit norm, in the order of the images.
+
+        Raises:
+          UserError: an image cannot be used (named), or an argument makes no sense.
+        """
+        dataset = _as_dataset(images)
+        describer = self._describer(trfs, whiten, on_error, devices, threads, options)
+        return describer.describe([("describe", dataset)]).lists[0].array()
+
+    def _describer(
+        self,
+        trfs: str | Sequence[str],
+        whiten: str | None,
+        on_error: str,
+        devices: Sequence[jax.Device] | None,
+        threads: int,
+        options: dict[str, Any],
+    ) -> Describer:
+        """Kept from one call to the next, and with it its compiled programs."""
+        if on_error not in ("stop", "skip"):
+            raise UserError(f"on_error is {on_error!r}; it must be 'stop' or 'skip'")
+        chains = (trfs,) if isinstance(trfs, str) else tuple(trfs)
+        try:
+            recipe = Recipe(trfs=chains, whiten=whiten, **options)
+        except TypeError as e:
+            raise UserError(
+                f"{str(e).split(') ')[-1]}; options are pooling, gemp, whitenp, whitenv, whitenm"
+            ) from e
+        key = recipe, on_error, tuple(devices or ()), threads
+        if key not in self._describers:
+            self._describers[key] = Describer(
+                self.checkpoint,
+                recipe,
+                devices=devices,
+                threads=threads,
+                skip_failures=on_error == "skip",
+            )
+        return self._describers[key]
+
+
+def evaluate(
+    dataset: ImageDataset | str,
+    model: Model | str | os.PathLike[str],
+    *,
+    trfs: str | Sequence[str] = "",
+    whiten: str | None = None,
+    aqe: tuple[int, float] | None = None,
+    adba: tuple[int, float] | None = None,
+    db_root: str | None = None,
+    on_error: str = "stop",
+    devices: Sequence[jax.Device] | None = None,
+    threads: int = 8,
+    **options: Any,
+) -> dict[str, float]:
+    """Evaluates a model on a data set by its own protocol.
+
+    Args:
+      dataset: with labels or a ground truth; as an object, or in words such as 'ROxford5K'.
+      model: a loaded one, or where to load it from.
+      trfs: as in `Model.extract`.
+      whiten: likewise.
+      aqe: number of neighbours and alpha of query expansion; by default none.
+      adba: the same of database augmentation.
+      db_root: the folder of the named data sets; by default the environment's DB_ROOT.
+      on_error: as in `Model.extract`; images without a descriptor are left out.
+      devices: likewise.
+      threads: likewise.
+      **options: likewise.
+
+    Returns:
+      Name -> share in [0, 1]: 'mAP-easy', …, or 'mAP', 'top1', …
+
+    Raises:
+      UserError: an image cannot be used (named), or an argument makes no sense.
+    """
+    if isinstance(dataset, str):
+        dataset = create_dataset(dataset, db_root=db_root)
+    check_can_be_evaluated(dataset)
+    model = model if isinstance(model, Model) else load(model)
+    describer = model._describer(trfs, whiten, on_error, devices, threads, options)
+    found = describe_with_queries(describer, dataset)
+    queries = found.lists[1].array() if len(found.lists) > 1 else None
+    database, queries = expand_descriptors(found.lists[0].array(), queries, aqe=aqe, adba=adba)
+    return evaluate_descriptors(dataset, database, queries).metrics
+
+
+class _Images(ImageDataset):
+    """Files, and images that are in memory."""
+
+    def __init__(self, images: Sequence[Any]):
+        super().__init__([_name(i, image) for i, image in enumerate(images)])
+        self._images = [None if isinstance(x, str | os.PathLike) else _as_image(x) for x in images]
+
+    def open(self, i: int) -> Image.Image:
+        image = self._images[i]
+        return super().open(i) if image is None else image.convert("RGB")
+
+    def size(self, i: int) -> tuple[int, int]:
+        image = self._images[i]
+        return super().size(i) if image is None else image.size
+
+
+def _as_dataset(images: Any) -> ImageDataset:
+    if isinstance(images, str):
+        return create_dataset(images)
+    return images if isinstance(images, ImageDataset) else _Images(images)
+
+
+def _name(i: int, image: Any) -> str:
+    return os.fspath(image) if isinstance(image, str | os.PathLike) else f"number {i}"
+
+
+def _as_image(image: Any) -> Image.Image:
+    if isinstance(image, Image.Image):
+        return image
+    found = type(image).__name__
+    if isinstance(image, np.ndarray):
+        if (image.dtype, image.ndim, image.shape[-1:]) == (np.uint8, 3, (3,)) and image.size:
+            return Image.fromarray(image)
+        found = f"{image.dtype} {image.shape}"
+    raise UserError(f"expected a path, a Pillow image or a (H, W, 3) uint8 array, found {found}")
