@@ -127,14 +127,14 @@ class KaptureFeatures:
 
     def check_width(self, width: int) -> None:
         """Raises UserError where the type exists with features of another kind."""
+        import numpy as np
+
         there = self._existing
-        if there is not None and (there.dsize, there.dtype) != (width, "float32"):
-            kind = getattr(there.dtype, "__name__", there.dtype)
-            if there.dsize == width and kind == "float32":
-                return
+        if there is not None and (there.dsize, np.dtype(there.dtype)) != (width, np.float32):
             raise UserError(
-                f"the global features {self._name!r} of {self._root} are {there.dsize} {kind}; "
-                f"these would be {width} float32: give another --global-features-type"
+                f"the global features {self._name!r} of {self._root} are {there.dsize} "
+                f"{np.dtype(there.dtype)}; these would be {width} float32: give another "
+                "--global-features-type"
             )
 
     def write(self, descriptors: Descriptors) -> None:
@@ -143,6 +143,7 @@ class KaptureFeatures:
         Raises:
           UserError: they cannot be written.
         """
+        import numpy as np
         from tqdm import tqdm
 
         names, width = descriptors.dataset.names, 0
@@ -155,7 +156,7 @@ class KaptureFeatures:
                     bar.update()
         if self._existing is None:
             # Last, so that a run that was killed meanwhile is not taken for a complete one.
-            features = self._kapture.GlobalFeatures("dir_jax", "float32", width, "L2")
+            features = self._kapture.GlobalFeatures("dir_jax", np.dtype("float32"), width, "L2")
             file = self._csv.get_feature_csv_fullpath(
                 self._kapture.GlobalFeatures, self._name, self._root
             )
