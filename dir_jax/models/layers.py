@@ -49,6 +49,8 @@ class Conv(nnx.Module):
         size, pad = kernel.shape[0], kernel.shape[0] // 2
         if size > 1:  # it looks at neighbours
             x = mask_padding(x, sizes)
+        if size == 3 and _has_slow_convolution(x):
+            return self._sum_of_products(x, kernel)
         if size > 1 and min(x.shape[1:3]) > size * self.stride:
             return jax.lax.conv_general_dilated(
                 x,
@@ -69,8 +71,33 @@ class Conv(nnx.Module):
         ]
         # Flattened, or XLA's CPU compiler transposes all of x for the kernel's gradient.
         matrix = jnp.concatenate(patches, axis=-1).reshape(-1, size * size * x.shape[-1])
-        y = jnp.dot(matrix, kernel.reshape(matrix.shape[1], -1), precision=self.precision)
-        return y.reshape(x.shape[0], height, width, -1)
+        y = self._product(matrix, kernel.reshape(matrix.shape[1], -1))
+        return y.astype(x.dtype).reshape(x.shape[0], height, width, -1)
+
+    def _sum_of_products(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        """A 3×3 convolution as a product for each of the kernel's rows."""
+        height, width = (-(-s // self.stride) for s in x.shape[1:3])
+        x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        ends = self.stride * height, self.stride * width
+        rows = jnp.concatenate([x[:, :, j : j + ends[1] : self.stride] for j in range(3)], axis=-1)
+        products = [
+            self._product(
+                rows[:, i : i + ends[0] : self.stride].reshape(-1, rows.shape[-1]),
+                kernel[i].reshape(rows.shape[-1], -1),
+            )
+            for i in range(3)
+        ]
+        y = products[0] + products[1] + products[2]
+        return y.astype(x.dtype).reshape(x.shape[0], height, width, -1)
+
+    def _product(self, a: jax.Array, b: jax.Array) -> jax.Array:
+        # A result in float32 is what CPUs with bfloat16 instructions are fast at.
+        return jnp.dot(a, b, precision=self.precision, preferred_element_type=jnp.float32)
+
+
+def _has_slow_convolution(x: jax.Array) -> bool:
+    """Where XLA has no bfloat16 convolution of its own, and products are worth what they copy."""
+    return x.dtype == jnp.bfloat16 and x.shape[3] >= 256 and jax.default_backend() == "cpu"
 
 
 class BatchNorm(nnx.Module):
