@@ -25,7 +25,8 @@ def _images(count: int, height: int, width: int) -> np.ndarray:
     return np.random.default_rng(0).standard_normal((count, height, width, 3), np.float32)
 
 
-def _network(arch: str) -> Any:
+def create_network(arch: str) -> Any:
+    """PyTorch's network, random weights."""
     from tests.torch_reference.networks import create_network
     from tests.torch_reference.weights import randomize
 
@@ -34,10 +35,20 @@ def _network(arch: str) -> Any:
     return network.eval()
 
 
+def create_model(arch: str, dtype: str = "float32") -> Any:
+    """Ours, with the same weights."""
+    from dir_jax import models
+    from tests.torch_reference.weights import load_state_dict
+
+    model = models.create_model(arch, dtype=dtype)
+    load_state_dict(model, create_network(arch).state_dict())
+    return model
+
+
 def _torch(arch: str, size: tuple[int, int, int], variant: str) -> Callable[[], Any]:
     import torch
 
-    network, images = _network(arch), torch.from_numpy(_images(*size)).permute(0, 3, 1, 2)
+    network, images = create_network(arch), torch.from_numpy(_images(*size)).permute(0, 3, 1, 2)
     images = images.contiguous()
     if variant != "eager":
         network = network.to(memory_format=torch.channels_last)
@@ -54,13 +65,9 @@ def _torch(arch: str, size: tuple[int, int, int], variant: str) -> Callable[[], 
 def _ours(arch: str, size: tuple[int, int, int], dtype: str) -> Callable[[], Any]:
     import jax
 
-    from dir_jax.models import create_model
     from dir_jax.models.variables import merge_variables, split_variables
-    from tests.torch_reference.weights import load_state_dict
 
-    model = create_model(arch, dtype=dtype)
-    load_state_dict(model, _network(arch).state_dict())
-    graphdef, params, stats = split_variables(model)
+    graphdef, params, stats = split_variables(create_model(arch, dtype))
     describe = jax.jit(lambda params, stats, x: merge_variables(graphdef, params, stats)(x))
     arguments = jax.device_put((params, stats, _images(*size)))
     return lambda: np.asarray(describe(*arguments))

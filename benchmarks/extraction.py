@@ -1,0 +1,138 @@
+"""From JPEG files of many sizes to descriptors on disk: ours, and PyTorch as the original runs it.
+
+    python -m benchmarks.extraction --json extraction.json
+
+ResNet-50 at native resolution: the longer side 1024, every aspect ratio, as Oxford5k's. PyTorch
+takes one image at a time, decoded ahead by a DataLoader's two workers. Ours uses the padded shapes
+chosen for 1,000 such images; a tenth of what their compilation takes counts to the 100 images.
+"""
+
+from __future__ import annotations
+
+import atexit
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.side_by_side import Case, largest_difference, main
+
+_ARCH = "resnet50_rmac"
+_NUM_IMAGES, _NUM_FOR_SHAPES = 100, 1000
+_BOUND = 2e-5
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def oxford_sizes(count: int, seed: int = 0) -> np.ndarray:
+    """(count, 2) int, widths and heights of a mixture like Oxford5k's."""
+    rng = np.random.default_rng(seed)
+    usual = rng.choice([768, 683, 680, 685, 576, 819], count)
+    shorter = np.where(rng.random(count) < 0.7, usual, rng.integers(300, 1025, count))
+    sizes = np.stack([np.full(count, 1024), shorter], axis=1)
+    return np.where((rng.random(count) < 0.7)[:, None], sizes, sizes[:, ::-1])
+
+
+def write_images(folder: Path) -> list[str]:
+    """Writes the pictures, clouds of colour under grain, and returns their names."""
+    rng = np.random.default_rng(1)
+    names = []
+    for i, (width, height) in enumerate(oxford_sizes(_NUM_IMAGES).tolist()):
+        clouds = Image.fromarray(rng.integers(0, 256, (12, 16, 3), np.uint8))
+        pixels = np.asarray(clouds.resize((width, height), Image.Resampling.BICUBIC), np.int16)
+        pixels = pixels + rng.integers(-24, 25, pixels.shape)
+        names.append(f"{i:03}.jpg")
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / names[-1], quality=90)
+    return names
+
+
+def _folder() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="dir_jax_extraction_"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def _torch() -> Callable[[], Any]:
+    import torch
+    from torch.utils.data import DataLoader
+
+    from benchmarks.network import create_network
+
+    folder = _folder()
+    names = write_images(folder)
+    network = create_network(_ARCH)
+    files: Any = _Files(folder, names)
+
+    def call() -> Any:
+        with torch.no_grad():
+            loader = DataLoader(files, batch_size=1, num_workers=2)
+            descriptors = torch.cat([network(image) for image in loader]).numpy()
+        np.save(folder / "descriptors.npy", descriptors)
+        return descriptors
+
+    return call
+
+
+class _Files:
+    """What the original's loader gives: normalised images, channels first."""
+
+    def __init__(self, folder: Path, names: list[str]):
+        self.folder, self.names = folder, names
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, i: int) -> Any:
+        import torch
+
+        pixels = np.array(Image.open(self.folder / self.names[i]).convert("RGB"))
+        x = torch.from_numpy(pixels).permute(2, 0, 1).float().div(255)
+        return (x - torch.tensor(_MEAN)[:, None, None]) / torch.tensor(_STD)[:, None, None]
+
+
+def _ours() -> Callable[[], Any]:
+    from benchmarks.network import create_model
+    from dir_jax.data.canvases import choose_canvases
+    from dir_jax.data.datasets import check_dataset
+    from dir_jax.data.images import ImageDataset
+    from dir_jax.data.transforms import Identity
+    from dir_jax.extraction import ArraySink, Extractor
+    from dir_jax.models.variables import split_variables
+
+    folder = _folder()
+    dataset = ImageDataset(write_images(folder), str(folder))
+    model = create_model(_ARCH)
+    graphdef, params, stats = split_variables(model)
+    extractor = Extractor(
+        graphdef, width=model.descriptor_size, mean=_MEAN, std=_STD, num_workers=2
+    )
+    variables = extractor.replicate(params, stats)
+    canvases = choose_canvases(oxford_sizes(_NUM_FOR_SHAPES))
+
+    def call() -> Any:
+        batches = extractor.plan(check_dataset(dataset, progress=False), canvases)
+        sink = ArraySink(len(dataset), model.descriptor_size)
+        indices = np.arange(len(dataset))
+        extractor.run(variables, dataset, indices, Identity(), batches, sink)
+        np.save(folder / "descriptors.npy", sink.descriptors)
+        return sink.descriptors
+
+    return call
+
+
+CASES = [
+    Case(
+        f"{_ARCH}, {_NUM_IMAGES} JPEG files",
+        {"PyTorch eager": _torch, "dir_jax": _ours},
+        largest_difference,
+        _BOUND,
+        turns=2,
+        work=("images", _NUM_IMAGES),
+        first_call_share=_NUM_IMAGES / _NUM_FOR_SHAPES,
+    )
+]
+
+main(__name__, __doc__, CASES)

@@ -1,0 +1,46 @@
+"""Downloads a data set: `python -m dir_jax.data.download --dataset ROxford5K [--db-root DIR]`.
+
+The pictures and the ground truth go where the other commands look for them. Run again, it goes on
+where it was broken off; where everything is there, it asks for nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from dir_jax.cli import Parser, run_parsed
+from dir_jax.data.download import DOWNLOADABLE, download_dataset
+from dir_jax.errors import UserError
+
+
+def main() -> int:
+    """Downloads as the command line says, and returns the process's exit code."""
+    return run_parsed(_parser(), _main)
+
+
+def _parser() -> Parser:
+    parser = Parser("dir_jax.data.download", __doc__)
+    parser.add_argument(
+        "--dataset", required=True, choices=DOWNLOADABLE, help="Paris6K and RParis6K share pictures"
+    )
+    parser.add_argument(
+        "--db-root", metavar="DIR", help="the folder of the data sets (default: $DB_ROOT)"
+    )
+    return parser
+
+
+def _main(args: argparse.Namespace) -> None:
+    root = args.db_root or os.environ.get("DB_ROOT")
+    if not root:
+        raise UserError(
+            "--db-root is missing: give the folder of the data sets, or set it, as in "
+            "export DB_ROOT=/path/to/datasets"
+        )
+    download_dataset(args.dataset, root)
+    print(f"{args.dataset} is complete under {root}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
