@@ -13,8 +13,13 @@ from dir_jax.data.relevants import RelevantsDataset
 from dir_jax.errors import UserError
 from dir_jax.retrieval.expansion import augment_database, expand_queries
 from dir_jax.retrieval.metrics import evaluate_labelled
-from dir_jax.retrieval.protocols import REVISITED_LEVELS, evaluate_classic, evaluate_revisited
-from dir_jax.retrieval.search import rank_all
+from dir_jax.retrieval.protocols import (
+    REVISITED_LEVELS,
+    Scores,
+    evaluate_classic,
+    evaluate_revisited,
+)
+from dir_jax.retrieval.search import rank_all, score_all
 
 TOP_K = (1, 5, 10, 20, 50, 100)
 
@@ -111,9 +116,9 @@ def evaluate_descriptors(
         raise ValueError("a data set with queries of its own is evaluated with theirs")
     valid = np.isfinite(queries).all(axis=1)
     truth = [entry for entry, good in zip(dataset.ground_truth, valid, strict=True) if good]
-    rankings = rank_all(queries[valid], database)
+    scores = Scores(score_all(queries[valid], database))
     revisited = "easy" in dataset.ground_truth[0]
-    found = (evaluate_revisited if revisited else evaluate_classic)(rankings, truth)
+    found = (evaluate_revisited if revisited else evaluate_classic)(scores, truth)
     aps = {}
     for level in REVISITED_LEVELS if revisited else ("",):
         aps[level] = np.full(len(queries), np.nan)

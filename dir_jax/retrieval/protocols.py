@@ -7,6 +7,7 @@ Revisiting Oxford and Paris, CVPR 2018.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,12 +25,12 @@ _PRECISIONS = (1, 5, 10)
 
 
 def evaluate_classic(
-    rankings: np.ndarray, ground_truth: Sequence[Mapping[str, Any]]
+    rankings: np.ndarray | Scores, ground_truth: Sequence[Mapping[str, Any]]
 ) -> dict[str, float | np.ndarray]:
     """Scores rankings by the classic protocol: 'ok' is relevant, 'junk' is taken out.
 
     Args:
-      rankings: (Q, N) integers, each row all N database images from the best on.
+      rankings: (Q, N) integers, each row all N database images from the best on; or `Scores`.
       ground_truth: Q dicts of 'ok' and 'junk': numbers of database images.
 
     Returns:
@@ -39,11 +40,11 @@ def evaluate_classic(
     Raises:
       UserError: the ground truth is of another kind, or refers to images outside the ranking.
     """
-    return _evaluate(rankings, ground_truth, ("ok",), ("junk",), "")
+    return _evaluate(rankings, ground_truth, {"": (("ok",), ("junk",))})
 
 
 def evaluate_revisited(
-    rankings: np.ndarray, ground_truth: Sequence[Mapping[str, Any]]
+    rankings: np.ndarray | Scores, ground_truth: Sequence[Mapping[str, Any]]
 ) -> dict[str, float | np.ndarray]:
     """Scores rankings by the revisited protocol, at its three levels.
 
@@ -51,7 +52,7 @@ def evaluate_revisited(
     relevant, junk is taken out. Hard: the hard ones are relevant, junk and easy are taken out.
 
     Args:
-      rankings: (Q, N) integers, each row all N database images from the best on.
+      rankings: (Q, N) integers, each row all N database images from the best on; or `Scores`.
       ground_truth: Q dicts of 'easy', 'hard' and 'junk': numbers of database images.
 
     Returns:
@@ -62,10 +63,49 @@ def evaluate_revisited(
     Raises:
       UserError: the ground truth is of another kind, or refers to images outside the ranking.
     """
-    result: dict[str, float | np.ndarray] = {}
-    for level, (positive, junk) in REVISITED_LEVELS.items():
-        result |= _evaluate(rankings, ground_truth, positive, junk, f"-{level}")
-    return result
+    levels = {f"-{level}": grades for level, grades in REVISITED_LEVELS.items()}
+    return _evaluate(rankings, ground_truth, levels)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """Rankings by falling score that need not be sorted: a large database is only counted.
+
+    Attributes:
+      values: (Q, N) float; equal scores are in the database's order, NaN comes last.
+    """
+
+    values: np.ndarray
+
+
+def places_by_score(scores: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """Where images are in the ranking by falling score: how many come before each.
+
+    Args:
+      scores: (N,) float; equal ones are in their order, NaN comes last.
+      images: (P,) integers, numbers of database images.
+
+    Returns:
+      (P,) int64, 0-based.
+    """
+    if np.isnan(scores).any():
+        scores = np.where(np.isnan(scores), -np.inf, scores)
+    own = scores[images]
+    levels = np.unique(own)
+    below = np.searchsorted(levels, scores)  # how many levels are below each score
+    counts = np.bincount(below, minlength=len(levels) + 1)
+    # Scores above level k are those with more than k levels below them; but those equal to a level
+    # have as many below as it has, and are told apart by their place.
+    above = counts[::-1].cumsum()[::-1][1:]
+    level = np.searchsorted(levels, own)
+    equal = np.flatnonzero(np.append(levels, np.inf)[below] == scores)
+    # By level, then by number: an image's place here, less its level's first, is how many equals
+    # come before it.
+    equal = equal[np.argsort(below[equal], kind="stable")]
+    first = np.searchsorted(below[equal], level)
+    place = np.empty(len(scores), np.int64)
+    place[equal] = np.arange(len(equal))
+    return above[level] + place[images] - first
 
 
 def positive_ranks(ranking: np.ndarray, positive: np.ndarray, junk: np.ndarray) -> np.ndarray:
@@ -79,11 +119,7 @@ def positive_ranks(ranking: np.ndarray, positive: np.ndarray, junk: np.ndarray) 
     Returns:
       (P,) int64, 0-based and increasing.
     """
-    is_positive, is_junk = np.zeros((2, len(ranking)), bool)
-    is_positive[positive] = True
-    is_junk[junk] = True
-    places = np.flatnonzero(is_positive[ranking])
-    return places - np.cumsum(is_junk[ranking])[places]
+    return _without(np.sort(_places_in(ranking, positive)), np.sort(_places_in(ranking, junk)))
 
 
 def average_precision(ranks: np.ndarray, num_positives: int) -> float:
@@ -117,33 +153,52 @@ def precision_at(ranks: np.ndarray, k: int) -> float:
 
 
 def _evaluate(
-    rankings: np.ndarray,
+    rankings: np.ndarray | Scores,
     ground_truth: Sequence[Mapping[str, Any]],
-    positive_grades: Sequence[str],
-    junk_grades: Sequence[str],
-    suffix: str,
+    levels: Mapping[str, tuple[Sequence[str], Sequence[str]]],
 ) -> dict[str, float | np.ndarray]:
-    rankings = np.asarray(rankings)
-    if rankings.ndim != 2 or len(rankings) != len(ground_truth):
+    values = rankings.values if isinstance(rankings, Scores) else np.asarray(rankings)
+    if values.ndim != 2 or len(values) != len(ground_truth):
         raise UserError(
-            f"rankings of shape {rankings.shape} do not fit a ground truth of "
+            f"rankings of shape {values.shape} do not fit a ground truth of "
             f"{len(ground_truth)} queries; expected a row for each query"
         )
-    measures = np.full((len(rankings), 1 + len(_PRECISIONS)), np.nan)
-    for q, (ranking, truth) in enumerate(zip(rankings, ground_truth, strict=True)):
-        positive = _images(q, truth, positive_grades, len(ranking))
-        junk = _images(q, truth, junk_grades, len(ranking))
-        if len(positive):
-            ranks = positive_ranks(ranking, positive, junk)
-            measures[q, 0] = average_precision(ranks, len(positive))
-            measures[q, 1:] = [precision_at(ranks, k) for k in _PRECISIONS]
-    scored = measures[~np.isnan(measures[:, 0])]
-    means = scored.mean(axis=0) if len(scored) else np.full(measures.shape[1], np.nan)
-    names = ["mAP", *(f"mP@{k}" for k in _PRECISIONS)]
-    result: dict[str, float | np.ndarray] = {
-        name + suffix: float(mean) for name, mean in zip(names, means, strict=True)
-    }
-    return {**result, f"ap{suffix}": measures[:, 0]}
+    measures = np.full((len(levels), len(values), 1 + len(_PRECISIONS)), np.nan)
+    for q, truth in enumerate(ground_truth):
+        graded = [
+            tuple(_images(q, truth, grades, values.shape[1]) for grades in level)
+            for level in levels.values()
+        ]
+        images = np.unique(np.concatenate([each for level in graded for each in level]))
+        if isinstance(rankings, Scores):
+            places = places_by_score(values[q], images)
+        else:
+            places = _places_in(values[q], images)
+        for level, (positive, junk) in zip(measures, graded, strict=True):
+            if len(positive):
+                found, removed = (places[np.searchsorted(images, x)] for x in (positive, junk))
+                ranks = _without(np.sort(found), np.sort(removed))
+                level[q, 0] = average_precision(ranks, len(positive))
+                level[q, 1:] = [precision_at(ranks, k) for k in _PRECISIONS]
+    result: dict[str, float | np.ndarray] = {}
+    for suffix, level in zip(levels, measures, strict=True):
+        scored = level[~np.isnan(level[:, 0])]
+        means = scored.mean(axis=0) if len(scored) else np.full(level.shape[1], np.nan)
+        names = ["mAP", *(f"mP@{k}" for k in _PRECISIONS)]
+        result |= {name + suffix: float(mean) for name, mean in zip(names, means, strict=True)}
+        result[f"ap{suffix}"] = level[:, 0]
+    return result
+
+
+def _places_in(ranking: np.ndarray, images: np.ndarray) -> np.ndarray:
+    places = np.empty(len(ranking), np.int64)
+    places[ranking] = np.arange(len(ranking))
+    return places[images]
+
+
+def _without(places: np.ndarray, removed: np.ndarray) -> np.ndarray:
+    """Increasing places after other, increasing ones have been taken out."""
+    return places - np.searchsorted(removed, places)
 
 
 def _images(

@@ -64,6 +64,29 @@ def top_k(
     return scores, indices
 
 
+def score_all(
+    queries: np.ndarray | jax.Array, database: np.ndarray | jax.Array, *, block_size: int = 65536
+) -> np.ndarray:
+    """The dot product of each query with each database row.
+
+    Args:
+      queries: (Q, D) float.
+      database: (N, D) float; a NumPy array is sent to the device block by block.
+      block_size: database rows at once.
+
+    Returns:
+      (Q, N) float32.
+    """
+    chex.assert_rank([queries, database], 2)
+    chex.assert_equal_shape_suffix([queries, database], 1)
+    scores = np.empty((len(queries), len(database)), np.float32)
+    size = min(block_size, len(database))
+    few = jnp.asarray(queries, jnp.float32)
+    for start, _ in blocks(len(database), size) if len(queries) else ():
+        scores[:, start : start + size] = _all_scores(few, _rows(database, start, size))
+    return scores
+
+
 def rank_all(
     queries: np.ndarray | jax.Array, database: np.ndarray | jax.Array, *, block_size: int = 1024
 ) -> np.ndarray:
@@ -102,6 +125,9 @@ def _rows(x: np.ndarray | jax.Array, start: int, size: int) -> jax.Array:
 
 def _scores(queries: jax.Array, database: jax.Array) -> jax.Array:
     return jnp.matmul(queries, database.T, precision=jax.lax.Precision.HIGHEST)
+
+
+_all_scores = jax.jit(_scores)
 
 
 @jax.jit

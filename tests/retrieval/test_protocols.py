@@ -7,12 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dir_jax.errors import UserError
 from dir_jax.retrieval.protocols import (
+    Scores,
     average_precision,
     evaluate_classic,
     evaluate_revisited,
+    places_by_score,
     positive_ranks,
     precision_at,
 )
@@ -90,6 +94,36 @@ def test_real_ground_truth(shared_data: Path) -> None:
     # Two queries have no easy images, none lacks all.
     assert np.isnan(result["ap-easy"]).sum() == sum(not len(t["easy"]) for t in truth) > 0
     assert not np.isnan(result["ap-medium"]).any()
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.sampled_from([0.0, 0.1, 0.1000001, 0.5, 1.0, -1.0, np.nan]), min_size=1),
+    st.data(),
+)
+def test_places_by_score_are_those_of_a_stable_sort(values: list[float], data: st.DataObject):
+    scores = np.array(values, np.float32)
+    order = sorted(
+        range(len(scores)), key=lambda i: (np.isnan(scores[i]), -np.nan_to_num(scores[i]), i)
+    )
+    images = data.draw(st.lists(st.integers(0, len(values) - 1), unique=True))
+    expected = [order.index(i) for i in images]
+    found = places_by_score(scores, np.array(images, np.int64))
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_scores_are_rankings() -> None:
+    rng = np.random.default_rng(5)
+    _, truth = random_case(5)
+    scores = rng.integers(0, 9, (12, 60)).astype(np.float32)  # many ties
+    rankings = np.argsort(-scores, axis=1, kind="stable")
+    sorted_, counted = (
+        evaluate_revisited(rankings, truth),
+        evaluate_revisited(Scores(scores), truth),
+    )
+    assert sorted_.keys() == counted.keys()
+    for name, value in sorted_.items():
+        np.testing.assert_array_equal(counted[name], value)
 
 
 def test_ranks_are_those_without_junk() -> None:
