@@ -60,7 +60,8 @@ def tar(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:
 
 
 def tgz(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:
-    return gzip.compress(tar(*members), 1)
+    """The same bytes at any time, and as many for members of the same sizes."""
+    return gzip.compress(tar(*members), 0, mtime=0)
 
 
 def truth(names: list[str], queries: list[str]) -> bytes:
@@ -81,7 +82,7 @@ def tag_of(content: bytes) -> str:
 
 
 def date_of(content: bytes) -> str:
-    return f"Mon, 03 Jan 2022 00:00:{len(content) % 60:02} GMT"
+    return f"Mon, 03 Jan 2022 00:00:{hashlib.md5(content).digest()[0] % 60:02} GMT"
 
 
 def nothing_of(content: bytes) -> None:
@@ -288,6 +289,14 @@ class TestWhatThereIs:
         assert images(tmp_path) == OXFORD_IMAGES | {kept.name: b"somebody's own"}
         assert listing(tmp_path) == COMPLETE
 
+    def test_link_to_nowhere_is_no_image(self, server, tmp_path):
+        fetch(server, tmp_path)
+        image = tmp_path / "oxford5k" / "jpg" / "hall_000001.jpg"
+        image.unlink()
+        image.symlink_to(tmp_path / "nowhere")
+        fetch(server, tmp_path)
+        assert images(tmp_path) == OXFORD_IMAGES
+
     @pytest.mark.parametrize("path", [OXFORD, BLURRED])
     def test_archive_put_there_by_hand(self, server, tmp_path, path, caplog):
         archive = tmp_path / "oxford5k" / path.rpartition("/")[2]
@@ -308,6 +317,18 @@ class TestWhatThereIs:
             "oxbuild_images-v1.tgz has its faces blurred: pixels differ from the original's, and "
             "mAP may do so too"
         ]
+
+    def test_blurred_pictures_that_were_begun(self, server, tmp_path):
+        server.files[BLURRED] = server.files.pop(OXFORD)
+        cut_pictures(server, 90_000, 0, 0, 0, 0, 0)
+        with pytest.raises(UserError, match="90,000 bytes are kept"):
+            fetch(server, tmp_path)
+        server.cuts.clear()
+        server.requests.clear()
+        fetch(server, tmp_path)
+        assert server.requests == [(BLURRED, "bytes=90000-")]
+        assert images(tmp_path) == OXFORD_IMAGES
+        assert listing(tmp_path) == COMPLETE
 
     def test_redirection_to_blurred_pictures(self, server, tmp_path, caplog):
         server.files["/thor/oxbuild_images-v1.tgz"] = server.files.pop(OXFORD)
@@ -358,10 +379,11 @@ def cut_pictures(server: Server, *cuts: int):
 
 
 def change_pictures(server: Server) -> dict[str, bytes]:
-    """Puts others of the same names there, and returns them."""
+    """Puts others of the same names and sizes there, and returns them."""
     old = server.files[OXFORD]
-    pictures = {name: content[::-1] + b"changed" for name, content in OXFORD_IMAGES.items()}
+    pictures = {name: content[::-1] for name, content in OXFORD_IMAGES.items()}
     server.files[OXFORD] = tgz(*(file_member(*item) for item in pictures.items()))
+    assert len(server.files[OXFORD]) == len(old)
     assert date_of(server.files[OXFORD]) != date_of(old)
     return pictures
 
@@ -508,6 +530,14 @@ class TestBrokenTransfers:
         assert starts(server) == [len(server.files[OXFORD]) + 4, 0]
         assert images(tmp_path) == OXFORD_IMAGES
 
+    def test_part_is_of_another_file_of_that_length(self, server, tmp_path):
+        server.if_range = False
+        self.put_part(server, tmp_path, server.files[OXFORD], None)
+        pictures = change_pictures(server)
+        fetch(server, tmp_path)
+        assert starts(server) == [len(server.files[OXFORD]), 0]
+        assert images(tmp_path) == pictures
+
     @staticmethod
     def put_part(server, root, content, size):
         part = root / "oxford5k" / "oxbuild_images.tgz.partial"
@@ -595,6 +625,12 @@ class TestBrokenTransfers:
             assert f"{base}{path} (or {base}{path.replace('.tgz', '-v1.tgz')})" in message
         assert "\n" not in message
 
+    def test_only_the_ground_truth_is_not_to_be_had(self, server, tmp_path):
+        fetch(server, tmp_path)
+        del server.files[TRUTHS["Oxford5K"]]
+        with pytest.raises(UserError, match=r"by hand: \S+/gnd_oxford5k\.pkl$"):
+            fetch(server, tmp_path, "Oxford5K")
+
     def test_unknown_host(self, tmp_path, server):
         bases = server.base_urls | {"ground_truth": "http://no-such-host.invalid"}
         with pytest.raises(
@@ -610,7 +646,7 @@ def end_of(content: bytes, name: str) -> int:
 
 
 WHOLE = tar(*(file_member(*item) for item in OXFORD_IMAGES.items()))
-PACKED = gzip.compress(WHOLE, 1)
+PACKED = gzip.compress(WHOLE, 1, mtime=0)
 LAST = end_of(WHOLE, list(OXFORD_IMAGES)[-1])
 
 
@@ -762,7 +798,7 @@ class TestHostileArchives:
     @pytest.mark.parametrize("name", ["big.jpg", "big.txt"])
     def test_too_large(self, server, tmp_path, monkeypatch, name):
         monkeypatch.setattr(download, "_MOST_BYTES", 1_000_000)
-        server.files[OXFORD] = tgz(file_member(name, bytes(1_000_001)))
+        server.files[OXFORD] = gzip.compress(tar(file_member(name, bytes(1_000_001))))
         assert len(server.files[OXFORD]) < 10_000
         with pytest.raises(UserError, match="it holds more than 1,000,000 bytes, which is refused"):
             fetch(server, tmp_path)
@@ -845,7 +881,7 @@ class TestRecords:
         records = (folder / "downloads.json").read_text()
         (folder / "jpg").rename(tmp_path / "old")
         old = server.files[OXFORD]
-        server.files[OXFORD] = gzip.compress(gzip.decompress(old), 9)
+        pictures = change_pictures(server)
         for _ in range(2):  # it stays found
             with pytest.raises(UserError) as e:
                 fetch(server, tmp_path)
@@ -863,9 +899,11 @@ class TestRecords:
         (folder / "downloads.json").unlink()
         fetch(server, tmp_path)
         assert starts(server) == [0, 0]
-        assert images(tmp_path) == OXFORD_IMAGES
+        assert images(tmp_path) == pictures
         new = json.loads((folder / "downloads.json").read_text())
-        assert new["oxbuild_images.tgz"]["size"] == len(server.files[OXFORD])
+        assert (
+            new["oxbuild_images.tgz"]["sha256"] == hashlib.sha256(server.files[OXFORD]).hexdigest()
+        )
 
     def test_change_is_not_wanted(self, server, tmp_path):
         fetch(server, tmp_path)

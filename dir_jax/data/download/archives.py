@@ -119,7 +119,7 @@ def _refuse_escape(member: tarfile.TarInfo) -> None:
         raise ArchiveError(f"its member {member.name!r} leads out of the folder")
     if member.issym() or member.islnk():
         start = posixpath.dirname(member.name) if member.issym() else ""
-        target = posixpath.join(start, member.linkname.replace("\\", "/"))
+        target = posixpath.join(start, member.linkname)
         if _leads_out(posixpath.normpath(target)) or _leads_out_at_once(member.linkname):
             raise ArchiveError(
                 f"its member {member.name!r} is a link out of the folder, to {member.linkname!r}"

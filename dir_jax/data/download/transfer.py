@@ -213,6 +213,7 @@ def _append(
     ):
         for chunk in _chunks(response, version.url):
             stream.write(chunk)
+            stream.flush()  # a process that is killed shall have kept it
             added += len(chunk)
             bar.update(len(chunk))
     return added

@@ -1,0 +1,237 @@
+"""extract_features: what it writes, what a real folder holds, and runs that are killed."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+import dir_jax
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def image_list(folder, name="names.txt"):
+    return f'ImageList("{folder}/{name}", "{folder}")'
+
+
+def test_numpy_and_hdf5_files(run, model, photos, tmp_path):
+    flags = ["--dataset", image_list(photos), "--checkpoint", model]
+    for output in ("a.npy", "b.h5", "no_suffix"):
+        code, out, _ = run("extract_features", *flags, "--output", tmp_path / output)
+        assert code == 0
+        assert "24 images" in out
+    found = np.load(tmp_path / "a.npy")
+    assert (found.shape, found.dtype) == ((24, 8), np.float32)
+    expected = dir_jax.load(model).extract([photos / f"{i}.png" for i in range(24)])
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(np.load(tmp_path / "no_suffix.npy"), expected)
+    with h5py.File(tmp_path / "b.h5") as file:  # as hloc reads it
+        assert set(file) == {f"{i}.png" for i in range(24)}
+        for i in range(24):
+            np.testing.assert_array_equal(file[f"{i}.png"]["global_descriptor"][()], found[i])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.npy", "b.h5", "no_suffix.npy"]
+
+
+def test_queries_have_a_file_of_their_own(run, model, photos, tmp_path):
+    (photos / "queries.txt").write_text("3.png class3\n5.png class5\n")
+    dataset = f'ImageListLabelsQ("{photos}/labels.txt", "{photos}/queries.txt", "{photos}")'
+    output = tmp_path / "new folder" / "x.npy"
+    code, *_ = run("extract_features", "--dataset", dataset, "--checkpoint", model,
+                   "--output", output, "--whiten", "set", "--trfs", "", "Scale(0.5)")  # fmt: skip
+    assert code == 0
+    assert sorted(p.name for p in output.parent.iterdir()) == ["x.dbdescs.npy", "x.qdescs.npy"]
+    options = {"trfs": ["", "Scale(0.5)"], "whiten": "set"}
+    expected = dir_jax.load(model).extract([photos / f"{i}.png" for i in range(24)], **options)
+    for file, rows in (("x.dbdescs.npy", range(24)), ("x.qdescs.npy", (3, 5))):
+        # The queries' batches are not those of the database: another order of sums, which
+        # whitening with these few descriptors magnifies a little.
+        np.testing.assert_allclose(
+            np.load(output.parent / file), expected[list(rows)], rtol=0, atol=5e-6
+        )
+
+
+@pytest.fixture
+def real_folder(tmp_path):
+    """What people have: good files of every mode, and bad ones; (folder, names, bad names)."""
+    folder = tmp_path / "real folder"
+    (folder / "directory.jpg").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (60, 80, 3), np.uint8)
+    image = Image.fromarray(pixels)
+    exif = image.getexif()
+    exif[0x112] = 6  # to be turned, which is ignored
+    image.save(folder / "exif.jpg", exif=exif)
+    image.save(folder / "plain.jpg")
+    image.convert("L").save(folder / "gray.png")
+    image.convert("P").save(folder / "palette.png")
+    image.convert("RGBA").save(folder / "rgba.png")
+    image.convert("CMYK").save(folder / "cmyk.jpg")
+    Image.fromarray(pixels[..., 0].astype(np.uint16) * 256).save(folder / "16 bit.png")
+    image.save(folder / "ü, 日本 and spaces.png")
+    Image.fromarray(rng.integers(0, 256, (12, 30_000, 3), np.uint8)).save(folder / "panorama.png")
+    Image.new("RGB", (1, 1), (200, 3, 50)).save(folder / "one.png")
+    content = (folder / "plain.jpg").read_bytes()
+    (folder / "truncated.jpg").write_bytes(content[: len(content) // 2])
+    (folder / "zero.jpg").touch()
+    (folder / "text.jpg").write_text("I am no picture")
+    Image.new("RGB", (9000, 5000)).save(folder / "enormous.png")
+    bad = ["truncated.jpg", "zero.jpg", "text.jpg", "directory.jpg", "enormous.png", "gone.jpg"]
+    good = [p.name for p in sorted(folder.iterdir()) if p.name not in bad]
+    names = [*good[:4], *bad[:3], *good[4:], good[0], *bad[3:]]
+    (folder / "names.txt").write_text("\n".join(names) + "\n")
+    return folder, names, bad
+
+
+def test_a_real_folder_with_skip(run, model, real_folder, tmp_path):
+    folder, names, bad = real_folder
+    flags = ["--dataset", image_list(folder), "--checkpoint", model, "--on-error", "skip"]
+    code, out, _ = run("extract_features", *flags, "--output", tmp_path / "x.npy")
+    assert code == 0
+    assert f"{len(names)} images, 6 of them without" in out
+    found = np.load(tmp_path / "x.npy")
+    without = [name in bad for name in names]
+    np.testing.assert_array_equal(np.isnan(found), np.repeat([without], 8, 0).T)
+    np.testing.assert_array_equal(found[names.index("16 bit.png")], found[-4])  # a duplicate
+    rows = (tmp_path / "x.npy.failed.txt").read_text().splitlines()
+    assert [row.split("\t")[0] for row in rows] == [name for name in names if name in bad]
+    single = dir_jax.load(model)
+    for i, name in enumerate(names):
+        if name not in bad:  # as Pillow's own conversion has it
+            alone = single.extract([Image.open(folder / name).convert("RGB")])[0]
+            np.testing.assert_allclose(found[i], alone, rtol=0, atol=2e-6)
+    code, *_ = run("extract_features", *flags, "--output", tmp_path / "x.h5")
+    assert code == 0
+    with h5py.File(tmp_path / "x.h5") as file:
+        assert set(file) == set(names) - set(bad)
+
+
+@pytest.mark.parametrize("bad", range(6))
+def test_a_real_folder_stops_at_an_image_and_names_it(run, model, real_folder, tmp_path, bad):
+    folder, names, bad_names = real_folder
+    some = [name for name in names if name not in bad_names][:2]
+    (folder / "names.txt").write_text("\n".join([*some, bad_names[bad]]) + "\n")
+    code, out, err = run("extract_features", "--dataset", image_list(folder),
+                         "--checkpoint", model, "--output", tmp_path / "x.npy")  # fmt: skip
+    assert (code, out) == (2, "")
+    message = err.rsplit("\r", 1)[-1].strip()
+    assert message.startswith("error: ")
+    assert bad_names[bad] in message
+    assert len(message.splitlines()) == 1
+    assert not (tmp_path / "x.npy").exists()
+
+
+def test_no_image_can_be_used(run, model, photos, tmp_path):
+    (photos / "bad.txt").write_text("no.png\nnone.png\n")
+    code, _, err = run("extract_features", "--dataset", image_list(photos, "bad.txt"),
+                       "--checkpoint", model, "--output", tmp_path / "x.npy",
+                       "--on-error", "skip")  # fmt: skip
+    assert code == 2
+    assert "none of the 2 images" in err
+
+
+# Runs the command with a pause after each image, and marks on disk after each.
+DRIVER = """
+import sys, time
+from dir_jax import extract_features, extraction, store
+from dir_jax.cli import run_parsed
+store._SECONDS_BETWEEN_SYNCS = 0
+extraction._PIXELS_CPU = 1
+write = store.StoredSink.write
+def slowly(self, *args):
+    write(self, *args)
+    print("batch", args[0], flush=True)
+    time.sleep(0.03)
+store.StoredSink.write = slowly
+sys.exit(run_parsed(extract_features._parser(), extract_features._main))
+"""
+
+
+@pytest.fixture
+def start(model, photos, tmp_path):
+    """Starts the slow command in a process of its own; `start(output)`."""
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    environment |= {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+
+    def call(output):
+        command = [sys.executable, "-c", DRIVER, "--dataset", image_list(photos),
+                   "--checkpoint", str(model), "--output", str(output)]  # fmt: skip
+        return subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    return call
+
+
+def described(process):
+    """The batches that a process has described, to its end."""
+    out, _ = process.communicate(timeout=120)
+    return [line for line in out.splitlines() if line.startswith("batch") and line != "batch -1"]
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".h5"])
+def test_killed_at_any_moment_the_file_is_the_same(start, tmp_path, suffix):
+    whole = start(tmp_path / f"whole{suffix}")
+    assert len(described(whole)) == 24
+    output, done = tmp_path / f"killed{suffix}", []
+    moment = random.Random(suffix)
+    for _ in range(4):
+        process = start(output)
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("batch") and line != "batch -1\n":
+                break
+        time.sleep(moment.uniform(0, 0.2))
+        process.send_signal(signal.SIGKILL)
+        done += [line.strip(), *described(process)]
+        assert not output.exists()
+    last = start(output)
+    done += described(last)
+    assert last.returncode == 0
+    # A kill costs at most what was being written: nothing that was marked is described again.
+    assert 24 <= len(done) <= 24 + 4
+    assert output.read_bytes() == (tmp_path / f"whole{suffix}").read_bytes()
+    assert not list(tmp_path.glob("killed*.partial"))
+
+
+def test_ctrl_c_and_going_on(start, tmp_path):
+    process = start(tmp_path / "x.npy")
+    assert process.stdout is not None
+    while not process.stdout.readline().startswith("batch 2"):
+        pass
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "interrupted" in err
+    assert "Traceback" not in err
+    identity = json.loads((tmp_path / "x.npy.partial" / "identity.json").read_text())
+    assert identity["model"]["arch"] == "resnet18_rmac"
+    second = start(tmp_path / "x.npy")
+    assert len(described(second)) < 24
+    assert np.isfinite(np.load(tmp_path / "x.npy")).all()
+
+
+def test_a_full_disk(model, photos, tmp_path):
+    """Files may have 300 bytes: of 24 descriptors of 32 bytes, only some fit."""
+    code = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))\n"
+    code += "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n" + DRIVER
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    environment |= {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code, "--dataset", image_list(photos), "--checkpoint",
+               str(model), "--output", str(tmp_path / "x.npy"), "--compilation-cache",
+               ""]  # fmt: skip
+    process = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert process.returncode == 2, process.stderr
+    assert "cannot write" in process.stderr
+    assert "Traceback" not in process.stderr
+    assert not (tmp_path / "x.npy").exists()
