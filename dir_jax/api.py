@@ -15,7 +15,12 @@ from dir_jax.data.datasets import create_dataset
 from dir_jax.data.images import ImageDataset
 from dir_jax.describing import Describer, Recipe, describe_with_queries
 from dir_jax.errors import UserError
-from dir_jax.evaluation import check_can_be_evaluated, evaluate_descriptors, expand_descriptors
+from dir_jax.evaluation import (
+    check_can_be_evaluated,
+    check_expansions,
+    evaluate_descriptors,
+    expand_descriptors,
+)
 
 
 def load(path: str | os.PathLike[str]) -> Model:
@@ -150,6 +155,7 @@ def evaluate(
     if isinstance(dataset, str):
         dataset = create_dataset(dataset, db_root=db_root)
     check_can_be_evaluated(dataset)
+    check_expansions(dataset, aqe, adba)
     model = model if isinstance(model, Model) else load(model)
     describer = model._describer(trfs, whiten, on_error, devices, threads, options)
     found = describe_with_queries(describer, dataset)

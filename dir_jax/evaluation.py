@@ -11,7 +11,11 @@ from dir_jax.data.images import ImageDataset
 from dir_jax.data.labelled import LabelledDataset
 from dir_jax.data.relevants import RelevantsDataset
 from dir_jax.errors import UserError
-from dir_jax.retrieval.expansion import augment_database, expand_queries
+from dir_jax.retrieval.expansion import (
+    augment_database,
+    check_expansion,
+    expand_queries,
+)
 from dir_jax.retrieval.metrics import evaluate_labelled
 from dir_jax.retrieval.protocols import (
     REVISITED_LEVELS,
@@ -60,6 +64,18 @@ def check_can_be_evaluated(dataset: ImageDataset) -> None:
             "this data set has neither labels nor a ground truth, so there is nothing to evaluate; "
             "give ImageListLabels or ImageListRelevants, or use python -m dir_jax.extract_features"
         )
+
+
+def check_expansions(
+    dataset: ImageDataset, aqe: tuple[int, float] | None, adba: tuple[int, float] | None
+) -> None:
+    """Raises UserError, before any image is read, for what `expand_descriptors` would refuse."""
+    for flag, values, available in (("aqe", aqe, len(dataset)), ("adba", adba, len(dataset) - 1)):
+        if values is not None:
+            try:
+                check_expansion(*values, available)
+            except UserError as e:
+                raise UserError(f"{flag}: {e}") from e
 
 
 def expand_descriptors(

@@ -33,13 +33,14 @@ def _parser() -> Parser:
 def _main(args: argparse.Namespace) -> None:
     from dir_jax.data.datasets import create_dataset
     from dir_jax.describing import describe_with_queries, queries_of
-    from dir_jax.output import output_paths, save_descriptors
+    from dir_jax.output import make_folder, output_paths, save_descriptors
 
     recipe = recipe_of(args)
     dataset = create_dataset(args.dataset, db_root=args.db_root)
     paths = output_paths(args.output, queries_of(dataset) is not None)
     set_up(args)
     describer = create_describer(args, load_checkpoint(args), recipe)
+    make_folder(args.output)
     described = describe_with_queries(describer, dataset, partial=f"{args.output}.partial")
     for path, descriptors in zip(paths, described.lists, strict=True):
         save_descriptors(path, descriptors)

@@ -20,7 +20,7 @@ def output_paths(output: str, has_queries: bool) -> list[str]:
     """The files that `--output` means: one, or the queries' after the database's.
 
     Raises:
-      UserError: a suffix that is neither .npy nor .h5, or a folder that is not there.
+      UserError: a suffix that is neither .npy nor .h5, or a folder's name.
     """
     stem, suffix = os.path.splitext(output)
     suffix = suffix or ".npy"
@@ -30,11 +30,8 @@ def output_paths(output: str, has_queries: bool) -> list[str]:
         )
     if os.path.isdir(output):
         raise UserError(f"--output {output} is a folder; expected a file's name")
-    names = (
-        [f"{stem}.dbdescs{suffix}", f"{stem}.qdescs{suffix}"] if has_queries else [stem + suffix]
-    )
-    make_folder(names[0])
-    return names
+    kinds = (".dbdescs", ".qdescs") if has_queries else ("",)
+    return [f"{stem}{kind}{suffix}" for kind in kinds]
 
 
 def make_folder(path: str) -> None:

@@ -67,28 +67,29 @@ def _main(args: argparse.Namespace) -> None:
     results = _read_results(args.out_json)
     if args.save_feats and args.load_feats:
         raise UserError("--save-feats and --load-feats together would copy files; give one")
-    for flag in (args.out_json, args.report, args.save_feats):
-        if flag:
-            from dir_jax.output import make_folder
-
-            make_folder(flag)
     dataset = _create_dataset(args)
     print("Test dataset:", dataset)
-    if args.save_feats:
-        set_up(args)
-        plain = dataclasses.replace(recipe, whiten=None)
-        describer = create_describer(args, load_checkpoint(args), plain)
-        _save_features(args.save_feats, describer, dataset)
-        return
     from dir_jax.evaluation import (
         check_can_be_evaluated,
+        check_expansions,
         evaluate_descriptors,
         expand_descriptors,
     )
+    from dir_jax.output import make_folder
 
-    check_can_be_evaluated(dataset)
+    if args.save_feats:  # as they come from the network
+        recipe = dataclasses.replace(recipe, whiten=None)
+    else:
+        check_can_be_evaluated(dataset)
+        check_expansions(dataset, aqe, adba)
     set_up(args)
     describer = create_describer(args, load_checkpoint(args), recipe)
+    for file in (args.out_json, args.report, args.save_feats):
+        if file:
+            make_folder(file)
+    if args.save_feats:
+        _save_features(args.save_feats, describer, dataset)
+        return
     if args.load_feats:
         database, queries = _load_features(args.load_feats, dataset, describer)
     else:

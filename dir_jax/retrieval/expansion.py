@@ -39,7 +39,7 @@ def expand_queries(
     Raises:
       UserError: k or alpha is out of range.
     """
-    _check(k, alpha, len(database), "database")
+    check_expansion(k, alpha, len(database))
     if k == 0:
         return np.asarray(queries, np.float32)
     scores, indices = top_k(queries, database, k)
@@ -62,7 +62,7 @@ def augment_database(database: np.ndarray | jax.Array, *, k: int, alpha: float) 
     Raises:
       UserError: k or alpha is out of range.
     """
-    _check(k, alpha, len(database) - 1, "rest of the database")
+    check_expansion(k, alpha, len(database) - 1)
     if k == 0:
         return np.asarray(database, np.float32)
     scores, indices = top_k(database, database, k + 1)
@@ -76,10 +76,11 @@ def augment_database(database: np.ndarray | jax.Array, *, k: int, alpha: float) 
     )
 
 
-def _check(k: int, alpha: float, available: int, where: str) -> None:
+def check_expansion(k: int, alpha: float, available: int) -> None:
+    """Raises UserError unless 0 <= k <= available, and alpha is not negative."""
     if not 0 <= k <= available:
         raise UserError(
-            f"cannot take the {k} nearest of each from the {where}, which has {available}"
+            f"cannot take the {k} nearest of each from the database, which has {available}"
         )
     if not alpha >= 0:
         raise UserError(f"alpha is {alpha}; it must not be negative")

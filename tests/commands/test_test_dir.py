@@ -1,0 +1,251 @@
+"""test_dir: flags, closing lines and files; and what both commands say to bad input."""
+
+import json
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import dir_jax
+from dir_jax.data.datasets import create_dataset
+
+
+@pytest.fixture
+def labelled(photos):
+    return f'ImageListLabels("{photos}/labels.txt", "{photos}")'
+
+
+@pytest.fixture
+def oxford(photos):
+    """An Oxford-style ground truth over the pictures, with fractional boxes that leave them."""
+    truth = {
+        "imlist": [f"{i}.png" for i in range(3, 24)],
+        "qimlist": ["0.png", "1.png", "2.png"],
+        "gnd": [
+            {"bbx": [1.5, 2.5, 30.4, 33.7], "easy": [0, 6], "hard": [9], "junk": [1]},
+            {"bbx": [-4.2, 0, 80.0, 35.5], "easy": [], "hard": [4, 5], "junk": []},
+            {"bbx": [0, 0, 20, 20], "easy": [7], "hard": [], "junk": [8, 12]},
+        ],
+    }
+    with (photos / "gnd.pkl").open("wb") as file:
+        pickle.dump(truth, file)
+    return f'ImageListRelevants("{photos}/gnd.pkl", "{photos}", img_dir="")'
+
+
+def closing_lines(out):
+    lines = [line[3:].split(" = ") for line in out.splitlines() if line.startswith(" * ")]
+    return {name: float(value) for name, value in lines}
+
+
+def test_labelled(run, model, labelled, tmp_path):
+    (tmp_path / "r.json").write_text('{"another": {"mAP": 1}}')
+    code, out, _ = run("test_dir", "--dataset", labelled, "--checkpoint", model, "--whiten", "",
+                       "--out-json", tmp_path / "r.json", "--detailed")  # fmt: skip
+    assert code == 0
+    results = json.loads((tmp_path / "r.json").read_text())
+    assert results["another"] == {"mAP": 1}
+    found = results[labelled]
+    expected = dir_jax.evaluate(labelled, model)
+    assert {k: found[k] for k in expected} == pytest.approx(expected, abs=1e-9)
+    assert closing_lines(out) == {k: pytest.approx(v, rel=1e-5) for k, v in expected.items()}
+    assert list(closing_lines(out))[:2] == ["mAP", "top1"]
+    assert len(found["APs"]) == len(found["tops"]) == 24
+    assert np.mean(found["APs"]) == pytest.approx(found["mAP"])
+
+
+def test_oxford_style(run, model, oxford, tmp_path):
+    flags = ["--dataset", oxford, "--checkpoint", model, "--whiten", "set", "--aqe", 3, 2,
+             "--adba", 2, 1, "--trfs", "", "Scale(0.7)"]  # fmt: skip
+    code, out, _ = run("test_dir", *flags, "--out-json", tmp_path / "r.json", "--detailed",
+                       "--report", tmp_path / "r.html")  # fmt: skip
+    assert code == 0
+    levels = ("easy", "medium", "hard")
+    names = [f"{m}-{v}" for m in ("mAP",) for v in levels]
+    assert list(closing_lines(out))[:3] == names
+    assert set(closing_lines(out)) == {
+        f"{m}-{v}" for m in ("mAP", "mP@1", "mP@5", "mP@10") for v in levels
+    }
+    found = json.loads((tmp_path / "r.json").read_text())[oxford]
+    # Query 1 has no easy images, and query 2 no hard ones.
+    assert found["APs-easy"][1] == found["APs-hard"][2] == -1
+    assert found["mAP-easy"] == pytest.approx(np.mean([found["APs-easy"][i] for i in (0, 2)]))
+    page = (tmp_path / "r.html").read_text()
+    assert all(name in page for name in ("0.png", "1.png", "2.png", "data:image/jpeg"))
+    expected = dir_jax.evaluate(oxford, model, whiten="set", whitenp=0.25, aqe=(3, 2),
+                                adba=(2, 1), trfs=["", "Scale(0.7)"])  # fmt: skip
+    assert {k: found[k] for k in expected} == pytest.approx(expected, abs=1e-9)
+
+
+def test_saved_features_give_the_same(run, model, oxford, labelled, tmp_path):
+    for i, dataset in enumerate((oxford, labelled)):
+        flags = ["--dataset", dataset, "--checkpoint", model]
+        code, out, _ = run("test_dir", *flags, "--save-feats", tmp_path / str(i) / "feats")
+        assert code == 0
+        assert not closing_lines(out)
+        files = sorted(p.name for p in (tmp_path / str(i)).iterdir())
+        assert files == ["feats.bdescs.npy", *(["feats.qdescs.npy"] if i == 0 else [])]
+        options = ["--whiten", "set", "--whitenv", 5, "--aqe", 2, 3]
+        _, loaded, _ = run("test_dir", *flags, *options, "--load-feats", tmp_path / str(i))
+        _, described, _ = run("test_dir", *flags, *options)
+        assert closing_lines(loaded) == closing_lines(described) != {}
+
+
+def test_images_that_cannot_be_used_are_left_out(run, model, photos):
+    rows = (photos / "labels.txt").read_text().splitlines()
+    (photos / "more.txt").write_text("\n".join([*rows[:5], "no.png class1", *rows[5:]]) + "\n")
+    words = f'ImageListLabels("{photos}/more.txt", "{photos}")'
+    flags = ["--checkpoint", model, "--whiten", ""]
+    code, _, err = run("test_dir", "--dataset", words, *flags)
+    assert (code, "no.png" in err) == (2, True)
+    code, out, err = run("test_dir", "--dataset", words, *flags, "--on-error", "skip")
+    assert code == 0
+    assert "left out: there is no image file" in err
+    good = f'ImageListLabels("{photos}/labels.txt", "{photos}")'
+    expected = dir_jax.evaluate(good, model)
+    assert closing_lines(out) == {k: pytest.approx(v, rel=1e-5) for k, v in expected.items()}
+
+
+class Refuses:
+    """Opening any image fails the test: bad input is found before."""
+
+    @pytest.fixture(autouse=True)
+    def _no_image(self, monkeypatch):
+        def refuse(*_):
+            raise AssertionError("an image was read")
+
+        monkeypatch.setattr("dir_jax.data.images.read_size", refuse)
+        monkeypatch.setattr("dir_jax.data.images.open_rgb", refuse)
+        monkeypatch.delenv("DB_ROOT", raising=False)
+
+
+class TestBadInput(Refuses):
+    @pytest.mark.parametrize(
+        ("flags", "message"),
+        [
+            (["--dataset", "Oxford5"], "did you mean Oxford5K"),
+            (["--dataset", "ImageLst('x')"], "did you mean ImageList"),
+            (["--dataset", "ImageList('x'"], "^"),
+            (["--dataset", "__import__('os').system('true')"], "expected a data set"),
+            (["--dataset", "ImageList('/nowhere.txt')"], "cannot be read"),
+            (["--dataset", "ROxford5K"], "DB_ROOT"),
+            (["--dataset", "Landmarks_clean", "--db-root", "/nowhere"], "no file /nowhere"),
+            (["--trfs", "Scale(1050), Pd(800)"], "\n               ^"),
+            (["--trfs", "Scale(-1)"], "Scale"),
+            (["--whiten", "Landmarks_clean"], "it has set"),
+            (["--whiten", "set", "--whitenv", "9"], "--whitenv"),
+            (["--pooling", "max"], "gem, mean"),
+            (["--gemp", "0"], "above 0"),
+            (["--threads", "-1"], "--threads"),
+            (["--gpu", "99"], "--gpu"),
+            (["--gpu", "0", "0"], "twice"),
+            (["--checkpoint", "/nowhere"], "no checkpoint"),
+            (["--frobnicate"], "--frobnicate"),
+            (["--on-error", "ignore"], "--on-error"),
+        ],
+    )
+    @pytest.mark.parametrize("command", ["test_dir", "extract_features"])
+    def test_flags_of_both(self, run, model, labelled, tmp_path, command, flags, message):
+        usual = ["--dataset", labelled, "--checkpoint", model, "--whiten", ""]
+        if command == "extract_features":
+            usual += ["--output", tmp_path / "new" / "x.npy"]
+        code, out, err = run(command, *usual, *flags)
+        assert code == 2
+        assert err.startswith("error: ")
+        assert message in err
+        assert " * " not in out
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize(
+        ("flags", "message"),
+        [
+            (["--aqe", "10"], "expected two numbers"),
+            (["--adba", "3", "x"], "expected two numbers"),
+            (["--aqe", "1", "2", "3"], "expected two numbers"),
+            (["--aqe", "25", "1"], "aqe: cannot take the 25 nearest"),
+            (["--adba", "24", "1"], "which has 23"),
+            (["--aqe", "2", "-1"], "alpha is -1"),
+            (["--save-feats", "a", "--load-feats", "b"], "give one"),
+            (["--load-feats", "/nowhere"], "no file /nowhere/feats.bdescs.npy"),
+        ],
+    )
+    def test_flags_of_test_dir(self, run, model, labelled, flags, message):
+        usual = ["--dataset", labelled, "--checkpoint", model, "--whiten", ""]
+        code, _, err = run("test_dir", *usual, *flags)
+        assert code == 2
+        assert message in err
+        assert len(err.splitlines()) == 1
+
+    @pytest.mark.parametrize(
+        ("array", "message"),
+        [
+            (np.zeros((23, 8), np.float32), "(23, 8)"),
+            (np.zeros((24, 9), np.float32), "(24, 9)"),
+            (np.zeros((24, 8), np.int64), "int64"),
+            (np.array([object()] * 24), "no array"),
+        ],
+    )
+    def test_features_of_another_size(self, run, model, labelled, tmp_path, array, message):
+        np.save(tmp_path / "feats.bdescs.npy", array, allow_pickle=True)
+        code, _, err = run("test_dir", "--dataset", labelled, "--checkpoint", model,
+                           "--whiten", "", "--load-feats", tmp_path)  # fmt: skip
+        assert code == 2
+        assert message in err
+
+    def test_a_list_without_labels(self, run, model, photos):
+        dataset = f'ImageList("{photos}/names.txt", "{photos}")'
+        code, _, err = run("test_dir", "--dataset", dataset, "--checkpoint", model)
+        assert (code, "nothing to evaluate" in err) == (2, True)
+
+    def test_a_ground_truth_beyond_its_list(self, run, model, tmp_path):
+        truth = {"imlist": ["a", "b"], "qimlist": ["a"],
+                 "gnd": [{"bbx": [0, 0, 9, 9], "ok": [2], "junk": []}]}  # fmt: skip
+        (tmp_path / "gnd.pkl").write_bytes(pickle.dumps(truth))
+        dataset = f'ImageListRelevants("{tmp_path}/gnd.pkl")'
+        code, _, err = run("test_dir", "--dataset", dataset, "--checkpoint", model)
+        assert (code, "refers to image 2" in err) == (2, True)
+
+    @pytest.mark.parametrize("content", ["{", "[1]", "\xff"])
+    def test_results_that_cannot_be_added_to(self, run, model, labelled, tmp_path, content):
+        (tmp_path / "r.json").write_text(content)
+        code, _, err = run("test_dir", "--dataset", labelled, "--checkpoint", model,
+                           "--out-json", tmp_path / "r.json")  # fmt: skip
+        assert (code, "cannot be added to" in err) == (2, True)
+        assert (tmp_path / "r.json").read_text() == content
+
+    @pytest.mark.parametrize("output", ["x.txt", "", "x.npy/y.npy"])
+    def test_outputs(self, run, model, labelled, tmp_path, output):
+        (tmp_path / "x.npy").touch()
+        code, _, err = run("extract_features", "--dataset", labelled, "--checkpoint", model,
+                           "--output", f"{tmp_path}/{output}")  # fmt: skip
+        assert code == 2
+        assert "error: " in err
+
+
+def test_transforms_of_random_sizes(run, model, labelled, tmp_path):
+    code, _, err = run("extract_features", "--dataset", labelled, "--checkpoint", model,
+                       "--output", tmp_path / "x.npy", "--trfs", "RandomScale(10, 20)")  # fmt: skip
+    assert (code, "random sizes" in err) == (2, True)
+
+
+@pytest.mark.parametrize("command", ["test_dir", "extract_features", "extract_kapture"])
+def test_help_imports_nothing_heavy(command):
+    code = (
+        f"import sys; sys.argv = ['x', '--help']\nfrom dir_jax import {command} as c\n"
+        "try: c._parser().parse_args()\nexcept SystemExit: pass\n"
+        "print(sorted({'jax', 'torch', 'flax', 'numpy', 'kapture'} & set(sys.modules)))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "--checkpoint" in out.stdout
+    assert out.stdout.splitlines()[-1] == "[]"
+
+
+def test_query_boxes_are_rounded_and_may_leave_the_image(oxford):
+    """As Pillow's crop has it: what lies outside is black."""
+    queries = create_dataset(oxford).queries
+    assert queries.open(0).size == queries.size(0) == (28, 32)  # 2, 2, 30, 34
+    picture = np.asarray(queries.open(1))
+    assert picture.shape[:2] == (36, 84)
+    assert not picture[:, :4].any()
+    assert picture[:, 4:40].any()
