@@ -1,10 +1,12 @@
 """Descriptors of a data set: each image's own, in order, whatever it shared a batch with."""
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 from dir_jax.data.datasets import check_dataset, create_dataset
+from dir_jax.data.images import ImageDataset
 from dir_jax.data.transforms import parse_transforms
 from dir_jax.errors import UserError
 from dir_jax.extraction import Extractor
@@ -62,3 +64,34 @@ def test_unreadable_image_is_named(photos, tmp_path):
     extractor = Extractor(graphdef, mean=IMAGENET_MEAN, std=IMAGENET_STD, width=8, max_batch_size=8)
     with pytest.raises(UserError, match=r"2\.png"):
         extractor(params, stats, photos, parse_transforms(""), sizes)
+
+
+def test_many_sizes_compile_a_dozen_programs(tmp_path, monkeypatch):
+    """600 images of 300 sizes, in order; a second call compiles nothing."""
+    monkeypatch.setattr("dir_jax.data.canvases._PROGRAM", 0)  # as if there were 5,000 of them
+    rng = np.random.default_rng(0)
+    sizes = np.array([(24 + i % 20, 24 + i // 20) for i in range(300)])[rng.permutation(600) % 300]
+    for i, size in enumerate(sizes.tolist()):
+        Image.new("RGB", size, tuple(rng.integers(0, 256, 3).tolist())).save(tmp_path / f"{i}.png")
+    dataset = ImageDataset([f"{i}.png" for i in range(600)], str(tmp_path))
+    model = create_model("resnet18_rmac", out_dim=8)
+    graphdef, params, stats = split_variables(model)
+    extractor = Extractor(
+        graphdef, width=8, mean=IMAGENET_MEAN, std=IMAGENET_STD, devices=jax.devices()[:1]
+    )
+    compiled = []
+    listener = lambda event, _, **__: compiled.append(event)  # noqa: E731
+    jax.monitoring.register_event_duration_secs_listener(listener)
+    identity = parse_transforms("")
+    found = extractor(params, stats, dataset, identity, sizes)
+    programs = extractor._describe._cache_size()
+    assert 2 <= programs <= 12
+    assert "/jax/core/compile/backend_compile_duration" in compiled
+    compiled.clear()
+    np.testing.assert_array_equal(extractor(params, stats, dataset, identity, sizes), found)
+    assert "/jax/core/compile/backend_compile_duration" not in compiled
+    assert extractor._describe._cache_size() == programs
+    for i in (0, 299, 599):
+        alone = extractor(params, stats, dataset, identity, sizes, indices=np.array([i]))
+        np.testing.assert_allclose(found[i], alone[0], rtol=0, atol=2e-6)
+    assert len(np.unique(found.round(4), axis=0)) > 500  # images are told apart

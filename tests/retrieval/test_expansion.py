@@ -6,29 +6,12 @@ import pytest
 
 from dir_jax.errors import UserError
 from dir_jax.retrieval.expansion import augment_database, expand_queries
+from torch_reference.evaluation import expand
 
 
 def descriptors(count, width=16, seed=0):
     x = np.random.default_rng(seed).standard_normal((count, width)).astype(np.float32)
     return x / np.linalg.norm(x, axis=1, keepdims=True)
-
-
-def expand(queries, database, k, alpha, exclude_self=False):
-    """One query at a time, as DESIGN.md says."""
-    rows = []
-    for i, query in enumerate(queries.astype(np.float64)):
-        near = [(float(query @ row), j) for j, row in enumerate(database.astype(np.float64))]
-        near = [(s, j) for s, j in near if not (exclude_self and j == i) and np.isfinite(s)]
-        near = sorted(near, key=lambda each: (-each[0], each[1]))[:k]
-        total = query.copy()
-        for similarity, j in near:
-            if float(alpha).is_integer():
-                weight = similarity**alpha
-            else:
-                weight = max(similarity, 0) ** alpha
-            total += weight * database[j].astype(np.float64)
-        rows.append(total / np.linalg.norm(total))
-    return np.array(rows)
 
 
 @pytest.mark.parametrize("alpha", [0, 1, 3, 0.5, 2.5])
