@@ -60,7 +60,7 @@ class Model:
         whiten: str | None = None,
         on_error: str = "stop",
         devices: Sequence[jax.Device] | None = None,
-        threads: int = 8,
+        threads: int = 0,
         **options: Any,
     ) -> np.ndarray:
         """Describes images, each at its own size.
@@ -72,7 +72,8 @@ class Model:
           whiten: one of `whitenings`; by default none.
           on_error: 'stop' at an image that cannot be used, or 'skip' it and give NaN.
           devices: where to run; the first by default.
-          threads: processes that decode files where there are many.
+          threads: processes that decode, where there are many images; a script then needs
+            `if __name__ == "__main__":` around what it runs. 0 is threads in this process.
           **options: pooling='gem', gemp=3, whitenp=0.5, whitenv=None, whitenm=1.0; see
             `dir_jax.describing.Recipe`.
 
@@ -128,7 +129,7 @@ def evaluate(
     db_root: str | None = None,
     on_error: str = "stop",
     devices: Sequence[jax.Device] | None = None,
-    threads: int = 8,
+    threads: int = 0,
     **options: Any,
 ) -> dict[str, float]:
     """Evaluates a model on a data set by its own protocol.
