@@ -5,7 +5,7 @@ PYTHON ?= python3
 PIP_ARGS ?=
 BIN := .venv/bin
 
-.PHONY: setup setup-dev quickstart test lint clean
+.PHONY: setup setup-dev quickstart test lint bench clean
 .DELETE_ON_ERROR:
 
 setup: .venv/.installed
@@ -32,6 +32,13 @@ lint: setup-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Those that two cores finish in some ten minutes; benchmarks/RESULTS.md says what else there is.
+bench: setup-dev
+	$(BIN)/python -m pip install $(PIP_ARGS) --constraint constraints.txt --editable '.[bench]'
+	mkdir -p runs
+	for name in ap_loss network evaluation search startup; do \
+	  $(BIN)/python -m benchmarks.$$name --json runs/bench_$$name.json || exit 1; done
 
 clean:
 	rm -rf .venv runs

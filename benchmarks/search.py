@@ -1,0 +1,102 @@
+"""Query expansion, database augmentation and exact search: ours, NumPy as the original, and FAISS.
+
+    python -m benchmarks.search --json search.json
+
+Descriptors of 2048 dimensions, of the number of RParis6K's images and of 100,000. FAISS needs
+`pip install faiss-cpu`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from benchmarks.side_by_side import Case, largest_difference, main
+
+_WIDTH, _K, _ALPHA, _TOP = 2048, 10, 3, 100
+# Entries are about 0.02; ten descriptors are added in another order.
+_BOUND = 1e-6
+
+
+def _descriptors(count: int, seed: int) -> np.ndarray:
+    """Unit vectors in clusters, so that neighbours are near."""
+    rng = np.random.default_rng(seed)
+    centres = np.random.default_rng(9).standard_normal((500, _WIDTH), np.float32)
+    x = rng.standard_normal((count, _WIDTH), np.float32)
+    x += centres[rng.integers(0, 500, count)]
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    return x
+
+
+def _numpy_expansion(rows: int, augment: bool) -> Callable[[], Any]:
+    database = _descriptors(rows, 0)
+    queries = database if augment else _descriptors(70, 1)
+
+    def call() -> Any:
+        similarity = queries @ database.T
+        if augment:
+            np.fill_diagonal(similarity, 0)
+        near = np.argpartition(similarity, -_K, axis=1)[:, -_K:]
+        expanded = np.zeros_like(queries)
+        for i in range(len(queries)):
+            parts = [database[j] * similarity[i, j] ** _ALPHA for j in near[i]]
+            mean = np.mean(np.vstack([queries[i], *parts]), axis=0)
+            expanded[i] = mean / np.linalg.norm(mean)
+        return expanded
+
+    return call
+
+
+def _our_expansion(rows: int, augment: bool) -> Callable[[], Any]:
+    from dir_jax.retrieval.expansion import augment_database, expand_queries
+
+    database = _descriptors(rows, 0)
+    if augment:
+        return lambda: augment_database(database, k=_K, alpha=_ALPHA)
+    queries = _descriptors(70, 1)
+    return lambda: expand_queries(queries, database, k=_K, alpha=_ALPHA)
+
+
+def _faiss(rows: int, num_queries: int) -> Callable[[], Any]:
+    import faiss
+
+    index = faiss.IndexFlatIP(_WIDTH)
+    index.add(_descriptors(rows, 0))
+    queries = _descriptors(num_queries, 1)
+    return lambda: index.search(queries, _TOP)[0]
+
+
+def _our_search(rows: int, num_queries: int) -> Callable[[], Any]:
+    import jax
+
+    from dir_jax.retrieval.search import top_k
+
+    database, queries = jax.device_put(_descriptors(rows, 0)), _descriptors(num_queries, 1)
+    return lambda: top_k(queries, database, _TOP)[0]
+
+
+def _expansion_case(name: str, rows: int, augment: bool) -> Case:
+    sides = {"NumPy, as the original": _numpy_expansion, "dir_jax": _our_expansion}
+    bound = {name: functools.partial(side, rows, augment) for name, side in sides.items()}
+    return Case(f"{name}, {rows:,} rows", bound, largest_difference, _BOUND, turns=3)
+
+
+def _search_case(rows: int, num_queries: int) -> Case:
+    sides = {"FAISS flat": _faiss, "dir_jax": _our_search}
+    bound = {name: functools.partial(side, rows, num_queries) for name, side in sides.items()}
+    return Case(f"top {_TOP} of {rows:,}, {num_queries} queries", bound, largest_difference, _BOUND)
+
+
+CASES = [
+    _expansion_case("query expansion", 6_322, False),
+    _expansion_case("query expansion", 100_000, False),
+    _expansion_case("database augmentation", 6_322, True),
+    _search_case(6_322, 70),
+    _search_case(100_000, 70),
+    _search_case(100_000, 1000),
+]
+
+main(__name__, __doc__, CASES)
