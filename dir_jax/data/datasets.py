@@ -149,7 +149,11 @@ def _named(
         )
     path = os.path.join(folder, file)
     if not os.path.isfile(path):
-        raise UserError(f"{name} is not there: no file {path} (DB_ROOT is {folder})")
+        fetch = f"; python -m dir_jax.data.download --dataset {name} fetches it"
+        raise UserError(
+            f"{name} is not there: no file {path} (DB_ROOT is {folder})"
+            + (fetch if name in _GROUND_TRUTHS else "")
+        )
     return read(path, os.path.join(folder, root))
 
 
