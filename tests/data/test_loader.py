@@ -294,10 +294,24 @@ def start_script(folder: Path, *arguments: str) -> tuple[subprocess.Popen, list[
         text=True,
         start_new_session=True,
     )
+    STARTED.append(process)
     assert process.stdout is not None
     workers = [int(pid) for pid in process.stdout.readline().split()]
     assert len(workers) == 2, process.communicate()
     return process, workers
+
+
+STARTED: list[subprocess.Popen] = []
+
+
+@pytest.fixture(autouse=True)
+def _no_process_outlives_its_test():
+    yield
+    while STARTED:
+        process = STARTED.pop()
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
 
 
 def alive(pid: int) -> bool:
