@@ -131,15 +131,21 @@ def _merged_area(groups: np.ndarray, count: np.ndarray, i: Any) -> np.ndarray:
 
 def _fit(canvases: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """Shrinks canvases to what they hold when each image takes the smallest there is."""
+    canvases = canvases[np.argsort(canvases.prod(axis=1), kind="stable")]
     while True:
-        canvases = canvases[np.argsort(canvases.prod(axis=1), kind="stable")]
         assigned = _smallest_that_holds(canvases, sizes)
         members = [sizes[assigned == k] for k in range(len(canvases))]
         fitted = np.unique([_around(m) for m in members if len(m)], axis=0)
         fitted = fitted[np.argsort(fitted.prod(axis=1), kind="stable")]
-        if np.array_equal(fitted, canvases):
-            return fitted
+        # Only as long as it gains: rounded up, canvases may go round in circles.
+        if _area(fitted, sizes) >= _area(canvases, sizes):
+            return canvases
         canvases = fitted
+
+
+def _area(canvases: np.ndarray, sizes: np.ndarray) -> int:
+    """Pixels of all images with their padding."""
+    return int(canvases.prod(axis=1)[_smallest_that_holds(canvases, sizes)].sum())
 
 
 def _around(members: np.ndarray) -> np.ndarray:
