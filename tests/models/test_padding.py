@@ -7,15 +7,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 from flax import nnx
 
 from dir_jax.models import ARCHITECTURES
 from dir_jax.models.pooling import create_pooling
-from torch_reference.pairs import create_pair, describe, make_images
+from torch_reference.pairs import create_pair, make_images, to_torch
 
-# The bound: descriptors have 32 values of about 0.18, so one part in 90 000. Alone and in a
-# batch, the sums of a convolution run in different orders, whence 1e-7 to 1e-6.
-ALONE = 2e-6
+# The project's bound is 2e-6 for descriptors of 2048 values, of about 0.02. These have 32 of about
+# 0.18, eight times that, and would be allowed 1.6e-5. Alone and in a batch, the sums of a convolution
+# run in different orders, whence up to 2.1e-6 here.
+ALONE = 5e-6
 TORCH = 1e-5
 
 SIZES = ((1, 1), (64, 96), (5, 90), (33, 47), (96, 7), (90, 96), (2, 2))
@@ -32,6 +34,11 @@ def pad(images, canvas, junk):
     for row, image in zip(padded, images, strict=True):
         row[: image.shape[1], : image.shape[2]] = image[0]
     return padded, np.array([image.shape[1:3] for image in images], np.int32)
+
+
+@torch.no_grad()
+def describe(network, image):
+    return network(to_torch(image)).numpy()
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
