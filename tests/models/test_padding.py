@@ -15,7 +15,7 @@ from dir_jax.models.pooling import create_pooling
 from torch_reference.pairs import create_pair, make_images, to_torch
 
 # The project's bound is 2e-6 for descriptors of 2048 values, of about 0.02. These have 32 of about
-# 0.18, eight times that, and would be allowed 1.6e-5. Alone and in a batch, the sums of a convolution
+# 0.18, eight times that, and would be allowed 1.6e-5. Alone and in a batch, a convolution's sums
 # run in different orders, whence up to 2.1e-6 here.
 ALONE = 5e-6
 TORCH = 1e-5
