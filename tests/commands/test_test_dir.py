@@ -55,6 +55,25 @@ def test_labelled(run, model, labelled, tmp_path):
     assert np.mean(found["APs"]) == pytest.approx(found["mAP"])
 
 
+def test_in_a_process_of_its_own(model, labelled, photos):
+    """The command as it is typed."""
+
+    def test_dir(*flags):
+        command = [sys.executable, "-m", "dir_jax.test_dir", "--dataset", *map(str, flags)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+    found = test_dir(labelled, "--checkpoint", model, "--whiten", "")
+    assert found.returncode == 0, found.stderr
+    expected = dir_jax.evaluate(labelled, model)
+    assert closing_lines(found.stdout) == {
+        k: pytest.approx(v, rel=1e-5) for k, v in expected.items()
+    }
+    bad = test_dir(labelled, "--checkpoint", photos / "labels.txt")
+    assert bad.returncode == 2
+    assert not closing_lines(bad.stdout)
+    assert "Traceback" not in bad.stderr
+
+
 def test_oxford_style(run, model, oxford, tmp_path):
     flags = ["--dataset", oxford, "--checkpoint", model, "--whiten", "set", "--aqe", 3, 2,
              "--adba", 2, 1, "--trfs", "", "Scale(0.7)"]  # fmt: skip

@@ -94,6 +94,45 @@ def test_a_query_without_positives_is_left_out_of_the_means() -> None:
     assert result.top[1] == 1
 
 
+@pytest.mark.parametrize("block_size", [1, 7, 100])
+def test_queries_apart(block_size: int) -> None:
+    """Other images search: nothing is left out, and a label may have none in the database."""
+    rng = np.random.default_rng(4)
+    labels, query_labels = rng.integers(6, size=120), rng.integers(8, size=15)
+    assert query_labels.max() > labels.max()
+    everything = whole_numbers(rng, 135, 8, np.concatenate([labels, query_labels]))
+    database, queries = everything[:120], everything[120:]
+    result = evaluate_labelled(
+        database, labels, queries=queries, query_labels=query_labels, block_size=block_size
+    )
+    ap, first = np.full(15, np.nan), np.full(15, -1)
+    for q in range(15):
+        relevant = (labels == query_labels[q]).tolist()
+        if any(relevant):
+            scores = (database.astype(np.float64) @ queries[q]).tolist()
+            ap[q] = average_precision_of_scores(scores, relevant)
+            first[q] = first_positive(scores, relevant)
+    np.testing.assert_allclose(result.ap, ap, atol=3e-7, rtol=0)
+    np.testing.assert_array_equal(result.first, first)
+    assert result.mAP == pytest.approx(np.nanmean(ap), abs=3e-7)
+
+
+def test_queries_of_the_same_images_described_otherwise() -> None:
+    """Expanded queries: each leaves its own image out of its ranking."""
+    rng = np.random.default_rng(5)
+    labels = rng.integers(5, size=40)
+    database, queries = (whole_numbers(rng, 40, 8, labels) for _ in range(2))
+    result = evaluate_labelled(database, labels, queries=queries)
+    for q in range(40):
+        others = np.arange(40) != q
+        scores = (database.astype(np.float64) @ queries[q])[others].tolist()
+        relevant = (labels == labels[q])[others].tolist()
+        assert result.ap[q] == pytest.approx(
+            average_precision_of_scores(scores, relevant), abs=3e-7
+        )
+        assert result.first[q] == first_positive(scores, relevant)
+
+
 def test_one_compilation_and_no_matrix_of_all_pairs() -> None:
     rng = np.random.default_rng(1)
     n, block_size = 4097, 64  # a last block that is not full

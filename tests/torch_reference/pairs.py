@@ -27,16 +27,17 @@ def make_images(count, height, width, seed=0):
 
 @functools.cache
 def _random_state_dict(arch, seed, **options):
-    network = create_network(arch, out_dim=32, **options)
+    network = create_network(arch, **options)
     randomize(network, seed)
     return network.state_dict()
 
 
-def create_pair(arch, *, seed=1, dtype="float32", **options):
-    """(torch network, ours), with descriptors of 32 values; `dtype` is of ours."""
-    network = create_network(arch, out_dim=32, **options)
+def create_pair(arch, *, seed=1, dtype="float32", out_dim=32, **options):
+    """(torch network, ours), with descriptors of `out_dim` values; `dtype` is of ours."""
+    options["out_dim"] = out_dim
+    network = create_network(arch, **options)
     network.load_state_dict(_random_state_dict(arch, seed, **options))
-    model = create_model(arch, out_dim=32, dtype=dtype, **options)
+    model = create_model(arch, dtype=dtype, **options)
     load_state_dict(model, network.state_dict())
     return network, model
 
