@@ -39,11 +39,14 @@ class Case:
         result as an array; the first side is the baseline.
       agree: from the baseline's result and a side's to a number that says how they differ.
       bound: the most that it may be.
-      turns: how often the sides take turns.
-      calls: timed at each turn.
+      turns: how often the sides take turns; 0 where the first call is all there is time for.
+      calls: how many a side makes at each turn, where more than one.
       work: name and amount of what a call does, for a rate; such as ('images', 100).
+      flops: gives the floating-point operations of a call as the formula has them, whatever a side
+        does; the table then has their rate, and its share of the device's matrix products'.
       first_call_share: of what the first call takes beyond the others, the share that counts to
         each call: 0.1 where a compilation serves ten times a call's work.
+      long: measured only with `--long`.
     """
 
     name: str
@@ -51,9 +54,11 @@ class Case:
     agree: Callable[[np.ndarray, np.ndarray], float]
     bound: float
     turns: int = 5
-    calls: int = 1
+    calls: Mapping[str, int] = dataclasses.field(default_factory=dict)
     work: tuple[str, float] | None = None
+    flops: Callable[[], float] | None = None
     first_call_share: float = 0
+    long: bool = False
 
 
 def largest_difference(a: np.ndarray, b: np.ndarray) -> float:
@@ -74,6 +79,7 @@ def main(module: str, doc: str | None, cases: Sequence[Case]) -> None:
         return
     parser = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
     parser.add_argument("--only", metavar="TEXT", default="", help="cases whose name holds it")
+    parser.add_argument("--long", action="store_true", help="also those that take very long")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the figures go")
     parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -81,14 +87,16 @@ def main(module: str, doc: str | None, cases: Sequence[Case]) -> None:
         name, side, folder = args.worker
         _work(next(c for c in cases if c.name == name), side, Path(folder))
         return
+    on = machine()
     results = []
     for case in cases:
-        if args.only in case.name:
+        if args.only in case.name and (args.long or not case.long):
             print(f"{case.name} …", file=sys.stderr)
             results.append(_measure(case))
-    print(table(results))
-    if args.json:
-        args.json.write_text(json.dumps({"machine": machine(), "cases": results}, indent=1) + "\n")
+            if args.json:  # after each: a long run cut short has measured something
+                figures = {"machine": on, "cases": results}
+                args.json.write_text(json.dumps(figures, indent=1) + "\n")
+    print(table(results, on))
     if any(side["agrees"] is False for case in results for side in case["sides"].values()):
         raise SystemExit("error: the sides do not agree")
 
@@ -103,6 +111,8 @@ def machine() -> dict[str, Any]:
     return {
         "processor": model,
         "cores": len(os.sched_getaffinity(0)),
+        # In a process of its own: this one stays out of the sides' way.
+        "device": json.loads(subprocess.check_output([sys.executable, "-m", __name__], cwd=ROOT)),
         "python": platform.python_version(),
         "versions": {name: metadata.version(name) for name in _VERSIONS},
         "date": time.strftime("%Y-%m-%d"),
@@ -110,23 +120,27 @@ def machine() -> dict[str, Any]:
     }
 
 
-def table(results: Sequence[Mapping[str, Any]]) -> str:
+def table(results: Sequence[Mapping[str, Any]], on: Mapping[str, Any]) -> str:
     """The figures as a Markdown table."""
-    rows = [
-        "| case | side | seconds (median) | times faster: median (min–max) | first call (s) | "
-        "peak memory (MB) | rate | difference |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    accelerated = on["device"]["platform"] != "cpu"
+    head = ["case", "side", "seconds (median)", "times faster: median (min–max)", "first call (s)"]
+    head += ["peak memory (MB)", *(["on the device (MB)"] if accelerated else [])]
+    head += ["rate", "GFLOP/s (of the device's float32 matrix products)", "difference"]
+    rows = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for case in results:
         for name, side in case["sides"].items():
             low, middle, high = side["ratio"]
-            rate = f"{side['rate']:.3g} {case['work'][0]}/s" if case["work"] else ""
-            difference = "" if side["difference"] is None else f"{side['difference']:.1e}"
-            rows.append(
-                f"| {case['name']} | {name} | {side['median']:.4g} | "
-                f"{middle:.2f} ({low:.2f}–{high:.2f}) | {side['first_call']:.3g} | "
-                f"{side['megabytes']:.0f} | {rate} | {difference} |"
-            )
+            flops = ""
+            if case["flops"]:
+                speed = case["flops"] / side["median"] / 1e9
+                flops = f"{speed:.0f} ({speed / on['device']['gigaflops']['float32']:.0%})"
+            row = [case["name"], name, f"{side['median']:.4g}"]
+            row += [f"{middle:.2f} ({low:.2f}–{high:.2f})", f"{side['first_call']:.3g}"]
+            row += [f"{side['megabytes']:.0f}"]
+            row += [f"{side['device_megabytes']:.0f}"] if accelerated else []
+            row += [f"{side['rate']:.3g} {case['work'][0]}/s" if case["work"] else "", flops]
+            row += ["" if side["difference"] is None else f"{side['difference']:.1e}"]
+            rows.append(f"| {' | '.join(row)} |")
     return "\n".join(rows)
 
 
@@ -139,11 +153,14 @@ def _measure(case: Case) -> dict[str, Any]:
             for _ in range(case.turns):
                 for name, worker in workers.items():
                     seconds[name].append(worker.ask("turn"))
-            megabytes = {name: worker.ask("memory") for name, worker in workers.items()}
+            memory = {name: worker.ask("memory") for name, worker in workers.items()}
+            on_device = {name: worker.ask("device memory") for name, worker in workers.items()}
             outputs = {name: np.load(worker.output) for name, worker in workers.items()}
         finally:
             for worker in workers.values():
                 worker.close()
+    if not case.turns:
+        seconds = {name: [first[name]] for name in workers}
     for name, turns in seconds.items():
         extra = case.first_call_share * max(first[name] - statistics.median(turns), 0)
         seconds[name] = [turn + extra for turn in turns]
@@ -160,12 +177,39 @@ def _measure(case: Case) -> dict[str, Any]:
             "median": median,
             "ratio": [min(ratios), statistics.median(ratios), max(ratios)],
             "first_call": first[name],
-            "megabytes": megabytes[name],
+            "megabytes": memory[name],
+            "device_megabytes": on_device[name],
             "rate": case.work[1] / median if case.work else None,
             "difference": difference,
             "agrees": None if difference is None else difference <= case.bound,
         }
-    return {"name": case.name, "work": case.work, "bound": case.bound, "sides": sides}
+    return {
+        "name": case.name,
+        "work": case.work,
+        "flops": case.flops() if case.flops else None,
+        "bound": case.bound,
+        "sides": sides,
+    }
+
+
+def _device() -> dict[str, Any]:
+    """JAX's device, and how many billion operations a second its matrix products reach."""
+    import jax
+    import jax.numpy as jnp
+
+    size, speeds = 4096, {}
+    for dtype in ("float32", "bfloat16"):
+        x = jax.random.normal(jax.random.key(0), (size, size), jnp.dtype(dtype))
+        product = jax.jit(lambda x: jnp.dot(x, x, preferred_element_type=jnp.float32))
+        jax.block_until_ready(product(x))
+        seconds = []
+        for _ in range(5):
+            started = time.perf_counter()
+            jax.block_until_ready(product(x))
+            seconds.append(time.perf_counter() - started)
+        speeds[dtype] = 2 * size**3 / min(seconds) / 1e9
+    device = jax.devices()[0]
+    return {"platform": device.platform, "kind": device.device_kind, "gigaflops": speeds}
 
 
 def _module() -> str:
@@ -202,12 +246,13 @@ def _work(case: Case, side: str, folder: Path) -> None:
     """In a side's process: does what it is asked on standard input."""
     call = case.sides[side]()
     before = _peak()
+    answers = {"memory": lambda: (_peak() - before) / 1e6, "device memory": _device_peak}
     for what in map(str.strip, sys.stdin):
-        if what == "memory":
-            print(f"= {(_peak() - before) / 1e6}", flush=True)
+        if what in answers:
+            print(f"= {answers[what]()}", flush=True)
             continue
         started = time.perf_counter()
-        calls = 1 if what == "first" else case.calls
+        calls = 1 if what == "first" else case.calls.get(side, 1)
         for _ in range(calls):
             result = call()
         print(f"= {(time.perf_counter() - started) / calls}", flush=True)
@@ -219,3 +264,16 @@ def _peak() -> int:
     """The highest resident size of this process until now, in bytes."""
     scale = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+
+
+def _device_peak() -> float:
+    """The most memory that this process had of an accelerator, in MB; 0 without one."""
+    torch, jax = sys.modules.get("torch"), sys.modules.get("jax")
+    if torch is not None and torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated() / 1e6
+    statistics = jax.devices()[0].memory_stats() if jax is not None else None
+    return statistics["peak_bytes_in_use"] / 1e6 if statistics else 0
+
+
+if __name__ == "__main__":
+    print(json.dumps(_device()))
