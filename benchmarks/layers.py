@@ -84,9 +84,9 @@ def main() -> None:
         speeds = [f"{flops[i] / seconds[side][i] / 1e9:.0f}" for side in SIDES]
         print(f"| {name} | {counts[i] or ''} | {' | '.join(speeds)} | {flops[i] / 1e9:.2f} |")
     total = {side: float(np.dot(counts, seconds[side])) for side in SIDES}
-    work = float(np.dot(counts, flops))
-    speeds = [f"{work / total[side] / 1e9:.0f} ({total[side]:.3f} s)" for side in SIDES]
-    print(f"| all convolutions | {sum(counts)} | {' | '.join(speeds)} | {work / 1e9:.1f} |")
+    whole = float(np.dot(counts, flops))
+    speeds = [f"{whole / total[side] / 1e9:.0f} ({total[side]:.3f} s)" for side in SIDES]
+    print(f"| all convolutions | {sum(counts)} | {' | '.join(speeds)} | {whole / 1e9:.1f} |")
     if args.json:
         rows = {name: {s: seconds[s][i] for s in SIDES} for i, name in enumerate(names)}
         figures = {

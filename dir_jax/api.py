@@ -23,17 +23,19 @@ from dir_jax.evaluation import (
 )
 
 
-def load(path: str | os.PathLike[str]) -> Model:
+def load(path: str | os.PathLike[str], **options: Any) -> Model:
     """Loads a model.
 
     Args:
       path: a checkpoint directory, a training run's directory, or a file of PyTorch, which is
         converted and kept in the user's cache folder.
+      **options: of `dir_jax.models.ModelConfig`, in place of the model's own; such as
+        dtype='bfloat16'.
 
     Raises:
       UserError: there is no checkpoint, or it cannot be read.
     """
-    return Model(load_model(path))
+    return Model(load_model(path, **options))
 
 
 class Model:

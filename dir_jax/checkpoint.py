@@ -110,16 +110,20 @@ def save_model(
             shutil.rmtree(scratch, ignore_errors=True)
 
 
-def load_model(path: str | os.PathLike[str]) -> Checkpoint:
+def load_model(path: str | os.PathLike[str], **options: Any) -> Checkpoint:
     """Reads a model from a checkpoint directory or from a training run's directory.
+
+    Args:
+      path: of either.
+      **options: of `ModelConfig`, in place of the model's own; such as dtype='bfloat16'.
 
     Raises:
       UserError: there is no checkpoint, it is incomplete, or its arrays are not those of the
-        network that its model.json describes.
+        network that its model.json, or an option, describes.
     """
     directory = find_checkpoint(path)
     description = read_description(directory)
-    model = create_model(**description["model"])
+    model = create_model(**description["model"] | options)
     try:
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
             arrays = checkpointer.restore(directory / "arrays")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -72,6 +71,15 @@ def add_model_flags(parser: Parser, *, whiten: str | None, whitenp: float) -> No
         help="accelerators by number, -1 for the CPU (default: the first, or the CPU)",
     )  # fmt: skip
     add(
+        "--dtype", choices=("float32", "bfloat16"),
+        help="what the network computes in, instead of the model's own",
+    )  # fmt: skip
+    add(
+        "--precision", choices=("highest", "high", "default"),
+        help="of float32 products on accelerators: highest is exact, default may be TF32; instead "
+        "of the model's own",
+    )  # fmt: skip
+    add(
         "--on-error", choices=("stop", "skip"), default="stop",
         help="what to do about an image that cannot be used (default: stop)",
     )  # fmt: skip
@@ -104,17 +112,15 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
 
 
 def load_checkpoint(args: argparse.Namespace) -> Checkpoint:
-    """The model of --checkpoint, with --center-bias."""
+    """The model of --checkpoint, with the options that flags give."""
     from dir_jax.checkpoint import load_model
 
-    checkpoint = load_model(args.checkpoint)
-    if args.center_bias is not None:
-        if "_fpn" in checkpoint.model.config.arch:
-            raise UserError(
-                f"--center-bias has no meaning for {checkpoint.model.config.arch}, which has none"
-            )
-        checkpoint.model.config = dataclasses.replace(
-            checkpoint.model.config, center_bias=args.center_bias
+    names = ("center_bias", "dtype", "precision")
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    checkpoint = load_model(args.checkpoint, **given)
+    if args.center_bias is not None and "_fpn" in checkpoint.model.config.arch:
+        raise UserError(
+            f"--center-bias has no meaning for {checkpoint.model.config.arch}, which has none"
         )
     return checkpoint
 

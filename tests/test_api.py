@@ -51,6 +51,20 @@ def test_paths_pictures_and_arrays_are_the_same(folder, model):
     np.testing.assert_allclose(from_paths, alone, rtol=0, atol=2e-6)
 
 
+def test_options_in_place_of_the_models_own(folder, model):
+    half = dir_jax.load(folder / "model", dtype="bfloat16")
+    paths = [folder / f"{i}.png" for i in range(4)]
+    exact, rough = model.extract(paths), half.extract(paths)
+    assert rough.dtype == np.float32
+    cosines = np.sum(exact * rough, axis=1)
+    # Eight bits of mantissa, through eighteen layers; but bits were lost.
+    assert 0.99 < cosines.min() < 1 - 1e-6
+    with pytest.raises(UserError, match="'float32' or 'bfloat16'"):
+        dir_jax.load(folder / "model", dtype="float16")
+    with pytest.raises(UserError, match="no model option 'half'"):
+        dir_jax.load(folder / "model", half=True)
+
+
 def test_data_sets_by_words_and_as_objects(folder, model):
     words = f'ImageList("{folder}/names.txt", "{folder}")'
     (folder / "names.txt").write_text("3.png\n0.png\n")

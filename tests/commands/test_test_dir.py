@@ -97,6 +97,18 @@ def test_oxford_style(run, model, oxford, tmp_path):
     assert {k: found[k] for k in expected} == pytest.approx(expected, abs=1e-9)
 
 
+def test_options_of_the_model(run, model, labelled):
+    flags = ["--dataset", labelled, "--checkpoint", model, "--whiten", ""]
+    plain = dir_jax.evaluate(labelled, model)
+    for option, value in (("dtype", "bfloat16"), ("center_bias", 0.9), ("precision", "default")):
+        code, out, _ = run("test_dir", *flags, f"--{option.replace('_', '-')}", value)
+        assert code == 0
+        expected = dir_jax.evaluate(labelled, dir_jax.load(model, **{option: value}))
+        assert closing_lines(out) == {k: pytest.approx(v, rel=1e-5) for k, v in expected.items()}
+        if option == "dtype":  # CPUs heed no precision, and these maps have no centre
+            assert expected != plain
+
+
 def test_saved_features_give_the_same(run, model, oxford, labelled, tmp_path):
     for i, dataset in enumerate((oxford, labelled)):
         flags = ["--dataset", dataset, "--checkpoint", model]
@@ -162,6 +174,7 @@ class TestBadInput(Refuses):
             (["--checkpoint", "/nowhere"], "no checkpoint"),
             (["--frobnicate"], "--frobnicate"),
             (["--on-error", "ignore"], "--on-error"),
+            (["--dtype", "float16"], "--dtype"),
         ],
     )
     @pytest.mark.parametrize("command", ["test_dir", "extract_features"])
