@@ -157,6 +157,28 @@ class TestAgainstPillow:
         expected = image.resize((45, 30), BILINEAR).crop((8, 0, 38, 30))
         assert_same(apply(parse_transforms("Scale(30), CenterCrop(30)"), image), expected)
 
+    @pytest.mark.parametrize(
+        "crop",
+        [
+            "RandomCrop(17)",
+            "RandomCrop((9, 30))",
+            "CenterCrop(21)",
+            "RandomCrop(70, padding=20)",
+            "RandomCrop(8), RandomCrop(3)",
+        ],
+    )
+    @pytest.mark.parametrize("rotation", ["RandomRotation(30)", "RandomRotation(180, BICUBIC)",
+                                          "RandomRotation(5, NEAREST), RandomRotation(40)",
+                                          "RandomRotation(0)"])  # fmt: skip
+    def test_the_part_that_a_crop_keeps(self, rotation, crop):
+        """Only that part is rotated; the pixels are those of the whole, rotated and cropped."""
+        image = picture(60, 40)
+        for seed in range(20):
+            expected, rng = image, np.random.default_rng(seed)
+            for transform in parse_transforms(f"{rotation}, {crop}").transforms:
+                expected = transform(expected, rng)
+            assert_same(apply(parse_transforms(f"{rotation}, {crop}"), image, seed), expected)
+
 
 class TestText:
     def test_repr_leaves_defaults_out(self):

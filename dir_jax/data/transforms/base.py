@@ -10,7 +10,8 @@ from numbers import Integral
 import numpy as np
 from PIL import Image
 
-Size = tuple[int, int]  # (width, height) in pixels
+from dir_jax.data.transforms.views import Size, View, view_of
+
 SizeRange = tuple[Size, Size]  # each side's smallest, each side's largest
 
 LONGEST_SIDE = 65_535  # pixels, JPEG's own limit: a larger argument is a slip
@@ -38,6 +39,10 @@ class Transform(ABC):
         Raises:
           UserError: the image is too small for it.
         """
+
+    def view(self, view: View, rng: np.random.Generator) -> View:
+        """The same for an image to come, of which only a part may be wanted."""
+        return view_of(self(view.image(), rng))
 
     def output_size(self, smallest: Size, largest: Size) -> SizeRange:
         """The sizes that can come out.
@@ -69,6 +74,17 @@ class Transform(ABC):
     def _normalize(self, name: str, value: object) -> None:
         """Stores an argument's normal form; for __post_init__ only."""
         object.__setattr__(self, name, value)
+
+
+class LazyTransform(Transform):
+    """A transform whose result can be computed in part."""
+
+    @abstractmethod
+    def view(self, view: View, rng: np.random.Generator) -> View:
+        """See `Transform`."""
+
+    def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
+        return self.view(view_of(image), rng).image()
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

@@ -12,6 +12,7 @@ from dir_jax.data.transforms.appearance import ColorJitter, RandomErasing
 from dir_jax.data.transforms.base import Identity, Size, SizeRange, Transform
 from dir_jax.data.transforms.framing import CenterCrop, Pad, PadSquare, RandomBorder, RandomCrop
 from dir_jax.data.transforms.resizing import RandomScale, Scale
+from dir_jax.data.transforms.views import view_of
 from dir_jax.data.transforms.warping import RandomFlip, RandomRotation, RandomTilting
 
 
@@ -26,9 +27,10 @@ class Compose(Transform):
     transforms: tuple[Transform, ...] = ()
 
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
+        view = view_of(image)
         for transform in self.transforms:
-            image = transform(image, rng)
-        return image
+            view = transform.view(view, rng)
+        return view.image()
 
     def output_size(self, smallest: Size, largest: Size) -> SizeRange:
         for transform in self.transforms:

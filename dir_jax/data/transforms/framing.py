@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from dir_jax.data.transforms.base import (
+    LazyTransform,
     Size,
     SizeRange,
     Transform,
@@ -16,6 +17,7 @@ from dir_jax.data.transforms.base import (
     check_integer,
     join,
 )
+from dir_jax.data.transforms.views import View, cropped, view_of
 from dir_jax.errors import UserError
 
 GREY = (127, 127, 127)
@@ -111,7 +113,7 @@ class RandomBorder(Transform):
 
 
 @dataclass(frozen=True, repr=False)
-class _Crop(Transform):
+class _Crop(LazyTransform):
     """Cuts a rectangle of a fixed size out of the image.
 
     Attributes:
@@ -143,15 +145,18 @@ class _Crop(Transform):
     def _corner(self, free: Size, rng: np.random.Generator) -> Size:
         """Left and top of the crop, which has `free` pixels to move over and down."""
 
-    def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    def view(self, view: View, rng: np.random.Generator) -> View:
         crop_w, crop_h = self._output
-        free_w, free_h = self._free(image.size)
+        free_w, free_h = self._free(view.size)
         if min(free_w, free_h) < 0:
-            self._refuse(f"an image of {_by(image.size)} is", image.size)
+            self._refuse(f"an image of {_by(view.size)} is", view.size)
         x, y = self._corner((free_w, free_h), rng)
         left, top, _, _ = self._borders
-        # Pillow fills with black what lies outside the image: the padding costs nothing.
-        return image.crop((x - left, y - top, x - left + crop_w, y - top + crop_h))
+        box = x - left, y - top, x - left + crop_w, y - top + crop_h
+        if self.padding:
+            # Pillow fills with black what lies outside the image: the padding costs nothing.
+            return view_of(view.image().crop(box))
+        return cropped(view, box)
 
     def output_size(self, smallest: Size, largest: Size) -> SizeRange:
         if min(self._free(smallest)) < 0:

@@ -8,7 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from dir_jax.data.transforms.base import Size, Transform, check_interpolation, check_number
+from dir_jax.data.transforms.base import (
+    LazyTransform,
+    Size,
+    Transform,
+    check_interpolation,
+    check_number,
+)
+from dir_jax.data.transforms.views import View, transformed, view_of
 
 BILINEAR = Image.Resampling.BILINEAR
 _ROTATION_FILTERS = (Image.Resampling.NEAREST, BILINEAR, Image.Resampling.BICUBIC)
@@ -16,7 +23,7 @@ _DIRECTIONS = ("left", "right", "up", "down")
 
 
 @dataclass(frozen=True, repr=False)
-class RandomRotation(Transform):
+class RandomRotation(LazyTransform):
     """Turns the image about its centre; corners that come into view are black.
 
     Attributes:
@@ -32,8 +39,15 @@ class RandomRotation(Transform):
         method = check_interpolation(self.interpolation, _ROTATION_FILTERS)
         self._normalize("interpolation", method)
 
-    def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
-        return image.rotate(rng.uniform(-self.degrees, self.degrees), resample=self.interpolation)
+    def view(self, view: View, rng: np.random.Generator) -> View:
+        degrees = rng.uniform(-self.degrees, self.degrees)
+        if self.interpolation == Image.Resampling.NEAREST:
+            # Pillow has this map in fixed point: a part would be rounded in other places.
+            return view_of(view.image().rotate(degrees))
+        cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+        x, y = view.size[0] / 2, view.size[1] / 2
+        matrix = [cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y]
+        return transformed(view, matrix, self.interpolation)
 
 
 @dataclass(frozen=True, repr=False)

@@ -1,0 +1,84 @@
+"""Images of which only the part that is asked for gets computed.
+
+A crop throws away half of what a rotation before it computed. In a chain, such transforms hand on a
+`View` instead of an image: the last one is asked for its pixels, and asks the one before for those
+that it needs. (Resizing takes no part: Pillow has the bounds of a part in single precision, and
+then other pixels.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from PIL import Image
+
+Size = tuple[int, int]  # (width, height) in pixels
+Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels
+
+
+@dataclass(frozen=True)
+class View:
+    """An image to come.
+
+    Attributes:
+      size: (width, height) in pixels.
+      pull: gives the pixels of a box, which lies within the size.
+    """
+
+    size: Size
+    pull: Callable[[Box], Image.Image]
+
+    def image(self) -> Image.Image:
+        """All of it."""
+        return self.pull((0, 0, *self.size))
+
+
+def view_of(image: Image.Image) -> View:
+    """A view of an image that is there."""
+
+    def pull(box: Box) -> Image.Image:
+        return image if box == (0, 0, *image.size) else image.crop(box)
+
+    return View(image.size, pull)
+
+
+def transformed(view: View, matrix: list[float], resample: Image.Resampling) -> View:
+    """The image under an affine map.
+
+    Args:
+      view: the image.
+      matrix: (a, b, c, d, e, f): the result has at (x, y) what is at (ax + by + c, dx + ey + f);
+        black where that lies outside the image.
+      resample: BILINEAR or BICUBIC.
+    """
+    a, b, c, d, e, f = matrix
+
+    def pull(box: Box) -> Image.Image:
+        left, top, right, bottom = box
+        corners = [(x, y) for x in (left, right) for y in (top, bottom)]
+        across = [a * x + b * y + c for x, y in corners]
+        down = [d * x + e * y + f for x, y in corners]
+        width, height = view.size
+        # Interpolation looks at two neighbours, and at no more.
+        x0, x1 = (min(max(x, 0), width) for x in (int(min(across)) - 3, int(max(across)) + 4))
+        y0, y1 = (min(max(y, 0), height) for y in (int(min(down)) - 3, int(max(down)) + 4))
+        moved = (a, b, a * left + b * top + c - x0, d, e, d * left + e * top + f - y0)
+        size = right - left, bottom - top
+        if x0 >= x1 or y0 >= y1:
+            return Image.new("RGB", size)
+        part = view.pull((x0, y0, x1, y1))
+        return part.transform(size, Image.Transform.AFFINE, moved, resample)
+
+    return View(view.size, pull)
+
+
+def cropped(view: View, box: Box) -> View:
+    """A part of the image."""
+    left, top, right, bottom = box
+
+    def pull(inner: Box) -> Image.Image:
+        x0, y0, x1, y1 = inner
+        return view.pull((left + x0, top + y0, left + x1, top + y1))
+
+    return View((right - left, bottom - top), pull)
