@@ -41,6 +41,12 @@ def _scores_and_truth() -> tuple[np.ndarray, list[dict[str, Any]]]:
     for row, entry in zip(scores, truth, strict=True):
         row[np.asarray(entry["easy"], int)] += 2
         row[np.asarray(entry["hard"], int)] += 1
+        # No positive ties with another image: the original leaves to its sort which comes first.
+        values, counts = np.unique(row, return_counts=True)
+        for image in np.concatenate([entry["easy"], entry["hard"]]).astype(int):
+            if counts[np.searchsorted(values, row[image])] > 1:
+                while row[image] in values:
+                    row[image] = np.nextafter(row[image], np.float32(9))
     return scores, truth
 
 

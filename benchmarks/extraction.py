@@ -129,7 +129,7 @@ CASES = [
         {"PyTorch eager": _torch, "dir_jax": _ours},
         largest_difference,
         _BOUND,
-        turns=2,
+        turns=1,
         work=("images", _NUM_IMAGES),
         first_call_share=_NUM_IMAGES / _NUM_FOR_SHAPES,
     )

@@ -4,7 +4,8 @@
 
 Random weights, random images, the same on all sides; descriptors are compared. `bfloat16` is ours
 with `dtype='bfloat16'` and PyTorch under autocast, compared with float32 by cosine. Sides use the
-GPU where there is one, PyTorch's too if its build can.
+GPU where there is one, PyTorch's too if its build can. Ours runs with the allocator's settings that
+our commands give themselves; PyTorch without, as its users have it, and once with.
 """
 
 from __future__ import annotations
@@ -105,6 +106,9 @@ def _case(arch: str, size: tuple[int, int, int], dtype: str, turns: int = 7) -> 
         peers = {"PyTorch eager float32": "eager", "PyTorch autocast channels_last": "bfloat16"}
     elif arch == "resnet50_rmac" and shutil.which("g++"):  # which its compilation needs
         peers["PyTorch compiled channels_last"] = "compiled"
+    tuned = "PyTorch channels_last, our allocator settings"
+    if arch == "resnet50_rmac" and dtype == "float32":
+        peers[tuned] = "channels_last"
     return Case(
         name,
         {
@@ -115,6 +119,7 @@ def _case(arch: str, size: tuple[int, int, int], dtype: str, turns: int = 7) -> 
         _BOUND if dtype == "float32" else 0.01,
         turns=turns,
         work=("images", size[0]),
+        tuned=("dir_jax", tuned),
         flops=lambda: size[0] * forward_flops(arch, *size[1:]),
     )
 

@@ -25,6 +25,8 @@ from typing import Any
 
 import numpy as np
 
+from dir_jax.cli import ALLOCATOR
+
 ROOT = Path(__file__).resolve().parents[1]
 _VERSIONS = ("dir_jax", "jax", "flax", "torch", "numpy", "pillow")
 
@@ -46,6 +48,7 @@ class Case:
         does; the table then has their rate, and its share of the device's matrix products'.
       first_call_share: of what the first call takes beyond the others, the share that counts to
         each call: 0.1 where a compilation serves ten times a call's work.
+      tuned: sides that run with the allocator's settings that our commands give themselves.
       long: measured only with `--long`.
     """
 
@@ -58,6 +61,7 @@ class Case:
     work: tuple[str, float] | None = None
     flops: Callable[[], float] | None = None
     first_call_share: float = 0
+    tuned: Sequence[str] = ("dir_jax",)
     long: bool = False
 
 
@@ -223,8 +227,14 @@ class _Worker:
     def __init__(self, case: Case, side: str, folder: str):
         self.output = Path(folder) / f"{list(case.sides).index(side)}.npy"
         command = [sys.executable, "-m", _module(), "--worker", case.name, side, folder]
+        tuned = {"GLIBC_TUNABLES": ALLOCATOR} if side in case.tuned else {}
         self._process = subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            command,
+            cwd=ROOT,
+            env={**os.environ, **tuned},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
 
     def ask(self, what: str) -> float:

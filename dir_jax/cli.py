@@ -11,6 +11,25 @@ from typing import Any, NoReturn
 
 from dir_jax.errors import UserError
 
+# glibc gives large arrays back to the system at every call, and gets them again page by page.
+# Kept, and in pages of two megabytes where the system allows, ResNet-50 takes a sixth less time.
+ALLOCATOR = ":".join(
+    f"glibc.malloc.{name}={value}"
+    for name, value in (("mmap_threshold", 1 << 32), ("trim_threshold", 1 << 32), ("hugetlb", 1))
+)
+
+
+def restart_with_allocator() -> None:
+    """Starts this command again with `ALLOCATOR`, which is read only as a process starts.
+
+    Does nothing where there is no glibc, or where $GLIBC_TUNABLES says something already.
+    """
+    names = getattr(os, "confstr_names", {})
+    if "CS_GNU_LIBC_VERSION" not in names or "GLIBC_TUNABLES" in os.environ:
+        return
+    environment = {**os.environ, "GLIBC_TUNABLES": ALLOCATOR}
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+
 
 class Parser(argparse.ArgumentParser):
     """For commands without a config; its mistakes are one line, like all others."""

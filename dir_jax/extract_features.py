@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from dir_jax.cli import Parser, run_parsed
+from dir_jax.cli import Parser, restart_with_allocator, run_parsed
 from dir_jax.flags import (
     add_dataset_flags,
     add_model_flags,
@@ -51,4 +51,5 @@ def _main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
+    restart_with_allocator()
     sys.exit(run_parsed(_parser(), _main))

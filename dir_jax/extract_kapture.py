@@ -15,7 +15,7 @@ import shutil
 import sys
 from typing import TYPE_CHECKING, Any
 
-from dir_jax.cli import Parser, run_parsed
+from dir_jax.cli import Parser, restart_with_allocator, run_parsed
 from dir_jax.errors import UserError
 from dir_jax.flags import add_model_flags, create_describer, load_checkpoint, recipe_of, set_up
 
@@ -181,4 +181,5 @@ class KaptureFeatures:
 
 
 if __name__ == "__main__":
+    restart_with_allocator()
     sys.exit(run_parsed(_parser(), _main))

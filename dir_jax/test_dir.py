@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dir_jax.cli import Parser, run_parsed
+from dir_jax.cli import Parser, restart_with_allocator, run_parsed
 from dir_jax.errors import UserError
 from dir_jax.flags import (
     add_dataset_flags,
@@ -231,4 +231,5 @@ def _write_report(
 
 
 if __name__ == "__main__":
+    restart_with_allocator()
     sys.exit(run_parsed(_parser(), _main))

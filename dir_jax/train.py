@@ -11,7 +11,7 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
-from dir_jax.cli import require_flag, run_command, set_up_jax
+from dir_jax.cli import require_flag, restart_with_allocator, run_command, set_up_jax
 from dir_jax.errors import UserError
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -43,4 +43,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    restart_with_allocator()
     sys.exit(run_command(main, __doc__))

@@ -22,6 +22,7 @@ REVISITED_LEVELS = {
     "hard": (("hard",), ("junk", "easy")),
 }
 _PRECISIONS = (1, 5, 10)
+_CELLS = 4096
 
 
 def evaluate_classic(
@@ -92,13 +93,13 @@ def places_by_score(scores: np.ndarray, images: np.ndarray) -> np.ndarray:
         scores = np.where(np.isnan(scores), -np.inf, scores)
     own = scores[images]
     levels = np.unique(own)
-    below = np.searchsorted(levels, scores)  # how many levels are below each score
+    below, close = _levels_below(levels, scores)
     counts = np.bincount(below, minlength=len(levels) + 1)
     # Scores above level k are those with more than k levels below them; but those equal to a level
     # have as many below as it has, and are told apart by their place.
     above = counts[::-1].cumsum()[::-1][1:]
     level = np.searchsorted(levels, own)
-    equal = np.flatnonzero(np.append(levels, np.inf)[below] == scores)
+    equal = close[np.append(levels, np.inf)[below[close]] == scores[close]]
     # By level, then by number: an image's place here, less its level's first, is how many equals
     # come before it.
     equal = equal[np.argsort(below[equal], kind="stable")]
@@ -106,6 +107,40 @@ def places_by_score(scores: np.ndarray, images: np.ndarray) -> np.ndarray:
     place = np.empty(len(scores), np.int64)
     place[equal] = np.arange(len(equal))
     return above[level] + place[images] - first
+
+
+def _levels_below(levels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How many of the levels are below each score.
+
+    Most scores are told by a table: a cell of a regular grid without a level in it is all between
+    the same two. Rounding keeps the grid's order, so that no score is told wrong.
+
+    Args:
+      levels: (L,) increasing.
+      scores: (N,), no NaN.
+
+    Returns:
+      below: (N,) int64.
+      close: increasing numbers of the scores that share a cell with a level; all that equal one do.
+    """
+    low, high = (levels[0], levels[-1]) if len(levels) else (0, 0)
+    with np.errstate(all="ignore"):
+        scale = np.divide(_CELLS - 1, high - low, dtype=scores.dtype)
+    if not (np.isfinite(low) and np.isfinite(scale) and scale > 0):
+        return np.searchsorted(levels, scores), np.arange(len(scores))
+
+    def cells_of(x: np.ndarray) -> np.ndarray:
+        with np.errstate(over="ignore"):
+            cells = (x - low) * scale + 1
+        return np.clip(cells, 0, _CELLS, out=cells).astype(np.int32)
+
+    cells, level_cells = cells_of(scores), cells_of(levels)
+    below = np.searchsorted(level_cells, np.arange(_CELLS + 1))[cells]
+    holds_level = np.zeros(_CELLS + 1, bool)
+    holds_level[level_cells] = True
+    close = np.flatnonzero(holds_level[cells])
+    below[close] = np.searchsorted(levels, scores[close])
+    return below, close
 
 
 def positive_ranks(ranking: np.ndarray, positive: np.ndarray, junk: np.ndarray) -> np.ndarray:

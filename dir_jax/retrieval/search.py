@@ -14,6 +14,7 @@ from dir_jax.retrieval.blocks import blocks
 
 # Queries compared with the database at once; bounds memory where both are large.
 _QUERIES = 1024
+_GROUP = 16
 
 
 def top_k(
@@ -149,7 +150,24 @@ def _merge_block(
     scores = _scores(queries, block)
     scores = jnp.where(jnp.isnan(scores), _LOWEST, scores)
     scores = jnp.where(number >= first_new, scores, -jnp.inf)  # rows that came before
-    found, place = jax.lax.top_k(scores, min(k, len(block)))
+    found, place = _largest(scores, min(k, len(block)))
     scores, place_in_both = jax.lax.top_k(jnp.concatenate([best[0], found], axis=1), k)
     indices = jnp.concatenate([best[1], number[place]], axis=1)
     return scores, jnp.take_along_axis(indices, place_in_both, axis=1)
+
+
+def _largest(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+    """jax.lax.top_k of (Q, N) scores without NaN, in two steps where that is less work.
+
+    The k largest are in the k groups with the largest maxima. For if one were in another group,
+    those k maxima would come before it: they are larger, or equal and of a lower index.
+    """
+    if scores.shape[1] < 4 * _GROUP * k:
+        return jax.lax.top_k(scores, k)
+    padding = -scores.shape[1] % _GROUP
+    grouped = jnp.pad(scores, ((0, 0), (0, padding)), constant_values=-jnp.inf)
+    grouped = grouped.reshape(len(scores), -1, _GROUP)
+    groups = jnp.sort(jax.lax.top_k(grouped.max(axis=2), k)[1], axis=1)  # lower indices first
+    few = jnp.take_along_axis(grouped, groups[:, :, None], axis=1).reshape(len(scores), -1)
+    found, place = jax.lax.top_k(few, k)
+    return found, jnp.take_along_axis(groups, place // _GROUP, axis=1) * _GROUP + place % _GROUP

@@ -49,9 +49,10 @@ def test_every_network_describes_padded_images_as_each_alone(arch):
     padded, sizes = pad(images, CANVAS, junk=3)
     gem = {name: getattr(model, name) for name in ("adpool", "adpoolx5", "adpoolc4")
            if hasattr(model, name)}  # fmt: skip
-    maps = nnx.jit(lambda m, x, s: m.feature_maps(x, s))(model, padded, sizes)
+    feature_maps = nnx.jit(lambda m, x, s: m.feature_maps(x, s))
+    maps = feature_maps(model, padded, sizes)
     for i, image in enumerate(images):
-        alone = model.feature_maps(image)
+        alone = feature_maps(model, image, None)
         for head in HEADS:
             model.config = dataclasses.replace(model.config, **head)
             for name, pooling in gem.items():

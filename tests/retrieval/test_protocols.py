@@ -112,6 +112,22 @@ def test_places_by_score_are_those_of_a_stable_sort(values: list[float], data: s
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("spread", [1e-45, 1e-30, 1e-3, 1, 1e30])
+def test_places_among_many(dtype: type, spread: float) -> None:
+    """As many scores as a table serves: close ones, equal ones, endless ones."""
+    rng = np.random.default_rng(3)
+    scores = (rng.standard_normal(20_000) * spread + rng.integers(0, 2) * 0.7).astype(dtype)
+    scores[rng.integers(0, 20_000, 3000)] = scores[rng.integers(0, 20_000, 3000)]
+    scores[:40] = np.repeat([np.inf, -np.inf, np.nan, 0.7], 10)
+    place = np.empty(20_000, int)
+    place[np.argsort(-np.nan_to_num(scores, nan=-np.inf, posinf=np.inf, neginf=-np.inf),
+                     kind="stable")] = np.arange(20_000)  # fmt: skip
+    for images in (rng.integers(40, 20_000, 100), rng.integers(0, 20_000, 3), np.arange(60)):
+        images = np.unique(images)
+        np.testing.assert_array_equal(places_by_score(scores, images), place[images])
+
+
 def test_scores_are_rankings() -> None:
     rng = np.random.default_rng(5)
     _, truth = random_case(5)

@@ -107,3 +107,14 @@ def test_widths_are_checked() -> None:
         top_k(whole_numbers((2, 3)), whole_numbers((5, 4)), 1)
     with pytest.raises(AssertionError):
         rank_all(whole_numbers((2, 3)), whole_numbers((5, 4)))
+
+
+@pytest.mark.parametrize("count", [640, 641, 5000])
+def test_the_best_of_a_long_block_with_many_ties(count: int) -> None:
+    """Blocks long enough to be searched by groups."""
+    queries, database = whole_numbers((7, 3), 1, 2), whole_numbers((count, 3), 2, 2)
+    scores, indices = top_k(queries, database, 10)
+    expected = expected_ranking(queries, database)[:, :10]
+    np.testing.assert_array_equal(indices, expected)
+    products = queries @ database.T
+    np.testing.assert_array_equal(scores, np.take_along_axis(products, expected, axis=1))
