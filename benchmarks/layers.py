@@ -2,7 +2,8 @@
 
     python -m benchmarks.layers --json layers.json
 
-Ours as the network runs it, and PyTorch's channels-last, at 1 × 768 × 1024 or `--size`. Beside them
+Ours as the network runs it, and PyTorch's channels-last, at 1 × 768 × 1024 or `--size`, both with
+the allocator's settings that our commands give themselves. Beside them
 the billions of operations a second that a square matrix product reaches on the same machine, by
 JAX's and by PyTorch's own libraries: what a convolution can hope for.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import statistics
 import subprocess
 import sys
@@ -22,7 +24,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.results import write_figures
 from benchmarks.side_by_side import ROOT, machine
+from dir_jax.cli import ALLOCATOR
 
 SIDES = ("dir_jax", "PyTorch")
 # Channels in and out, kernel, stride, by what the input is reduced, how often the network has it.
@@ -73,28 +77,28 @@ def main() -> None:
     for _ in range(args.turns):
         for side in SIDES:
             command = [sys.executable, "-m", "benchmarks.layers", "--side", side, *flags]
-            turns[side].append(json.loads(subprocess.check_output(command, cwd=ROOT)))
+            # The same for both: how long new memory takes is not what is asked here.
+            environment = {**os.environ, "GLIBC_TUNABLES": ALLOCATOR}
+            output = subprocess.check_output(command, cwd=ROOT, env=environment)
+            turns[side].append(json.loads(output))
     seconds = {side: np.median(rows, axis=0) for side, rows in turns.items()}
     flops = [2 * _PRODUCT**3, *(_flops(layer, tuple(args.size)) for layer in LAYERS)]
-    print(f"| {'GFLOP/s, ' + args.dtype} | times in the network | dir_jax | PyTorch | GFLOP |")
-    print("|---|---|---|---|---|")
     names = [f"product of {_PRODUCT} × {_PRODUCT}", *(_name(layer) for layer in LAYERS)]
     counts = [0, *(layer[5] for layer in LAYERS)]
+    rows = [f"| GFLOP/s, {args.dtype} | times in the network | dir_jax | PyTorch | GFLOP |"]
+    rows.append("|---" * 5 + "|")
     for i, name in enumerate(names):
         speeds = [f"{flops[i] / seconds[side][i] / 1e9:.0f}" for side in SIDES]
-        print(f"| {name} | {counts[i] or ''} | {' | '.join(speeds)} | {flops[i] / 1e9:.2f} |")
+        rows.append(f"| {name} | {counts[i] or ''} | {' | '.join(speeds)} | {flops[i] / 1e9:.2f} |")
     total = {side: float(np.dot(counts, seconds[side])) for side in SIDES}
     whole = float(np.dot(counts, flops))
     speeds = [f"{whole / total[side] / 1e9:.0f} ({total[side]:.3f} s)" for side in SIDES]
-    print(f"| all convolutions | {sum(counts)} | {' | '.join(speeds)} | {whole / 1e9:.1f} |")
-    if args.json:
-        rows = {name: {s: seconds[s][i] for s in SIDES} for i, name in enumerate(names)}
-        figures = {
-            "machine": machine(),
-            "seconds": rows,
-            "flops": dict(zip(names, flops, strict=True)),
-        }
-        args.json.write_text(json.dumps(figures, indent=1) + "\n")
+    rows.append(f"| all convolutions | {sum(counts)} | {' | '.join(speeds)} | {whole / 1e9:.1f} |")
+    table = "\n".join(rows)
+    print(table)
+    measured = {name: {s: seconds[s][i] for s in SIDES} for i, name in enumerate(names)}
+    operations = dict(zip(names, flops, strict=True))
+    write_figures(args.json, machine(), table, seconds=measured, flops=operations)
 
 
 def _name(layer: tuple[int, ...]) -> str:
@@ -134,6 +138,7 @@ def _ours(layer: tuple[int, ...] | None, size: tuple[int, ...], dtype: str) -> C
     import jax.numpy as jnp
     from flax import nnx
 
+    from dir_jax.compilation import compiler_options
     from dir_jax.models.layers import Conv
 
     if layer is None:
@@ -145,7 +150,10 @@ def _ours(layer: tuple[int, ...] | None, size: tuple[int, ...], dtype: str) -> C
     conv = Conv(c, d, kernel, stride, dtype=dtype, precision="highest", rng=rng)
     graphdef, state = nnx.split(conv)
     x = jnp.asarray(_input(layer, size), dtype)
-    run = jax.jit(lambda state, x: nnx.merge(graphdef, state)(x))
+    run = jax.jit(
+        lambda state, x: nnx.merge(graphdef, state)(x),
+        compiler_options=compiler_options(jax.default_backend()),
+    )
     return lambda: jax.block_until_ready(run(state, x))
 
 

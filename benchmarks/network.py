@@ -90,10 +90,14 @@ def _torch(arch: str, size: tuple[int, int, int], variant: str) -> Callable[[], 
 def _ours(arch: str, size: tuple[int, int, int], dtype: str) -> Callable[[], Any]:
     import jax
 
+    from dir_jax.compilation import compiler_options
     from dir_jax.models.variables import merge_variables, split_variables
 
     graphdef, params, stats = split_variables(create_model(arch, dtype))
-    describe = jax.jit(lambda params, stats, x: merge_variables(graphdef, params, stats)(x))
+    describe = jax.jit(
+        lambda params, stats, x: merge_variables(graphdef, params, stats)(x),
+        compiler_options=compiler_options(jax.default_backend()),
+    )
     arguments = jax.device_put((params, stats, _images(*size)))
     return lambda: np.asarray(describe(*arguments))
 

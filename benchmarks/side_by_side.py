@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.results import write_figures
 from dir_jax.cli import ALLOCATOR
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -97,9 +98,8 @@ def main(module: str, doc: str | None, cases: Sequence[Case]) -> None:
         if args.only in case.name and (args.long or not case.long):
             print(f"{case.name} …", file=sys.stderr)
             results.append(_measure(case))
-            if args.json:  # after each: a long run cut short has measured something
-                figures = {"machine": on, "cases": results}
-                args.json.write_text(json.dumps(figures, indent=1) + "\n")
+            # After each: a long run cut short has measured something.
+            write_figures(args.json, on, table(results, on), cases=results)
     print(table(results, on))
     if any(side["agrees"] is False for case in results for side in case["sides"].values()):
         raise SystemExit("error: the sides do not agree")

@@ -9,7 +9,6 @@ are counted (programs that take a second or more to compile are kept).
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -21,7 +20,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.side_by_side import ROOT
+from benchmarks.results import write_figures
+from benchmarks.side_by_side import ROOT, machine
 
 _COMMANDS = (
     "dir_jax.train",
@@ -42,15 +42,16 @@ def main() -> None:
     helps = {
         name: statistics.median(_seconds([name, "--help"]) for _ in range(5)) for name in _COMMANDS
     }
-    print("| command | `--help` (s, median of 5) |\n|---|---|")
-    for name, seconds in helps.items():
-        print(f"| `python -m {name}` | {seconds:.2f} |")
+    rows = ["| command | `--help` (s, median of 5) |", "|---|---|"]
+    rows += [f"| `python -m {name}` | {seconds:.2f} |" for name, seconds in helps.items()]
     runs = _two_runs()
-    print("\n| test_dir on ten images | seconds | programs compiled |\n|---|---|---|")
-    for name, run in runs.items():
-        print(f"| {name} run | {run['seconds']:.1f} | {run['compiled']} |")
-    if args.json:
-        args.json.write_text(json.dumps({"help": helps, "test_dir": runs}, indent=1) + "\n")
+    rows += ["", "| test_dir on ten images | seconds | programs compiled |", "|---|---|---|"]
+    rows += [
+        f"| {name} run | {run['seconds']:.1f} | {run['compiled']} |" for name, run in runs.items()
+    ]
+    table = "\n".join(rows)
+    print(table)
+    write_figures(args.json, machine(), table, help=helps, test_dir=runs)
 
 
 def _seconds(arguments: list[str], **environment: str) -> float:

@@ -22,6 +22,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from dir_jax.compilation import compiler_options
+
 AXIS = "data"
 
 
@@ -86,7 +88,11 @@ class MeshReplicas:
             out_specs=spec(outputs) if isinstance(outputs, Kind) else tuple(map(spec, kinds)),
             check_vma=False,
         )
-        return jax.jit(sharded, donate_argnums=tuple(donate))
+        return jax.jit(
+            sharded,
+            donate_argnums=tuple(donate),
+            compiler_options=compiler_options(self._devices[0].platform),
+        )
 
     def put_rows(self, rows: np.ndarray) -> jax.Array:
         """This process's rows, on its devices."""
@@ -104,7 +110,10 @@ class MeshReplicas:
 
 
 class PmapReplicas:
-    """Replicas by `jax.pmap`: every array has a leading axis over this process's devices."""
+    """Replicas by `jax.pmap`: every array has a leading axis over this process's devices.
+
+    Its programs take no compiler options, and so are slower on CPUs.
+    """
 
     def __init__(self, devices: Sequence[jax.Device] | None = None):
         self._devices = _ordered(devices)

@@ -68,7 +68,7 @@ class ModelConfig:
       center_bias: how much more the image's centre weighs; 0 is off.
       dropout_p: probability of dropping a feature while training; None is off.
       without_fc: no projection; the descriptor is the pooled vector.
-      dtype: of the convolutions and the projection; parameters are float32.
+      dtype: of the convolutions and their maps; the rest, and parameters, are float32.
       precision: of float32 products on accelerators; 'highest' is exact, 'default' may be TF32.
     """
 
@@ -108,7 +108,7 @@ class RetrievalNetwork(ResNet):
         self.config = config
         self.features = self._create_head(**options)
         if not config.without_fc:
-            self.fc = Linear(self.features, config.out_dim, **options)
+            self.fc = Linear(self.features, config.out_dim, precision=config.precision, rng=rng)
 
     def _create_head(self, **options: Any) -> int:
         """Makes what comes before the projection; returns the pooled vector's length."""

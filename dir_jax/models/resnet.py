@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -47,7 +48,8 @@ class BasicBlock(nnx.Module):
         statistics = {"use_running_average": use_running_average}
         y = nnx.relu(self.bn1(self.conv1(x, sizes), **statistics))
         y = self.bn2(self.conv2(y, reduced(sizes, self.stride)), **statistics)
-        return nnx.relu(y + _apply_shortcut(self.downsample, x, **statistics))
+        y = _rectified_sum(y, _apply_shortcut(self.downsample, x, **statistics))
+        return y.astype(x.dtype)
 
 
 class Bottleneck(nnx.Module):
@@ -85,7 +87,8 @@ class Bottleneck(nnx.Module):
         y = nnx.relu(self.bn1(self.conv1(x), **statistics))
         y = nnx.relu(self.bn2(self.conv2(y, sizes), **statistics))
         y = self.bn3(self.conv3(y), **statistics)
-        return nnx.relu(y + _apply_shortcut(self.downsample, x, **statistics))
+        y = _rectified_sum(y, _apply_shortcut(self.downsample, x, **statistics))
+        return y.astype(x.dtype)
 
 
 # Name -> block, and how many of them each of the four stages has.
@@ -136,13 +139,26 @@ class ResNet(nnx.Module):
         """
         statistics = {"use_running_average": use_running_average}
         x = nnx.relu(self.bn1(self.conv1(images, sizes), **statistics))
-        x, sizes = max_pool(x, reduced(sizes, 2)), reduced(sizes, 4)
+        x, sizes = max_pool(x, reduced(sizes, 2)).astype(self.conv1.dtype), reduced(sizes, 4)
         maps = {"stem": x}
         for name in ("layer1", "layer2", "layer3", "layer4"):
             for block in getattr(self, name):
                 x, sizes = block(x, sizes, **statistics), reduced(sizes, block.stride)
             maps[name] = x
         return maps
+
+
+def _rectified_sum(x: jax.Array, y: jax.Array) -> jax.Array:
+    """relu(x + y), value and gradient.
+
+    Written so that it ends in a sum of two maps, and as matrices, as the next product takes it:
+    XLA's CPU compiler computes a map that is read twice (by the next block, and by its shortcut)
+    once if it has two operands, but a function of one again for each reader, and with it all sums
+    of the stage so far. −y + y is 0.
+    """
+    shape, width = x.shape, x.shape[-1]
+    x, y = x.reshape(-1, width), y.reshape(-1, width)
+    return (jnp.where(x <= -y, -y, x) + y).reshape(shape)
 
 
 def _shortcut(features_in: int, features: int, stride: int, **options: Any) -> nnx.List | None:

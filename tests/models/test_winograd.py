@@ -1,0 +1,76 @@
+"""3×3 convolutions in fewer multiplications: as exact as PyTorch's, value and gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+
+from dir_jax.models import winograd
+from dir_jax.models.layers import Conv
+from torch_reference.pairs import to_torch
+
+SHAPES = [(1, 1), (1, 7), (2, 2), (5, 4), (17, 20), (40, 33)]
+
+
+def _random(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape, np.float32)
+
+
+def _torch(x, kernel, dtype):
+    """PyTorch's convolution in another precision, and its gradients for a fixed cotangent."""
+    x = to_torch(x).to(dtype).requires_grad_()
+    kernel = torch.from_numpy(kernel.transpose(3, 2, 0, 1)).to(dtype).requires_grad_()
+    y = torch.conv2d(x, kernel, padding=1)
+    y.backward(to_torch(_random(*_nhwc(y).shape, seed=2)).to(dtype))
+    return _nhwc(y), _nhwc(x.grad), kernel.grad.numpy().transpose(2, 3, 1, 0)
+
+
+def _nhwc(x):
+    return x.detach().numpy().transpose(0, 2, 3, 1)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("channels", [(1, 1), (3, 5), (64, 96)], ids=str)
+def test_equals_the_convolution(shape, channels):
+    x, kernel = _random(2, *shape, channels[0]), _random(3, 3, *channels, seed=1)
+    exact = _torch(x, kernel, torch.float64)
+    theirs = _torch(x, kernel, torch.float32)
+    y, pull_back = jax.vjp(lambda x, kernel: winograd.convolve(x, kernel, "highest"), x, kernel)
+    ours = (y, *pull_back(_random(*y.shape, seed=2)))
+    for found, plain, expected in zip(ours, theirs, exact, strict=True):
+        # Rounding in other places: no more than a few times what PyTorch's own sums round. Where
+        # those are of so few numbers that they round by chance, a few units in the last place.
+        rounding = np.abs(plain - expected).max() + 4e-7 * np.abs(expected).max()
+        assert np.abs(found - expected).max() <= 4 * rounding
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_layers_use_it_where_it_is_faster(dtype, monkeypatch):
+    conv = Conv(64, 64, 3, dtype=dtype, precision="highest", rng=np.random.default_rng(0))
+    graphdef, state = nnx.split(conv)
+    x = _random(1, 40, 34, 64)
+    sizes = np.array([[31, 34]], np.int32)
+
+    def run(state, x):
+        return nnx.merge(graphdef, state)(x, sizes)
+
+    calls = []
+    plain = winograd.convolve
+    monkeypatch.setattr(winograd, "convolve", lambda *a: calls.append(1) or plain(*a))
+    found = run(state, x)
+    assert len(calls) == (jax.default_backend() == "cpu")
+    monkeypatch.setattr(winograd, "is_faster", lambda x: False)
+    expected = run(state, x)
+    assert len(calls) <= 1
+    assert found.dtype == expected.dtype == jnp.dtype(dtype)
+    found, expected = (np.asarray(y[:, :31], np.float32) for y in (found, expected))
+    # Sums of 576 products: 1e-6 of rounding in float32; of bfloat16, see test_layers.
+    bound = 1e-6 if dtype == "float32" else 0.005
+    assert np.linalg.norm(found - expected) <= bound * np.linalg.norm(expected)
+
+
+def test_small_maps_and_few_channels_stay_plain():
+    assert not winograd.is_faster(jnp.zeros((1, 8, 8, 64)))
+    assert not winograd.is_faster(jnp.zeros((1, 64, 64, 32)))
