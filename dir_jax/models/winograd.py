@@ -37,25 +37,35 @@ def convolve(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
     Returns:
       (N, H, W, D) of the same type.
     """
+    return _sum_tiles(x, _transform_kernel(kernel), precision, contracting=0)
+
+
+def _sum_tiles(
+    x: jax.Array, kernels: Sequence[Sequence[jax.Array]], precision: str, *, contracting: int
+) -> jax.Array:
+    """The convolution by a transformed kernel, whose axis `contracting` is over x's channels."""
     dtype = x.dtype
-    x, kernel = x.astype(jnp.float32), kernel.astype(jnp.float32)
     count, height, width, channels = x.shape
     rows, columns = -(-height // 2), -(-width // 2)
     below, right = 1 + 2 * rows - height, 1 + 2 * columns - width
-    x = jnp.pad(x, ((0, 0), (1, below), (1, right), (0, 0)))
-    inputs = [_transform_input(part, 2) for part in _transform_input(x, 1)]
-    kernels = [_transform_kernel(part, 1) for part in _transform_kernel(kernel, 0)]
+    x = jnp.pad(x.astype(jnp.float32), ((0, 0), (1, below), (1, right), (0, 0)))
+    inputs = [_input_parts(part, 2) for part in _input_parts(x, 1)]
 
     def product(a: jax.Array, b: jax.Array) -> jax.Array:
-        a, b = a.reshape(-1, channels).astype(dtype), b.reshape(channels, -1).astype(dtype)
-        return jnp.dot(a, b, precision=precision, preferred_element_type=jnp.float32)
+        return jax.lax.dot_general(
+            a.reshape(-1, channels).astype(dtype),
+            b.astype(dtype),
+            (((1,), (contracting,)), ((), ())),
+            precision=precision,
+            preferred_element_type=jnp.float32,
+        )
 
     products = [
         [product(a, b) for a, b in zip(*parts, strict=True)]
         for parts in zip(inputs, kernels, strict=True)
     ]
-    of_columns = [_transform_output(row) for row in products]
-    tiles = [jnp.stack(_transform_output(rows), axis=1) for rows in zip(*of_columns, strict=True)]
+    of_columns = [_output_parts(row) for row in products]
+    tiles = [jnp.stack(_output_parts(rows), axis=1) for rows in zip(*of_columns, strict=True)]
     # (tiles, 2, 2, D): a tile's rows, then its columns.
     y = jnp.stack(tiles, axis=2).reshape(count, rows, columns, 2, 2, -1)
     y = y.transpose(0, 1, 3, 2, 4, 5).reshape(count, 2 * rows, 2 * columns, -1)
@@ -72,8 +82,11 @@ def _backward(
     precision: str, inputs: tuple[jax.Array, jax.Array], cotangent: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     x, kernel = inputs
-    # By the input: the convolution with the kernel turned by 180°, its channels exchanged.
-    by_input = convolve(cotangent, kernel[::-1, ::-1].swapaxes(2, 3), precision)
+    # By the input: the convolution with the kernel turned by 180°, its channels exchanged. Turned,
+    # a kernel has the same parts in another order.
+    parts = _transform_kernel(kernel)
+    turned = [[parts[i][j] for j in _TURNED] for i in _TURNED]
+    by_input = _sum_tiles(cotangent, turned, precision, contracting=1)
     plain = functools.partial(
         jax.lax.conv_general_dilated,
         x,
@@ -89,20 +102,29 @@ def _backward(
 convolve.defvjp(_forward, _backward)
 
 
-def _transform_input(x: jax.Array, axis: int) -> list[jax.Array]:
+def _transform_kernel(kernel: jax.Array) -> list[list[jax.Array]]:
+    """G k Gᵀ: 4 × 4 parts of (C, D) float32 from (3, 3, C, D)."""
+    kernel = kernel.astype(jnp.float32)
+    return [_kernel_parts(part) for part in _kernel_parts(kernel)]
+
+
+def _kernel_parts(kernel: jax.Array) -> list[jax.Array]:
+    """G along the first axis, of 3: four parts without it."""
+    a, b, c = kernel
+    return [a, (a + b + c) / 2, (a - b + c) / 2, c]
+
+
+_TURNED = (3, 1, 2, 0)  # the parts of (c, b, a) among those of (a, b, c)
+
+
+def _input_parts(x: jax.Array, axis: int) -> list[jax.Array]:
     """Bᵀ along an axis of 2n + 2: four parts of n."""
     stop = x.shape[axis] - 2
     a, b, c, d = (jax.lax.slice_in_dim(x, i, stop + min(i, 2), 2, axis) for i in range(4))
     return [a - c, b + c, c - b, b - d]
 
 
-def _transform_kernel(kernel: jax.Array, axis: int) -> list[jax.Array]:
-    """G along an axis of 3: four parts, without it or with length 1."""
-    a, b, c = (jax.lax.index_in_dim(kernel, i, axis) for i in range(3))
-    return [a, (a + b + c) / 2, (a - b + c) / 2, c]
-
-
-def _transform_output(parts: Sequence[jax.Array]) -> list[jax.Array]:
+def _output_parts(parts: Sequence[jax.Array]) -> list[jax.Array]:
     """Aᵀ: two from four."""
     a, b, c, d = parts
     return [a + b + c, b - c - d]

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from dir_jax.errors import UserError
-from dir_jax.retrieval.search import top_k
+from dir_jax.retrieval.blocks import blocks
+from dir_jax.retrieval.search import nearest_others, top_k
 
-_ROWS = 4096  # whose neighbours are gathered at once
-_GATHERED = 1 << 26  # numbers gathered at once, 256 MB
+_ROWS = 4096  # whose neighbours are added at once
 
 
 def expand_queries(
@@ -65,15 +65,8 @@ def augment_database(database: np.ndarray | jax.Array, *, k: int, alpha: float) 
     check_expansion(k, alpha, len(database) - 1)
     if k == 0:
         return np.asarray(database, np.float32)
-    scores, indices = top_k(database, database, k + 1)
-    # Each row is among its own k + 1 nearest, unless that many others are equal or longer; then the
-    # last of these is one too many.
-    itself = indices == np.arange(len(database))[:, None]
-    itself[:, -1] |= ~itself.any(axis=1)
-    shape = len(database), k
-    return _combine(
-        database, database, scores[~itself].reshape(shape), indices[~itself].reshape(shape), alpha
-    )
+    scores, indices = nearest_others(database, k)
+    return _combine(database, database, scores, indices, alpha)
 
 
 def check_expansion(k: int, alpha: float, available: int) -> None:
@@ -94,25 +87,33 @@ def _combine(
     alpha: float,
 ) -> np.ndarray:
     result = np.empty(x.shape, np.float32)
-    rows = max(1, min(_ROWS, _GATHERED // (indices.shape[1] * x.shape[1])))
-    whole = float(alpha).is_integer()
-    on_device = database if isinstance(database, jax.Array) else None
-    for start in range(0, len(x), rows):
-        part = slice(start, start + rows)
-        near = indices[part]
-        gathered = database[near] if on_device is None else jnp.take(on_device, near, axis=0)
-        similarity = scores[part] if whole else np.maximum(scores[part], 0)
-        result[part] = _weighted_sum(x[part], gathered, similarity, float(alpha))
+    if not float(alpha).is_integer():
+        scores = np.maximum(scores, 0)
+    if jax.default_backend() == "cpu":
+        database = jax.device_put(database)  # no copy, or one where it is not aligned
+    size = min(_ROWS, len(x))
+    for start, _ in blocks(len(x), size) if size else ():
+        part = slice(start, start + size)
+        near, from_ = indices[part], database
+        if not isinstance(database, jax.Array):  # only what is needed goes to the accelerator
+            near, from_ = np.arange(near.size).reshape(near.shape), database[near.ravel()]
+        result[part] = _weighted_sum(x[part], from_, near, scores[part], float(alpha))
     return result
 
 
 @functools.partial(jax.jit, static_argnames="alpha")
 def _weighted_sum(
-    x: jax.Array, gathered: jax.Array, similarity: jax.Array, alpha: float
+    x: jax.Array, database: jax.Array, indices: jax.Array, similarity: jax.Array, alpha: float
 ) -> jax.Array:
-    """L2(x + Σ_k similarity^alpha · gathered): (N, D) from (N, D), (N, K, D) and (N, K)."""
+    """L2(x + Σ_k similarity^alpha · database[indices]): (N, D) from (N, D), (M, D), two (N, K)."""
     missing = jnp.isnan(similarity)
     weights = jnp.where(missing, 0, similarity ** (int(alpha) if alpha.is_integer() else alpha))
-    gathered = jnp.where(missing[..., None], 0, gathered)
-    x = x + jnp.einsum("nk,nkd->nd", weights, gathered, precision="highest")
+
+    def add(total: jax.Array, kth: tuple[jax.Array, ...]) -> tuple[jax.Array, None]:
+        index, weight, nothing = (v[:, None] for v in kth)
+        near = jnp.take_along_axis(database, index, axis=0, mode="clip")
+        return total + jnp.where(nothing, 0, weight * near), None
+
+    # One neighbour of all rows after the other: gathering and adding are one pass.
+    x, _ = jax.lax.scan(add, x.astype(jnp.float32), (indices.T, weights.T, missing.T))
     return x / jnp.maximum(jnp.linalg.norm(x, axis=1, keepdims=True), 1e-12)

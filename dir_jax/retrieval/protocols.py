@@ -22,7 +22,7 @@ REVISITED_LEVELS = {
     "hard": (("hard",), ("junk", "easy")),
 }
 _PRECISIONS = (1, 5, 10)
-_CELLS = 4096
+_SCORES_PER_CELL, _MOST_CELLS = 16, 1 << 16  # of the grid by which scores are counted
 
 
 def evaluate_classic(
@@ -93,54 +93,62 @@ def places_by_score(scores: np.ndarray, images: np.ndarray) -> np.ndarray:
         scores = np.where(np.isnan(scores), -np.inf, scores)
     own = scores[images]
     levels = np.unique(own)
-    below, close = _levels_below(levels, scores)
-    counts = np.bincount(below, minlength=len(levels) + 1)
-    # Scores above level k are those with more than k levels below them; but those equal to a level
-    # have as many below as it has, and are told apart by their place.
-    above = counts[::-1].cumsum()[::-1][1:]
-    level = np.searchsorted(levels, own)
-    equal = close[np.append(levels, np.inf)[below[close]] == scores[close]]
-    # By level, then by number: an image's place here, less its level's first, is how many equals
-    # come before it.
-    equal = equal[np.argsort(below[equal], kind="stable")]
-    first = np.searchsorted(below[equal], level)
+    above, close = _count_above(levels, scores)
+    # Scores equal to a level are told apart by their place. By level, then by number: an image's
+    # place here, less its level's first, is how many equals come before it.
+    order = np.searchsorted(levels, scores[close])
+    equal = np.append(levels, np.inf)[order] == scores[close]
+    close, order = close[equal], order[equal]
+    by_level = np.argsort(order, kind="stable")
     place = np.empty(len(scores), np.int64)
-    place[equal] = np.arange(len(equal))
-    return above[level] + place[images] - first
+    place[close[by_level]] = np.arange(len(close))
+    level = np.searchsorted(levels, own)
+    return above[level] + place[images] - np.searchsorted(order[by_level], level)
 
 
-def _levels_below(levels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How many of the levels are below each score.
+def _count_above(levels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How many scores are above each level.
 
-    Most scores are told by a table: a cell of a regular grid without a level in it is all between
-    the same two. Rounding keeps the grid's order, so that no score is told wrong.
+    Most are only counted by the cell of a regular grid that they lie in, and compared with no
+    level: those in a higher cell are above. Rounding keeps the grid's order, so none is told wrong.
 
     Args:
       levels: (L,) increasing.
       scores: (N,), no NaN.
 
     Returns:
-      below: (N,) int64.
+      above: (L,) int64.
       close: increasing numbers of the scores that share a cell with a level; all that equal one do.
     """
+    last = min(len(scores) // _SCORES_PER_CELL + 1, _MOST_CELLS)
     low, high = (levels[0], levels[-1]) if len(levels) else (0, 0)
     with np.errstate(all="ignore"):
-        scale = np.divide(_CELLS - 1, high - low, dtype=scores.dtype)
-    if not (np.isfinite(low) and np.isfinite(scale) and scale > 0):
-        return np.searchsorted(levels, scores), np.arange(len(scores))
-
-    def cells_of(x: np.ndarray) -> np.ndarray:
-        with np.errstate(over="ignore"):
-            cells = (x - low) * scale + 1
-        return np.clip(cells, 0, _CELLS, out=cells).astype(np.int32)
-
-    cells, level_cells = cells_of(scores), cells_of(levels)
-    below = np.searchsorted(level_cells, np.arange(_CELLS + 1))[cells]
-    holds_level = np.zeros(_CELLS + 1, bool)
+        scale = np.divide(last - 1, high - low, dtype=scores.dtype)
+    if np.isfinite(low) and np.isfinite(scale) and scale > 0:
+        cells, level_cells = (_cells(x, low, scale, last) for x in (scores, levels))
+    else:
+        cells, level_cells = (np.zeros(len(x), np.intp) for x in (scores, levels))
+    holds_level = np.zeros(last + 1, bool)
     holds_level[level_cells] = True
     close = np.flatnonzero(holds_level[cells])
-    below[close] = np.searchsorted(levels, scores[close])
-    return below, close
+    others = np.where(holds_level, 0, np.bincount(cells, minlength=last + 1))
+    levels_below = np.searchsorted(levels, scores[close])
+    counts = np.bincount(levels_below, minlength=len(levels) + 1)
+    return _sum_from(others)[level_cells] + _sum_from(counts)[1:], close
+
+
+def _cells(x: np.ndarray, low: float, scale: float, last: int) -> np.ndarray:
+    """(N,) intp from 0 (below `low`) to `last`, never falling where x rises."""
+    with np.errstate(over="ignore"):
+        cells = x - low
+        cells *= scale
+        cells += 1
+    return np.clip(cells, 0, last, out=cells).astype(np.intp)
+
+
+def _sum_from(counts: np.ndarray) -> np.ndarray:
+    """Each count with all that come after it."""
+    return counts[::-1].cumsum()[::-1]
 
 
 def positive_ranks(ranking: np.ndarray, positive: np.ndarray, junk: np.ndarray) -> np.ndarray:

@@ -16,6 +16,8 @@ from dir_jax.retrieval.blocks import blocks
 _QUERIES = 1024
 _GROUP = 16
 
+_Best = tuple[jax.Array, jax.Array]  # (Q, k) scores, the largest first, and (Q, k) indices
+
 
 def top_k(
     queries: np.ndarray | jax.Array,
@@ -46,8 +48,7 @@ def top_k(
     """
     chex.assert_rank([queries, database], 2)
     chex.assert_equal_shape_suffix([queries, database], 1)
-    if not 1 <= k <= len(database):
-        raise UserError(f"cannot find the {k} nearest in a database of {len(database)} descriptors")
+    _check_k(k, len(database))
     scores = np.empty((len(queries), k), np.float32)
     indices = np.empty((len(queries), k), np.int32)
     query_size, size = min(_QUERIES, len(queries)), min(block_size, len(database))
@@ -61,6 +62,41 @@ def top_k(
         for start, first_new in blocks(len(database), size):
             best = _merge_block(best, few, _rows(database, start, size), start, first_new)
         scores[rows], indices[rows] = best
+    scores[scores == _LOWEST] = np.nan
+    return scores, indices
+
+
+def nearest_others(
+    database: np.ndarray | jax.Array, k: int, *, block_size: int = 2048
+) -> tuple[np.ndarray, np.ndarray]:
+    """The k rows most similar to each row of a database, itself left out, exactly.
+
+    As `top_k` with the database as its own queries, in half the time: each pair is compared once.
+
+    Args:
+      database: (N, D) float.
+      k: at most N − 1.
+      block_size: rows compared with as many others at once.
+
+    Returns:
+      scores: (N, k) float32, as `top_k` gives them.
+      indices: (N, k) int32.
+
+    Raises:
+      UserError: k is not in 1 .. N − 1.
+    """
+    chex.assert_rank(database, 2)
+    count, size = len(database), min(block_size, len(database))
+    _check_k(k, count - 1)
+    best = jnp.full((count, k), -jnp.inf, jnp.float32), jnp.zeros((count, k), jnp.int32)
+    walk = list(blocks(count, size))
+    for number, (start, first_new) in enumerate(walk):
+        rows = _rows(database, start, size)
+        best = _merge_pairs(best, rows, rows, start, start, first_new, same=True)
+        for other_start, first_other in walk[number + 1 :]:
+            others = _rows(database, other_start, size)
+            best = _merge_pairs(best, rows, others, start, other_start, first_other, same=False)
+    scores, indices = (np.array(x) for x in best)
     scores[scores == _LOWEST] = np.nan
     return scores, indices
 
@@ -116,12 +152,16 @@ def rank_all(
 _LOWEST = np.finfo(np.float32).min
 
 
+def _check_k(k: int, available: int) -> None:
+    if not 1 <= k <= available:
+        raise UserError(f"cannot find the {k} nearest in a database of {available} descriptors")
+
+
 def _rows(x: np.ndarray | jax.Array, start: int, size: int) -> jax.Array:
     if isinstance(x, jax.Array):  # not x[a:b], which is another program for each a
-        x = jax.lax.dynamic_slice_in_dim(x, start, size)
-    else:
-        x = x[start : start + size]
-    return jnp.asarray(x, jnp.float32)
+        return jax.lax.dynamic_slice_in_dim(x, start, size).astype(jnp.float32)
+    # Not jnp.asarray, which copies, where the device's memory is the host's.
+    return jax.device_put(np.asarray(x[start : start + size], np.float32))
 
 
 def _scores(queries: jax.Array, database: jax.Array) -> jax.Array:
@@ -138,21 +178,63 @@ def _rank(queries: jax.Array, database: jax.Array) -> jax.Array:
 
 @functools.partial(jax.jit, donate_argnums=0)
 def _merge_block(
-    best: tuple[jax.Array, jax.Array],
+    best: _Best,
     queries: jax.Array,
     block: jax.Array,
     start: jax.Array,
     first_new: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
-    """Merges a block's best into the best so far, which have the lower indices and so win ties."""
+) -> _Best:
+    """Merges a block's best into the best so far."""
+    numbers = start + jnp.arange(len(block), dtype=jnp.int32)
+    scores = _without_nan(_scores(queries, block))
+    return _merge(best, jnp.where(numbers >= first_new, scores, -jnp.inf), numbers)
+
+
+@functools.partial(jax.jit, donate_argnums=0, static_argnames="same")
+def _merge_pairs(
+    best: _Best,
+    rows: jax.Array,
+    others: jax.Array,
+    start: jax.Array,
+    other_start: jax.Array,
+    first_new: jax.Array,
+    *,
+    same: bool,
+) -> _Best:
+    """Merges two blocks' best in each other into the best so far of the whole database.
+
+    `same`: they are one block, whose rows from `first_new` on are new; else those of `others` are.
+    """
+    size = len(rows)
+    numbers, other_numbers = (s + jnp.arange(size, dtype=jnp.int32) for s in (start, other_start))
+    counts = (other_numbers >= first_new)[None]
+    if same:
+        counts &= (numbers >= first_new)[:, None] & (numbers[:, None] != other_numbers)
+    scores = jnp.where(counts, _without_nan(_scores(rows, others)), -jnp.inf)
+
+    def update(best: _Best, scores: jax.Array, start: jax.Array, numbers: jax.Array) -> _Best:
+        own = tuple(jax.lax.dynamic_slice_in_dim(x, start, size) for x in best)
+        merged = _merge((own[0], own[1]), scores, numbers)
+        new = (
+            jax.lax.dynamic_update_slice_in_dim(x, part, start, 0)
+            for x, part in zip(best, merged, strict=True)
+        )
+        return next(new), next(new)
+
+    best = update(best, scores, start, other_numbers)
+    return best if same else update(best, scores.T, other_start, numbers)
+
+
+def _without_nan(scores: jax.Array) -> jax.Array:
+    return jnp.where(jnp.isnan(scores), _LOWEST, scores)
+
+
+def _merge(best: _Best, scores: jax.Array, numbers: jax.Array) -> _Best:
+    """The best so far, which have the lower numbers and so win ties, and those of a block."""
     k = best[0].shape[1]
-    number = start + jnp.arange(len(block), dtype=jnp.int32)
-    scores = _scores(queries, block)
-    scores = jnp.where(jnp.isnan(scores), _LOWEST, scores)
-    scores = jnp.where(number >= first_new, scores, -jnp.inf)  # rows that came before
-    found, place = _largest(scores, min(k, len(block)))
+    found, place = _largest(scores, min(k, len(numbers)))
     scores, place_in_both = jax.lax.top_k(jnp.concatenate([best[0], found], axis=1), k)
-    indices = jnp.concatenate([best[1], number[place]], axis=1)
+    indices = jnp.concatenate([best[1], numbers[place]], axis=1)
     return scores, jnp.take_along_axis(indices, place_in_both, axis=1)
 
 

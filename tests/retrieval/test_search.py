@@ -10,7 +10,7 @@ import pytest
 
 from dir_jax.errors import UserError
 from dir_jax.retrieval import search
-from dir_jax.retrieval.search import rank_all, top_k
+from dir_jax.retrieval.search import nearest_others, rank_all, top_k
 
 
 def whole_numbers(shape: tuple[int, int], seed: int = 0, largest: int = 9) -> np.ndarray:
@@ -35,6 +35,37 @@ def test_top_k(k: int, block_size: int) -> None:
         scores, np.take_along_axis(queries @ database.T, expected, axis=1)
     )
     assert (scores.dtype, indices.dtype) == (np.float32, np.int32)
+
+
+@pytest.mark.parametrize("k", [1, 7, 100])
+@pytest.mark.parametrize("block_size", [1, 16, 50, 51, 1000])
+def test_nearest_others(k: int, block_size: int) -> None:
+    database = whole_numbers((101, 6), largest=2)
+    products = database @ database.T
+    np.fill_diagonal(products, -np.inf)
+    expected = np.argsort(-products, axis=1, kind="stable")[:, :k]
+    for rows in (database, jnp.asarray(database)):
+        scores, indices = nearest_others(rows, k, block_size=block_size)
+        np.testing.assert_array_equal(indices, expected)
+        np.testing.assert_array_equal(scores, np.take_along_axis(products, expected, axis=1))
+    assert (scores.dtype, indices.dtype) == (np.float32, np.int32)
+
+
+def test_nearest_others_of_rows_that_could_not_be_read() -> None:
+    database = whole_numbers((30, 4), seed=1)
+    database[[0, 17]] = np.nan
+    scores, indices = nearest_others(database, 29, block_size=8)
+    for i in range(30):
+        assert sorted(indices[i]) == [j for j in range(30) if j != i]
+        last = [j for j in (0, 17) if j != i]
+        assert np.isnan(scores[i]).sum() == (29 if i in (0, 17) else len(last))
+        assert i in (0, 17) or indices[i, -2:].tolist() == last
+
+
+def test_nearest_others_compiles_two_programs() -> None:
+    compiled = search._merge_pairs._cache_size()
+    nearest_others(whole_numbers((1003, 8)), 10, block_size=64)
+    assert search._merge_pairs._cache_size() == compiled + 2
 
 
 def test_rank_all() -> None:
@@ -100,6 +131,8 @@ def test_k_that_is_not_there(k: int) -> None:
     database = whole_numbers((9, 4))
     with pytest.raises(UserError, match=f"the {k} nearest in a database of 9"):
         top_k(database, database, k)
+    with pytest.raises(UserError, match=f"the {k} nearest in a database of 9"):
+        nearest_others(whole_numbers((10, 4)), k)
 
 
 def test_widths_are_checked() -> None:
