@@ -68,7 +68,7 @@ class Case:
 
 def largest_difference(a: np.ndarray, b: np.ndarray) -> float:
     """max |a − b|."""
-    return float(np.abs(a - b).max())
+    return float(np.abs(np.subtract(a, b, dtype=np.float64)).max())
 
 
 def cosine_distance(a: np.ndarray, b: np.ndarray) -> float:

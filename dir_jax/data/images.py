@@ -60,7 +60,8 @@ def open_rgb(file: str | io.BytesIO, name: str) -> Image.Image:
     """
     try:
         with Image.open(file) as image:
-            return image.convert("RGB")
+            image.load()  # converting what is RGB already would copy it
+            return image if image.mode == "RGB" else image.convert("RGB")
     except Exception as e:  # Pillow's many decoders raise many types on damaged files
         raise _cannot_read(name, e) from e
 

@@ -179,6 +179,21 @@ class TestAgainstPillow:
                 expected = transform(expected, rng)
             assert_same(apply(parse_transforms(f"{rotation}, {crop}"), image, seed), expected)
 
+    @pytest.mark.parametrize("after", ["RandomCrop(17)", "RandomRotation(20), CenterCrop(21)"])
+    @pytest.mark.parametrize("size", [(60, 40), (400, 300)], ids=str)
+    def test_the_part_of_a_random_scale(self, size, after):
+        """Only what is kept is resampled: bounds in single precision cost some pixels a level, and
+        rotating these rounds once more."""
+        image = picture(*size)
+        chain = f"RandomScale(30, 80, 1.3, can_upscale=True), {after}"
+        for seed in range(20):
+            expected, rng = image, np.random.default_rng(seed)
+            for transform in parse_transforms(chain).transforms:
+                expected = transform(expected, rng)
+            found = np.asarray(apply(parse_transforms(chain), image, seed), int)
+            difference = np.abs(found - np.asarray(expected, int))
+            assert difference.max() <= (2 if "Rotation" in after else 1)  # of a picture of noise
+
 
 class TestText:
     def test_repr_leaves_defaults_out(self):

@@ -97,10 +97,9 @@ def adjust_saturation(image: Image.Image, factor: float) -> Image.Image:
 
 def adjust_hue(image: Image.Image, shift: float) -> Image.Image:
     """Turns the hues of an RGB image by `shift` of the colour circle, in [-0.5, 0.5]."""
-    hue, saturation, value = image.convert("HSV").split()
     steps = int(shift * 255)  # of 256: torchvision's way
-    hue = hue.point([(level + steps) % 256 for level in range(256)])
-    return Image.merge("HSV", (hue, saturation, value)).convert("RGB")
+    turned = [(level + steps) % 256 for level in range(256)]
+    return image.convert("HSV").point(turned + 2 * list(range(256))).convert("RGB")
 
 
 def _blend_with_grey(image: Image.Image, grey: int, factor: float) -> Image.Image:

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from dir_jax.data.transforms.base import (
+    LazyTransform,
     Size,
     SizeRange,
     Transform,
@@ -19,6 +20,7 @@ from dir_jax.data.transforms.base import (
     check_number,
     join,
 )
+from dir_jax.data.transforms.views import View, resized
 
 BILINEAR = Image.Resampling.BILINEAR
 _RESIZE_FILTERS = tuple(Image.Resampling)
@@ -155,7 +157,7 @@ class Scale(_Resize):
 
 
 @dataclass(frozen=True, repr=False)
-class RandomScale(_Resize):
+class RandomScale(LazyTransform, _Resize):
     """Resizes the image so that its shorter side is random, and maybe its aspect ratio too.
 
     The shorter side is drawn from [min_size, max_size], its logarithm evenly; where the changed
@@ -196,13 +198,13 @@ class RandomScale(_Resize):
         method = check_interpolation(self.interpolation, _RESIZE_FILTERS)
         self._normalize("interpolation", method)
 
-    def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    def view(self, view: View, rng: np.random.Generator) -> View:
         low, high = self._aspects
         drawn = int(0.5 + _log_uniform(rng, self.min_size, self.max_size))
         side = min(max(drawn, self.min_size), self.max_size)
-        target = self._target(image.size, side, _log_uniform(rng, low, high))
-        size = self._size_after(image.size, target)
-        return image if size == image.size else image.resize(size, self.interpolation)
+        target = self._target(view.size, side, _log_uniform(rng, low, high))
+        size = self._size_after(view.size, target)
+        return view if size == view.size else resized(view, size, self.interpolation)
 
     @property
     def _allowed(self) -> tuple[bool, bool]:

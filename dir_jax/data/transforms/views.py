@@ -2,8 +2,7 @@
 
 A crop throws away half of what a rotation before it computed. In a chain, such transforms hand on a
 `View` instead of an image: the last one is asked for its pixels, and asks the one before for those
-that it needs. (Resizing takes no part: Pillow has the bounds of a part in single precision, and
-then other pixels.)
+that it needs.
 """
 
 from __future__ import annotations
@@ -71,6 +70,28 @@ def transformed(view: View, matrix: list[float], resample: Image.Resampling) -> 
         return part.transform(size, Image.Transform.AFFINE, moved, resample)
 
     return View(view.size, pull)
+
+
+def resized(view: View, size: Size, resample: Image.Resampling) -> View:
+    """The image at another size.
+
+    Pillow has the bounds of a part in single precision: some of its pixels differ from those of the
+    whole by one of 255 levels. Nothing for a transform whose pixels must be those of the original.
+    """
+    width, height = view.size
+    across, down = width / size[0], height / size[1]
+
+    def pull(box: Box) -> Image.Image:
+        left, top, right, bottom = box
+        source = (
+            left * across,
+            top * down,
+            min(right * across, width),
+            min(bottom * down, height),
+        )
+        return view.image().resize((right - left, bottom - top), resample, source)
+
+    return View(size, pull)
 
 
 def cropped(view: View, box: Box) -> View:
