@@ -42,6 +42,7 @@ def expand_queries(
     check_expansion(k, alpha, len(database))
     if k == 0:
         return np.asarray(queries, np.float32)
+    database = _near(database)
     scores, indices = top_k(queries, database, k)
     return _combine(queries, database, scores, indices, alpha)
 
@@ -65,6 +66,7 @@ def augment_database(database: np.ndarray | jax.Array, *, k: int, alpha: float) 
     check_expansion(k, alpha, len(database) - 1)
     if k == 0:
         return np.asarray(database, np.float32)
+    database = _near(database)
     scores, indices = nearest_others(database, k)
     return _combine(database, database, scores, indices, alpha)
 
@@ -79,6 +81,11 @@ def check_expansion(k: int, alpha: float, available: int) -> None:
         raise UserError(f"alpha is {alpha}; it must not be negative")
 
 
+def _near(database: np.ndarray | jax.Array) -> np.ndarray | jax.Array:
+    """The database on the device, if that is the CPU: then it is copied once, if at all."""
+    return jax.device_put(database) if jax.default_backend() == "cpu" else database
+
+
 def _combine(
     x: np.ndarray | jax.Array,
     database: np.ndarray | jax.Array,
@@ -89,8 +96,6 @@ def _combine(
     result = np.empty(x.shape, np.float32)
     if not float(alpha).is_integer():
         scores = np.maximum(scores, 0)
-    if jax.default_backend() == "cpu":
-        database = jax.device_put(database)  # no copy, or one where it is not aligned
     size = min(_ROWS, len(x))
     for start, _ in blocks(len(x), size) if size else ():
         part = slice(start, start + size)

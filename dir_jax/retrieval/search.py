@@ -67,7 +67,7 @@ def top_k(
 
 
 def nearest_others(
-    database: np.ndarray | jax.Array, k: int, *, block_size: int = 2048
+    database: np.ndarray | jax.Array, k: int, *, block_size: int = 1536
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k rows most similar to each row of a database, itself left out, exactly.
 
@@ -76,7 +76,7 @@ def nearest_others(
     Args:
       database: (N, D) float.
       k: at most N − 1.
-      block_size: rows compared with as many others at once.
+      block_size: rows compared with as many others at once, at most.
 
     Returns:
       scores: (N, k) float32, as `top_k` gives them.
@@ -86,8 +86,9 @@ def nearest_others(
       UserError: k is not in 1 .. N − 1.
     """
     chex.assert_rank(database, 2)
-    count, size = len(database), min(block_size, len(database))
+    count = len(database)
     _check_k(k, count - 1)
+    size = -(-count // -(-count // block_size))  # of equal blocks, so that few pairs come twice
     best = jnp.full((count, k), -jnp.inf, jnp.float32), jnp.zeros((count, k), jnp.int32)
     walk = list(blocks(count, size))
     for number, (start, first_new) in enumerate(walk):
