@@ -33,12 +33,12 @@ lint: setup-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Those that two cores finish in some ten minutes; benchmarks/RESULTS.md says what else there is.
+# Those that two cores finish in some 20 minutes; benchmarks/RESULTS.md says what else there is, and
+# `python -m benchmarks.results runs/bench/*.json` puts the tables there.
 bench: setup-dev
 	$(BIN)/python -m pip install $(PIP_ARGS) --constraint constraints.txt --editable '.[bench]'
-	mkdir -p runs
-	for name in ap_loss network evaluation search startup; do \
-	  $(BIN)/python -m benchmarks.$$name --json runs/bench_$$name.json || exit 1; done
+	for name in ap_loss network extraction training_step loader evaluation search startup; do \
+	  $(BIN)/python -m benchmarks.$$name --json runs/bench/$$name.json || exit 1; done
 
 clean:
 	rm -rf .venv runs

@@ -135,7 +135,7 @@ def _from_scores(form: str, size: int, calls: int) -> Case:
         },
         _difference,
         _BOUND,
-        turns=3,
+        turns=3 if size < 4096 else 2,
         calls={"dir_jax": calls},
     )
 

@@ -5,7 +5,8 @@
 The transforms of experiments/ap_gem.py, down to uint8 batches of eight images of 800 × 800, by one
 and two worker processes. The peer writes them as PyTorch users do, with Pillow's functions and
 torchvision's way to turn hues, and draws the same random numbers: the pixels are compared. Images a
-second are those of steady work, without what lies prepared when a turn begins.
+second are those of steady work, without what lies prepared when a turn begins. Below the table: how
+many cores a GPU needs.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ import functools
 import math
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageEnhance
 
+from benchmarks.network import forward_flops
 from benchmarks.side_by_side import Case, largest_difference, main
 
 _COUNT, _BATCH, _PREFETCH, _CALL = 48, 8, 2, 24
@@ -29,8 +31,9 @@ _TRANSFORMS = (
     "Scale(920, can_downscale=False), RandomScale(920, 1100), RandomRotation(10), "
     "RandomCrop(800), ColorJitter(0.2, 0.2, 0.2, 0.05)"
 )
-# The levels of a pixel; sums in another order may round to the next one.
-_BOUND = 1
+# The levels of a pixel: ours resamples a part of the picture, whose bounds are single precision.
+_BOUND = 2
+_GPU_ARCH, _GPU_SPEEDS = "resnet101_rmac", (25, 50, 100, 200, 400)
 
 
 def _write_photographs() -> tuple[str, list[str]]:
@@ -168,11 +171,29 @@ def _case(workers: int) -> Case:
         {side: functools.partial(make, workers) for side, make in sides.items()},
         largest_difference,
         _BOUND,
-        turns=5,
+        turns=3,
         work=("images", _BATCH * (_CALL - workers * _PREFETCH)),
     )
 
 
+def _cores_for_a_gpu(results: Sequence[Mapping[str, Any]]) -> str:
+    """How many cores keep a GPU busy that trains the recipe these transforms are from."""
+    side = results[0]["sides"]["dir_jax"]
+    # Forward twice, and backward as much as two forwards.
+    operations = 4 * forward_flops(_GPU_ARCH, 800, 800)
+    rows = [
+        f"Training {_GPU_ARCH} on these images in three stages takes {operations / 1e9:.0f} GFLOP "
+        f"an image; one core prepares {side['rate']:.1f} images a second:",
+        "",
+        "| what a GPU sustains (TFLOP/s) | images/s | cores to feed it |",
+        "|---|---|---|",
+    ]
+    for speed in _GPU_SPEEDS:
+        images = speed * 1e12 / operations
+        rows.append(f"| {speed} | {images:.0f} | {math.ceil(images / side['rate'])} |")
+    return "\n".join(rows)
+
+
 CASES = [_case(1), _case(2)]
 
-main(__name__, __doc__, CASES)
+main(__name__, __doc__, CASES, _cores_for_a_gpu)

@@ -132,6 +132,7 @@ CASES = [
     *(_case("resnet50_rmac", size, "float32") for size in _SIZES),
     *(_case("resnet101_rmac", size, "float32", turns=5) for size in _SIZES),
     _case("resnet50_rmac", _SIZES[0], "bfloat16"),
+    _case("resnet101_rmac", _SIZES[0], "bfloat16", turns=5),
 ]
 
 main(__name__, __doc__, CASES)

@@ -78,8 +78,16 @@ def cosine_distance(a: np.ndarray, b: np.ndarray) -> float:
     return float(1 - cosine.min())
 
 
-def main(module: str, doc: str | None, cases: Sequence[Case]) -> None:
-    """Measures all cases, or those whose name holds a word of `--only`, and prints a table."""
+def main(
+    module: str,
+    doc: str | None,
+    cases: Sequence[Case],
+    conclude: Callable[[Sequence[Mapping[str, Any]]], str] = lambda results: "",
+) -> None:
+    """Measures all cases, or those whose name holds a word of `--only`, and prints a table.
+
+    Below it stands what `conclude` says of the results.
+    """
     if module != "__main__":
         return
     parser = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
@@ -98,9 +106,10 @@ def main(module: str, doc: str | None, cases: Sequence[Case]) -> None:
         if args.only in case.name and (args.long or not case.long):
             print(f"{case.name} …", file=sys.stderr)
             results.append(_measure(case))
+            report = "\n\n".join(filter(None, [table(results, on), conclude(results)]))
             # After each: a long run cut short has measured something.
-            write_figures(args.json, on, table(results, on), cases=results)
-    print(table(results, on))
+            write_figures(args.json, on, report, cases=results)
+    print(report if results else f"no case has {args.only!r} in its name")
     if any(side["agrees"] is False for case in results for side in case["sides"].values()):
         raise SystemExit("error: the sides do not agree")
 
@@ -231,7 +240,7 @@ class _Worker:
         self._process = subprocess.Popen(
             command,
             cwd=ROOT,
-            env={**os.environ, **tuned},
+            env={**os.environ, "TQDM_DISABLE": "1", **tuned},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -2,8 +2,8 @@
 
     python -m benchmarks.startup
 
-The second run must find its programs in the persistent compilation cache; those that it adds there
-are counted (programs that take a second or more to compile are kept).
+The second run must find all its programs in the persistent compilation cache: those that it adds
+there are counted.
 """
 
 from __future__ import annotations

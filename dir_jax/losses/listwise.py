@@ -30,7 +30,7 @@ def listwise_average_precision_loss(
     class_weighted: bool = False,
     tie_aware: bool = False,
     axis_name: str | None = None,
-    block_size: int = 256,
+    block_size: int = 1024,
 ) -> jax.Array:
     """1 − the mean, over the images of a batch, of their average precision as queries.
 
