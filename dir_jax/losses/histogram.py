@@ -39,7 +39,7 @@ def histograms(
     """
     queries, items = positions.shape
     scores = _BLOCK_SCORES.get(jax.default_backend(), _BLOCK_SCORES_ELSEWHERE)
-    # Two at least: a single one has all its scores in one sum, which a CPU takes tenfold longer for.
+    # Two at least: a single one has all its scores in one sum, which takes a CPU ten times longer.
     rows = max(1, min(queries, max(2, scores // max(items, 1))))
     centres = jnp.arange(num_bins, dtype=positions.dtype)[:, None]
 
