@@ -5,7 +5,8 @@
 From scores, of N queries and as many items: the peer is the same formula as the original computes
 it, bins by a 1×1 convolution and every count of every score kept for the gradient. From B
 descriptors of 2048 values: the peer takes their products first. Where it does not fit in memory,
-ours is measured alone. `--long` adds the largest batch, which takes two cores half an hour.
+ours is measured alone. `--long` adds the largest batch, which takes two cores some minutes.
+(`torch.compile` does not speed up the peer: at N = 1024, 0.58 s instead of 0.53 s.)
 """
 
 from __future__ import annotations

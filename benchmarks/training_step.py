@@ -142,7 +142,7 @@ def _case(count: int, *, long: bool) -> Case:
         sides,
         _difference,
         _BOUND,
-        turns=0 if long else 3,
+        turns=0 if long else 5,
         work=("images", count),
         # Forward twice, and backward as much as two forwards.
         flops=lambda: 4 * count * forward_flops(_ARCH, _SIDE, _SIDE),

@@ -51,7 +51,7 @@ def listwise_average_precision_loss(
       axis_name: of the replicas. Each then has its own rows (B / replicas of them), scores them
         against all replicas' descriptors, and gets the loss of the whole batch, whose gradient by
         its own rows is exact; under pmap and under shard_map.
-      block_size: queries at once; needs not divide B.
+      block_size: queries at once, at most; needs not divide B.
 
     Returns:
       () float32.
@@ -168,8 +168,9 @@ class _Block(NamedTuple):
 
 def _blocks(options: _Options, own: jax.Array, labels: jax.Array) -> _Block:
     """The queries in blocks: each field with a leading axis over blocks."""
-    size = min(options.block_size, len(own))
-    short = -len(own) % size
+    count = -(-len(own) // options.block_size)
+    size = -(-len(own) // count)  # of equal blocks, so that there is little padding
+    short = count * size - len(own)
     places = jnp.arange(len(own) + short)
     first: jax.Array | int = 0
     if options.axis_name is not None:

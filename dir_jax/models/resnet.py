@@ -149,7 +149,7 @@ class ResNet(nnx.Module):
 
 
 def _rectified_sum(x: jax.Array, y: jax.Array) -> jax.Array:
-    """relu(x + y), value and gradient.
+    """relu(x + y) of finite maps, value and gradient.
 
     Written so that it ends in a sum of two maps, and as matrices, as the next product takes it:
     XLA's CPU compiler computes a map that is read twice (by the next block, and by its shortcut)

@@ -14,9 +14,10 @@ import numpy as np
 
 from dir_jax.errors import UserError
 from dir_jax.retrieval.blocks import blocks
-from dir_jax.retrieval.search import nearest_others, top_k
+from dir_jax.retrieval.search import nearest_others, rows_of, top_k
 
 _ROWS = 4096  # whose neighbours are added at once
+_GATHERED = 1 << 26  # numbers gathered at once on the host, 256 MB
 
 
 def expand_queries(
@@ -42,7 +43,6 @@ def expand_queries(
     check_expansion(k, alpha, len(database))
     if k == 0:
         return np.asarray(queries, np.float32)
-    database = _near(database)
     scores, indices = top_k(queries, database, k)
     return _combine(queries, database, scores, indices, alpha)
 
@@ -66,7 +66,6 @@ def augment_database(database: np.ndarray | jax.Array, *, k: int, alpha: float) 
     check_expansion(k, alpha, len(database) - 1)
     if k == 0:
         return np.asarray(database, np.float32)
-    database = _near(database)
     scores, indices = nearest_others(database, k)
     return _combine(database, database, scores, indices, alpha)
 
@@ -81,11 +80,6 @@ def check_expansion(k: int, alpha: float, available: int) -> None:
         raise UserError(f"alpha is {alpha}; it must not be negative")
 
 
-def _near(database: np.ndarray | jax.Array) -> np.ndarray | jax.Array:
-    """The database on the device, if that is the CPU: then it is copied once, if at all."""
-    return jax.device_put(database) if jax.default_backend() == "cpu" else database
-
-
 def _combine(
     x: np.ndarray | jax.Array,
     database: np.ndarray | jax.Array,
@@ -97,12 +91,17 @@ def _combine(
     if not float(alpha).is_integer():
         scores = np.maximum(scores, 0)
     size = min(_ROWS, len(x))
+    if isinstance(database, np.ndarray):
+        if jax.default_backend() == "cpu" and indices.size > len(database):
+            database = jax.device_put(database)  # no copy, or one where it is not aligned
+        else:  # only what is needed goes to the device
+            size = max(1, min(size, _GATHERED // (indices.shape[1] * x.shape[1])))
     for start, _ in blocks(len(x), size) if size else ():
         part = slice(start, start + size)
-        near, from_ = indices[part], database
-        if not isinstance(database, jax.Array):  # only what is needed goes to the accelerator
-            near, from_ = np.arange(near.size).reshape(near.shape), database[near.ravel()]
-        result[part] = _weighted_sum(x[part], from_, near, scores[part], float(alpha))
+        near, rows = indices[part], database
+        if isinstance(rows, np.ndarray):
+            near, rows = np.arange(near.size).reshape(near.shape), rows[near.ravel()]
+        result[part] = _weighted_sum(rows_of(x, start, size), rows, near, scores[part], alpha)
     return result
 
 
@@ -111,7 +110,7 @@ def _weighted_sum(
     x: jax.Array, database: jax.Array, indices: jax.Array, similarity: jax.Array, alpha: float
 ) -> jax.Array:
     """L2(x + Σ_k similarity^alpha · database[indices]): (N, D) from (N, D), (M, D), two (N, K)."""
-    missing = jnp.isnan(similarity)
+    missing, alpha = jnp.isnan(similarity), float(alpha)
     weights = jnp.where(missing, 0, similarity ** (int(alpha) if alpha.is_integer() else alpha))
 
     def add(total: jax.Array, kth: tuple[jax.Array, ...]) -> tuple[jax.Array, None]:

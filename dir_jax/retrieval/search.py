@@ -48,19 +48,20 @@ def top_k(
     """
     chex.assert_rank([queries, database], 2)
     chex.assert_equal_shape_suffix([queries, database], 1)
-    _check_k(k, len(database))
+    if not 1 <= k <= len(database):
+        raise UserError(f"cannot find the {k} nearest in a database of {len(database)} descriptors")
     scores = np.empty((len(queries), k), np.float32)
     indices = np.empty((len(queries), k), np.int32)
     query_size, size = min(_QUERIES, len(queries)), min(block_size, len(database))
     for query_start, _ in blocks(len(queries), query_size) if query_size else ():
         rows = slice(query_start, query_start + query_size)
-        few = _rows(queries, query_start, query_size)
+        few = rows_of(queries, query_start, query_size)
         best = (
             jnp.full((query_size, k), -jnp.inf, jnp.float32),
             jnp.zeros((query_size, k), jnp.int32),
         )
         for start, first_new in blocks(len(database), size):
-            best = _merge_block(best, few, _rows(database, start, size), start, first_new)
+            best = _merge_block(best, few, rows_of(database, start, size), start, first_new)
         scores[rows], indices[rows] = best
     scores[scores == _LOWEST] = np.nan
     return scores, indices
@@ -87,15 +88,16 @@ def nearest_others(
     """
     chex.assert_rank(database, 2)
     count = len(database)
-    _check_k(k, count - 1)
+    if not 1 <= k < count:
+        raise UserError(f"cannot find the {k} nearest others in a database of {count} descriptors")
     size = -(-count // -(-count // block_size))  # of equal blocks, so that few pairs come twice
     best = jnp.full((count, k), -jnp.inf, jnp.float32), jnp.zeros((count, k), jnp.int32)
     walk = list(blocks(count, size))
     for number, (start, first_new) in enumerate(walk):
-        rows = _rows(database, start, size)
+        rows = rows_of(database, start, size)
         best = _merge_pairs(best, rows, rows, start, start, first_new, same=True)
         for other_start, first_other in walk[number + 1 :]:
-            others = _rows(database, other_start, size)
+            others = rows_of(database, other_start, size)
             best = _merge_pairs(best, rows, others, start, other_start, first_other, same=False)
     scores, indices = (np.array(x) for x in best)
     scores[scores == _LOWEST] = np.nan
@@ -119,9 +121,9 @@ def score_all(
     chex.assert_equal_shape_suffix([queries, database], 1)
     scores = np.empty((len(queries), len(database)), np.float32)
     size = min(block_size, len(database))
-    few = jnp.asarray(queries, jnp.float32)
+    few = rows_of(queries, 0, len(queries))
     for start, _ in blocks(len(database), size) if len(queries) else ():
-        scores[:, start : start + size] = _all_scores(few, _rows(database, start, size))
+        scores[:, start : start + size] = _all_scores(few, rows_of(database, start, size))
     return scores
 
 
@@ -143,9 +145,9 @@ def rank_all(
     chex.assert_equal_shape_suffix([queries, database], 1)
     rankings = np.empty((len(queries), len(database)), np.int32)
     size = min(block_size, len(queries))
-    on_device = jnp.asarray(database, jnp.float32)
+    on_device = rows_of(database, 0, len(database))
     for start, _ in blocks(len(queries), size) if size else ():
-        rankings[start : start + size] = _rank(_rows(queries, start, size), on_device)
+        rankings[start : start + size] = _rank(rows_of(queries, start, size), on_device)
     return rankings
 
 
@@ -153,15 +155,12 @@ def rank_all(
 _LOWEST = np.finfo(np.float32).min
 
 
-def _check_k(k: int, available: int) -> None:
-    if not 1 <= k <= available:
-        raise UserError(f"cannot find the {k} nearest in a database of {available} descriptors")
-
-
-def _rows(x: np.ndarray | jax.Array, start: int, size: int) -> jax.Array:
+def rows_of(x: np.ndarray | jax.Array, start: int, size: int) -> jax.Array:
+    """Rows start .. start + size − 1 on the device, float32; where they lie, if that can be."""
     if isinstance(x, jax.Array):  # not x[a:b], which is another program for each a
-        return jax.lax.dynamic_slice_in_dim(x, start, size).astype(jnp.float32)
-    # Not jnp.asarray, which copies, where the device's memory is the host's.
+        part = x if size == len(x) else jax.lax.dynamic_slice_in_dim(x, start, size)
+        return part.astype(jnp.float32)
+    # Not jnp.asarray, which copies also where the device's memory is the host's.
     return jax.device_put(np.asarray(x[start : start + size], np.float32))
 
 

@@ -181,11 +181,12 @@ class TestAgainstPillow:
 
     @pytest.mark.parametrize("after", ["RandomCrop(17)", "RandomRotation(20), CenterCrop(21)"])
     @pytest.mark.parametrize("size", [(60, 40), (400, 300)], ids=str)
-    def test_the_part_of_a_random_scale(self, size, after):
+    @pytest.mark.parametrize("method", ["BILINEAR", "LANCZOS", "NEAREST", "BOX"])
+    def test_the_part_of_a_random_scale(self, size, after, method):
         """Only what is kept is resampled: bounds in single precision cost some pixels a level, and
         rotating these rounds once more."""
         image = picture(*size)
-        chain = f"RandomScale(30, 80, 1.3, can_upscale=True), {after}"
+        chain = f"RandomScale(30, 80, 1.3, can_upscale=True, interpolation={method}), {after}"
         for seed in range(20):
             expected, rng = image, np.random.default_rng(seed)
             for transform in parse_transforms(chain).transforms:

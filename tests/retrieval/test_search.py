@@ -131,7 +131,7 @@ def test_k_that_is_not_there(k: int) -> None:
     database = whole_numbers((9, 4))
     with pytest.raises(UserError, match=f"the {k} nearest in a database of 9"):
         top_k(database, database, k)
-    with pytest.raises(UserError, match=f"the {k} nearest in a database of 9"):
+    with pytest.raises(UserError, match=f"the {k} nearest others in a database of 10"):
         nearest_others(whole_numbers((10, 4)), k)
 
 

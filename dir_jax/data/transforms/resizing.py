@@ -20,10 +20,12 @@ from dir_jax.data.transforms.base import (
     check_number,
     join,
 )
-from dir_jax.data.transforms.views import View, resized
+from dir_jax.data.transforms.views import View, resized, view_of
 
 BILINEAR = Image.Resampling.BILINEAR
 _RESIZE_FILTERS = tuple(Image.Resampling)
+# Which take other pixels of the image where a bound is rounded.
+_ABRUPT_FILTERS = (Image.Resampling.NEAREST, Image.Resampling.BOX)
 
 
 @dataclass(frozen=True, repr=False)
@@ -204,7 +206,11 @@ class RandomScale(LazyTransform, _Resize):
         side = min(max(drawn, self.min_size), self.max_size)
         target = self._target(view.size, side, _log_uniform(rng, low, high))
         size = self._size_after(view.size, target)
-        return view if size == view.size else resized(view, size, self.interpolation)
+        if size == view.size:
+            return view
+        if self.interpolation in _ABRUPT_FILTERS:
+            return view_of(view.image().resize(size, self.interpolation))
+        return resized(view, size, self.interpolation)
 
     @property
     def _allowed(self) -> tuple[bool, bool]:
