@@ -24,8 +24,6 @@ from dir_jax.data.transforms.views import View, resized, view_of
 
 BILINEAR = Image.Resampling.BILINEAR
 _RESIZE_FILTERS = tuple(Image.Resampling)
-# Which take other pixels of the image where a bound is rounded.
-_ABRUPT_FILTERS = (Image.Resampling.NEAREST, Image.Resampling.BOX)
 
 
 @dataclass(frozen=True, repr=False)
@@ -208,9 +206,10 @@ class RandomScale(LazyTransform, _Resize):
         size = self._size_after(view.size, target)
         if size == view.size:
             return view
-        if self.interpolation in _ABRUPT_FILTERS:
-            return view_of(view.image().resize(size, self.interpolation))
-        return resized(view, size, self.interpolation)
+        if self.interpolation == BILINEAR:
+            return resized(view, size, BILINEAR)
+        # A rounded bound moves the steeper filters by more than a level, and NEAREST by a pixel.
+        return view_of(view.image().resize(size, self.interpolation))
 
     @property
     def _allowed(self) -> tuple[bool, bool]:
