@@ -33,7 +33,7 @@ _TRANSFORMS = (
 )
 # Levels of 255, on average: ours resamples a part of the picture, whose bounds are in single
 # precision, so that some pixels are one level off (and more where hues of a grey are turned).
-_BOUND = 0.02
+_BOUND = 0.2
 _GPU_ARCH, _GPU_SPEEDS = "resnet101_rmac", (25, 50, 100, 200, 400)
 
 
