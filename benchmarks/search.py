@@ -11,6 +11,7 @@ then takes a block of rows after the other.
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,8 @@ _WIDTH, _K, _ALPHA, _TOP = 2048, 10, 3, 100
 _WHOLE, _BLOCK = 10_000, 2048
 # Entries are about 0.02; ten descriptors are added in another order.
 _BOUND = 1e-6
+# Similarities are near 0.5, of which float32's sum of 2048 products is this exact.
+_TIE = 1e-6
 
 
 def _descriptors(count: int, seed: int) -> np.ndarray:
@@ -83,13 +86,30 @@ def _our_search(rows: int, num_queries: int) -> Callable[[], Any]:
     return lambda: top_k(queries, database, _TOP)[0]
 
 
+def _augmentation_difference(rows: int, a: np.ndarray, b: np.ndarray) -> float:
+    """max |a − b|, without rows whose k-th and next neighbour are equally near but for rounding.
+
+    Of very many rows some are such; which of the two is taken is then the rounding's choice.
+    """
+    differs = np.flatnonzero(np.abs(a - b).max(axis=1) > _BOUND)
+    if 0 < len(differs) <= rows // 1000:
+        database = _descriptors(rows, 0).astype(np.float64)
+        similarity = database[differs] @ database.T
+        similarity[np.arange(len(differs)), differs] = 0
+        nearest = np.sort(np.partition(similarity, -_K - 1, axis=1)[:, -_K - 1 :], axis=1)
+        tied = nearest[:, 1] - nearest[:, 0] < _TIE
+        a, b = (np.delete(x, differs[tied], axis=0) for x in (a, b))
+        print(f"{np.sum(tied)} of {rows:,} rows: ties at place {_K}", file=sys.stderr)
+    return largest_difference(a, b)
+
+
 def _expansion_case(name: str, rows: int, augment: bool, *, long: bool = False) -> Case:
     sides = {"NumPy, as the original": _numpy_expansion, "dir_jax": _our_expansion}
     bound = {name: functools.partial(side, rows, augment) for name, side in sides.items()}
     return Case(
         f"{name}, {rows:,} rows",
         bound,
-        largest_difference,
+        functools.partial(_augmentation_difference, rows) if augment else largest_difference,
         _BOUND,
         turns=0 if long else 5,
         long=long,

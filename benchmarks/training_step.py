@@ -49,11 +49,13 @@ def _ours(count: int) -> Callable[[], Any]:
     import jax
     import optax
 
+    from dir_jax.cli import set_up_jax
     from dir_jax.losses import listwise_average_precision_loss
     from dir_jax.models.variables import split_variables
     from dir_jax.replicas import create_replicas
     from dir_jax.training.three_stage import ThreeStageStep, create_state
 
+    set_up_jax("", asynchronous=False)  # as the command does
     model = create_model(_ARCH)
     graphdef, params, stats = split_variables(model)
     optimizer, replicas = optax.sgd(_RATE), create_replicas("shard_map", jax.devices()[:1])

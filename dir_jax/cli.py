@@ -134,12 +134,16 @@ def require_flag(name: str, value: Any, example: str) -> Any:
     return value
 
 
-def set_up_jax(cache: str | None, *, log_compiles: bool = False) -> None:
+def set_up_jax(cache: str | None, *, log_compiles: bool = False, asynchronous: bool = True) -> None:
     """Keeps compiled programs on disk, so that a second run of the same thing starts fast.
+
+    Call it before jax's first work.
 
     Args:
       cache: the folder; None is `dir_jax/xla` in the user's cache folder, '' keeps none.
       log_compiles: log each compilation.
+      asynchronous: a CPU computes while the host goes on. Not worth it where the host has nothing
+        else to do: programs sent ahead have their memory at once, from whatever is free by then.
     """
     import jax
 
@@ -151,3 +155,4 @@ def set_up_jax(cache: str | None, *, log_compiles: bool = False) -> None:
         # All of them: the many small ones take as long together as one network.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_log_compiles", log_compiles)
+    jax.config.update("jax_cpu_enable_async_dispatch", asynchronous)

@@ -36,7 +36,7 @@ def main() -> int:
         config.lock()
     except OSError as e:  # how ml_collections says, at first use, that the file is not there
         raise UserError(f"--config cannot be read: {str(e).splitlines()[-1].strip()}") from e
-    set_up_jax(_CACHE.value, log_compiles=_LOG_COMPILES.value)
+    set_up_jax(_CACHE.value, log_compiles=_LOG_COMPILES.value, asynchronous=False)
     from dir_jax.training.loop import train
 
     return train(config, workdir)

@@ -76,22 +76,70 @@ class Conv(nnx.Module):
             for i in range(size)
             for j in range(size)
         ]
+        product = functools.partial(_dot, precision=self.precision)
         if sums_products:
             parts = kernel.reshape(size * size, x.shape[3], -1)
-            y = functools.reduce(jnp.add, map(self._product, patches, parts))
+            y = functools.reduce(jnp.add, map(product, patches, parts))
         else:
             matrix = jnp.concatenate(patches, axis=-1)
-            y = self._product(matrix, kernel.reshape(matrix.shape[1], -1))
+            y = product(matrix, kernel.reshape(matrix.shape[1], -1))
         return y.astype(x.dtype).reshape(x.shape[0], height, width, -1)
 
-    def _product(self, a: jax.Array, b: jax.Array) -> jax.Array:
-        # A result in float32 is what CPUs with bfloat16 instructions are fast at.
-        return jnp.dot(a, b, precision=self.precision, preferred_element_type=jnp.float32)
+    def scaled(self, x: jax.Array, factor: jax.Array) -> jax.Array:
+        """factor · convolution of a 1×1 kernel, with gradients that multiply no map by `factor`.
+
+        Args:
+          x: (N, H, W, features_in).
+          factor: (features,) float32.
+
+        Returns:
+          (N, ceil(H / stride), ceil(W / stride), features) float32.
+        """
+        x = x[:, :: self.stride, :: self.stride].astype(self.dtype)
+        matrix, kernel = x.reshape(-1, x.shape[3]), self.kernel[0, 0]
+        return _scaled_product(matrix, kernel, factor, self.precision).reshape(*x.shape[:3], -1)
 
 
 def _has_slow_convolution(x: jax.Array) -> bool:
     """Where XLA has no bfloat16 convolution of its own, and products are worth what they copy."""
     return x.dtype == jnp.bfloat16 and x.shape[3] >= 128 and jax.default_backend() == "cpu"
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _scaled_product(
+    a: jax.Array, kernel: jax.Array, factor: jax.Array, precision: str
+) -> jax.Array:
+    """(a · kernel) · factor, the product rounded to a's type: (M, D) float32.
+
+    Of (M, C) of any type, (C, D) and (D,) float32.
+    """
+    return _dot(a, kernel.astype(a.dtype), precision).astype(a.dtype) * factor
+
+
+def _scaled_product_forward(
+    a: jax.Array, kernel: jax.Array, factor: jax.Array, precision: str
+) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    return _scaled_product(a, kernel, factor, precision), (a, kernel, factor)
+
+
+def _scaled_product_backward(
+    precision: str, inputs: tuple[jax.Array, ...], cotangent: jax.Array
+) -> tuple[jax.Array, ...]:
+    # The factor goes with the kernel, of C·D numbers, not with the cotangent, of M·D: that would be
+    # another map to write and read, beside the one that a block's shortcut takes.
+    a, kernel, factor = inputs
+    cotangent = cotangent.astype(a.dtype)
+    by_a = _dot(cotangent, (kernel * factor).astype(a.dtype).T, precision).astype(a.dtype)
+    by_product = _dot(a.T, cotangent, precision)
+    return by_a, by_product * factor, jnp.sum(by_product * kernel, axis=0)
+
+
+_scaled_product.defvjp(_scaled_product_forward, _scaled_product_backward)
+
+
+def _dot(a: jax.Array, b: jax.Array, precision: str) -> jax.Array:
+    # A result in float32 is what CPUs with bfloat16 instructions are fast at.
+    return jnp.dot(a, b, precision=precision, preferred_element_type=jnp.float32)
 
 
 class BatchNorm(nnx.Module):
@@ -113,7 +161,7 @@ class BatchNorm(nnx.Module):
         The result is float32 whatever `x` is: what follows rounds it, once.
         """
         if use_running_average:
-            mean, var = self.mean[...], self.var[...]
+            factor, shift = self.affine()
         else:
             axes = tuple(range(x.ndim - 1))
             mean = jnp.mean(x, axes, dtype=jnp.float32)
@@ -126,8 +174,31 @@ class BatchNorm(nnx.Module):
                 # Not `running[...] +=`, which writes into an array of NumPy's instead.
                 change = _MOMENTUM * (jax.lax.stop_gradient(new) - running[...])
                 running.set_value(running[...] + change)
+            factor, shift = self._affine(mean, var)
+        return x * factor + shift
+
+    def affine(self) -> tuple[jax.Array, jax.Array]:
+        """What normalising by the running statistics multiplies by, and adds: (features,) each."""
+        return self._affine(self.mean[...], self.var[...])
+
+    def _affine(self, mean: jax.Array, var: jax.Array) -> tuple[jax.Array, jax.Array]:
         factor = self.scale[...] * jax.lax.rsqrt(var + _EPSILON)
-        return x * factor + (self.bias[...] - mean * factor)
+        return factor, self.bias[...] - mean * factor
+
+
+def normalized(
+    conv: Conv,
+    norm: BatchNorm,
+    x: jax.Array,
+    sizes: jax.Array | None = None,
+    *,
+    use_running_average: bool,
+) -> jax.Array:
+    """norm(conv(x, sizes)), float32."""
+    if conv.kernel.shape[0] > 1 or not use_running_average:
+        return norm(conv(x, sizes), use_running_average=use_running_average)
+    factor, shift = norm.affine()
+    return conv.scaled(x, factor) + shift
 
 
 def max_pool(x: jax.Array, sizes: jax.Array | None = None) -> jax.Array:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from dir_jax.models.layers import BatchNorm, Conv, max_pool
+from dir_jax.models.layers import BatchNorm, Conv, max_pool, normalized
 from dir_jax.models.padding import reduced
 
 
@@ -45,9 +45,9 @@ class BasicBlock(nnx.Module):
         self, x: jax.Array, sizes: jax.Array | None = None, *, use_running_average: bool
     ) -> jax.Array:
         """(N, H, W, features_in) -> (N, ceil(H / stride), ceil(W / stride), width)."""
-        statistics = {"use_running_average": use_running_average}
-        y = nnx.relu(self.bn1(self.conv1(x, sizes), **statistics))
-        y = self.bn2(self.conv2(y, reduced(sizes, self.stride)), **statistics)
+        statistics: dict[str, Any] = {"use_running_average": use_running_average}
+        y = nnx.relu(normalized(self.conv1, self.bn1, x, sizes, **statistics))
+        y = normalized(self.conv2, self.bn2, y, reduced(sizes, self.stride), **statistics)
         y = _rectified_sum(y, _apply_shortcut(self.downsample, x, **statistics))
         return y.astype(x.dtype)
 
@@ -83,10 +83,10 @@ class Bottleneck(nnx.Module):
         self, x: jax.Array, sizes: jax.Array | None = None, *, use_running_average: bool
     ) -> jax.Array:
         """(N, H, W, features_in) -> (N, ceil(H / stride), ceil(W / stride), 4 · width)."""
-        statistics = {"use_running_average": use_running_average}
-        y = nnx.relu(self.bn1(self.conv1(x), **statistics))
-        y = nnx.relu(self.bn2(self.conv2(y, sizes), **statistics))
-        y = self.bn3(self.conv3(y), **statistics)
+        statistics: dict[str, Any] = {"use_running_average": use_running_average}
+        y = nnx.relu(normalized(self.conv1, self.bn1, x, **statistics))
+        y = nnx.relu(normalized(self.conv2, self.bn2, y, sizes, **statistics))
+        y = normalized(self.conv3, self.bn3, y, **statistics)
         y = _rectified_sum(y, _apply_shortcut(self.downsample, x, **statistics))
         return y.astype(x.dtype)
 
@@ -137,8 +137,8 @@ class ResNet(nnx.Module):
           'stem' at a quarter of the image's height and width and 'layer1' … 'layer4' at 1/4, 1/8,
           1/16, 1/32, each rounded up at every halving: (N, h, w, channels).
         """
-        statistics = {"use_running_average": use_running_average}
-        x = nnx.relu(self.bn1(self.conv1(images, sizes), **statistics))
+        statistics: dict[str, Any] = {"use_running_average": use_running_average}
+        x = nnx.relu(normalized(self.conv1, self.bn1, images, sizes, **statistics))
         x, sizes = max_pool(x, reduced(sizes, 2)).astype(self.conv1.dtype), reduced(sizes, 4)
         maps = {"stem": x}
         for name in ("layer1", "layer2", "layer3", "layer4"):
@@ -148,8 +148,9 @@ class ResNet(nnx.Module):
         return maps
 
 
+@jax.custom_vjp
 def _rectified_sum(x: jax.Array, y: jax.Array) -> jax.Array:
-    """relu(x + y) of finite maps, value and gradient.
+    """relu(x + y) of finite maps.
 
     Written so that it ends in a sum of two maps, and as matrices, as the next product takes it:
     XLA's CPU compiler computes a map that is read twice (by the next block, and by its shortcut)
@@ -159,6 +160,19 @@ def _rectified_sum(x: jax.Array, y: jax.Array) -> jax.Array:
     shape, width = x.shape, x.shape[-1]
     x, y = x.reshape(-1, width), y.reshape(-1, width)
     return (jnp.where(x <= -y, -y, x) + y).reshape(shape)
+
+
+def _rectified_sum_forward(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return _rectified_sum(x, y), x <= -y
+
+
+def _rectified_sum_backward(is_zero: jax.Array, cotangent: jax.Array) -> tuple[jax.Array, ...]:
+    # One map for both; derived from the sum above they would be two, equal but not seen to be.
+    cotangent = jnp.where(is_zero, 0, cotangent)
+    return cotangent, cotangent
+
+
+_rectified_sum.defvjp(_rectified_sum_forward, _rectified_sum_backward)
 
 
 def _shortcut(features_in: int, features: int, stride: int, **options: Any) -> nnx.List | None:
@@ -171,7 +185,8 @@ def _shortcut(features_in: int, features: int, stride: int, **options: Any) -> n
 def _apply_shortcut(
     downsample: nnx.List | None, x: jax.Array, *, use_running_average: bool
 ) -> jax.Array:
+    """Float32, as what it is added to."""
     if downsample is None:
-        return x
+        return x.astype(jnp.float32)
     conv, norm = downsample
-    return norm(conv(x), use_running_average=use_running_average)
+    return normalized(conv, norm, x, use_running_average=use_running_average)

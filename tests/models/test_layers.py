@@ -7,7 +7,8 @@ import pytest
 import torch
 from flax import nnx
 
-from dir_jax.models.layers import BatchNorm, Conv, dropout, max_pool
+from dir_jax.models.layers import BatchNorm, Conv, dropout, max_pool, normalized
+from dir_jax.models.resnet import _rectified_sum
 from torch_reference.pairs import to_torch
 
 
@@ -41,6 +42,68 @@ def test_convolution_and_its_gradients_equal_torch(size, stride, shape):
     np.testing.assert_allclose(
         by_params["kernel"][...], kernel.grad.numpy().transpose(2, 3, 1, 0), rtol=0, atol=5e-5
     )
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize(("size", "stride"), [(1, 1), (1, 2), (3, 1)])
+def test_a_normalised_convolution_and_its_gradients_equal_torch(size, stride, training):
+    rng = np.random.default_rng(0)
+    conv = Conv(5, 4, size, stride, dtype="float32", precision="highest", rng=rng)
+    norm = BatchNorm(4)
+    values = {"scale": [1.0, -2, 0.5, 3], "bias": [0.0, 1, -1, 2], "mean": [0.1, 0, -0.2, 1]}
+    for name, value in {**values, "var": [1.0, 0.5, 2, 3]}.items():
+        getattr(norm, name).set_value(jnp.array(value))
+    theirs = torch.nn.Sequential(
+        torch.nn.Conv2d(5, 4, size, stride, size // 2, bias=False), torch.nn.BatchNorm2d(4)
+    )
+    theirs.load_state_dict(
+        {
+            "0.weight": torch.from_numpy(np.asarray(conv.kernel[...]).transpose(3, 2, 0, 1).copy()),
+            "1.weight": torch.from_numpy(np.array(norm.scale[...])),
+            "1.bias": torch.from_numpy(np.array(norm.bias[...])),
+            "1.running_mean": torch.from_numpy(np.array(norm.mean[...])),
+            "1.running_var": torch.from_numpy(np.array(norm.var[...])),
+        },
+        strict=False,
+    )
+    theirs.train(training)
+    x = _random(2, 9, 12, 5)
+    theirs_x = to_torch(x).requires_grad_()
+    expected = theirs(theirs_x)
+
+    graphdef, params, stats = nnx.split((conv, norm), nnx.Param, ...)
+
+    def function(params, x):
+        conv, norm = nnx.merge(graphdef, params, stats, copy=True)
+        return normalized(conv, norm, x, use_running_average=not training)
+
+    ours, pull_back = jax.vjp(function, params, x)
+    np.testing.assert_allclose(ours, _to_nhwc(expected), rtol=0, atol=2e-5)
+    weights = _random(*ours.shape, seed=1)
+    expected.backward(to_torch(weights))
+    by_params, by_x = pull_back(weights)
+    np.testing.assert_allclose(by_x, _to_nhwc(theirs_x.grad), rtol=0, atol=2e-5)
+    by_kernel = theirs[0].weight.grad.numpy().transpose(2, 3, 1, 0)
+    # Sums of 216 products, of size 50.
+    for ours, expected in (
+        (by_params[0]["kernel"], by_kernel),
+        (by_params[1]["scale"], theirs[1].weight.grad),
+        (by_params[1]["bias"], theirs[1].bias.grad),
+    ):
+        np.testing.assert_allclose(ours[...], expected, rtol=0, atol=1e-4)
+
+
+def test_a_block_s_rectified_sum_and_its_gradients_equal_torch():
+    x, y = _random(2, 3, 4, 8), _random(2, 3, 4, 8, seed=1)
+    x[0, 0, 0, :4] = -y[0, 0, 0, :4]  # a sum of exactly 0 passes nothing on
+    ours, pull_back = jax.vjp(_rectified_sum, x, y)
+    theirs = [torch.from_numpy(v).requires_grad_() for v in (x, y)]
+    expected = torch.relu(theirs[0] + theirs[1])
+    np.testing.assert_array_equal(ours, expected.detach())
+    weights = _random(2, 3, 4, 8, seed=2)
+    expected.backward(torch.from_numpy(weights))
+    for gradient, v in zip(pull_back(weights), theirs, strict=True):
+        np.testing.assert_array_equal(gradient, v.grad)
 
 
 @pytest.mark.parametrize(("size", "stride"), [(1, 1), (1, 2), (3, 1), (3, 2), (7, 2)])
