@@ -129,8 +129,13 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {name: metadata.version(name) for name in _VERSIONS},
         "date": time.strftime("%Y-%m-%d"),
-        "command": f"python -m {_module()} {' '.join(sys.argv[1:])}".strip(),
+        "command": " ".join([*_blas_settings(), "python -m", _module(), *sys.argv[1:]]),
     }
+
+
+def _blas_settings() -> list[str]:
+    """What the environment tells NumPy's and FAISS's products of matrices, which it may slow."""
+    return [f"{k}={v}" for k, v in sorted(os.environ.items()) if k.startswith("OPENBLAS_")]
 
 
 def table(results: Sequence[Mapping[str, Any]], on: Mapping[str, Any]) -> str:
