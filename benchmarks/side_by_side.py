@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import resource
+import shlex
 import statistics
 import subprocess
 import sys
@@ -121,6 +122,7 @@ def machine() -> dict[str, Any]:
         rows = Path("/proc/cpuinfo").read_text().splitlines()
         names = [row.partition(":")[2].strip() for row in rows if row.startswith("model name")]
         model = names[0] if names else model
+    command = ["python", "-m", _module(), *sys.argv[1:]]
     return {
         "processor": model,
         "cores": len(os.sched_getaffinity(0)),
@@ -129,7 +131,7 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {name: metadata.version(name) for name in _VERSIONS},
         "date": time.strftime("%Y-%m-%d"),
-        "command": " ".join([*_blas_settings(), "python -m", _module(), *sys.argv[1:]]),
+        "command": " ".join([*_blas_settings(), shlex.join(command)]),
     }
 
 
