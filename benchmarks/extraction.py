@@ -95,11 +95,11 @@ class _Files:
 
 def _ours() -> Callable[[], Any]:
     from benchmarks.network import create_model
-    from dir_jax.data.canvases import choose_canvases
     from dir_jax.data.datasets import check_dataset
     from dir_jax.data.images import ImageDataset
     from dir_jax.data.transforms import Identity
-    from dir_jax.extraction import ArraySink, Extractor
+    from dir_jax.describe.extractor import ArraySink, Extractor
+    from dir_jax.describe.padded_shapes import choose_canvases
     from dir_jax.models.variables import split_variables
 
     folder = _folder()

@@ -26,7 +26,7 @@ import numpy as np
 
 from benchmarks.results import write_figures
 from benchmarks.side_by_side import ROOT, machine
-from dir_jax.cli import ALLOCATOR
+from dir_jax.runtime.allocator import ALLOCATOR
 
 SIDES = ("dir_jax", "PyTorch")
 # Channels in and out, kernel, stride, by what the input is reduced, how often the network has it.
@@ -138,8 +138,8 @@ def _ours(layer: tuple[int, ...] | None, size: tuple[int, ...], dtype: str) -> C
     import jax.numpy as jnp
     from flax import nnx
 
-    from dir_jax.compilation import compiler_options
     from dir_jax.models.layers import Conv
+    from dir_jax.runtime.compiler import compiler_options
 
     if layer is None:
         a = jnp.ones((_PRODUCT, _PRODUCT), dtype)

@@ -90,8 +90,8 @@ def _torch(arch: str, size: tuple[int, int, int], variant: str) -> Callable[[], 
 def _ours(arch: str, size: tuple[int, int, int], dtype: str) -> Callable[[], Any]:
     import jax
 
-    from dir_jax.compilation import compiler_options
     from dir_jax.models.variables import merge_variables, split_variables
+    from dir_jax.runtime.compiler import compiler_options
 
     graphdef, params, stats = split_variables(create_model(arch, dtype))
     describe = jax.jit(

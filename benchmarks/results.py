@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dir_jax.files import write_text
+from dir_jax.runtime.files import write_text
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.results import write_figures
-from dir_jax.cli import ALLOCATOR
+from dir_jax.runtime.allocator import ALLOCATOR
 
 ROOT = Path(__file__).resolve().parents[1]
 _VERSIONS = ("dir_jax", "jax", "flax", "torch", "numpy", "pillow")

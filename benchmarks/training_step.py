@@ -49,10 +49,10 @@ def _ours(count: int) -> Callable[[], Any]:
     import jax
     import optax
 
-    from dir_jax.cli import set_up_jax
     from dir_jax.losses import listwise_average_precision_loss
     from dir_jax.models.variables import split_variables
-    from dir_jax.replicas import create_replicas
+    from dir_jax.runtime.compiler import set_up_jax
+    from dir_jax.runtime.replicas import create_replicas
     from dir_jax.training.three_stage import ThreeStageStep, create_state
 
     set_up_jax("", asynchronous=False)  # as the command does

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dir_jax.checkpoint import FORMAT_VERSION
 from dir_jax.errors import UserError
+from dir_jax.runtime.files import cache_folder
 
 log = logging.getLogger(__name__)
 
@@ -30,9 +31,7 @@ def cached_conversion(path: str | os.PathLike[str]) -> Path:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as e:
         raise UserError(f"{file} cannot be read: {e.strerror or e}") from e
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = home / "dir_jax" / "converted"
-    target = folder / f"{digest}-{FORMAT_VERSION}.{_CONVERTER_VERSION}"
+    target = cache_folder("converted") / f"{digest}-{FORMAT_VERSION}.{_CONVERTER_VERSION}"
     if target.is_dir():
         return target
     from converters.conversion import convert

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dir_jax.cli import Parser, run_parsed
+from dir_jax.commands.running import Parser, run_parsed
 from dir_jax.errors import UserError
 
 if TYPE_CHECKING:

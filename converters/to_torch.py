@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dir_jax.cli import Parser, run_parsed
+from dir_jax.commands.running import Parser, run_parsed
 from dir_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def export(checkpoint: str | os.PathLike[str], output: str | os.PathLike[str]) -
             f"exporting needs PyTorch, which cannot be imported ({e}); pip install 'dir_jax[torch]'"
         ) from e
     from dir_jax.checkpoint import load_model
-    from dir_jax.files import replacing
+    from dir_jax.runtime.files import replacing
 
     published = to_published(load_model(checkpoint))
     with replacing(output) as scratch, scratch.open("wb") as stream:

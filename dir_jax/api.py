@@ -13,7 +13,7 @@ from PIL import Image
 from dir_jax.checkpoint import Checkpoint, load_model
 from dir_jax.data.datasets import create_dataset
 from dir_jax.data.images import ImageDataset
-from dir_jax.describing import Describer, Recipe, describe_with_queries
+from dir_jax.describe.describer import Describer, Recipe, describe_with_queries
 from dir_jax.errors import UserError
 from dir_jax.evaluation import (
     check_can_be_evaluated,
@@ -77,7 +77,7 @@ class Model:
           threads: processes that decode, where there are many images; a script then needs
             `if __name__ == "__main__":` around what it runs. 0 is threads in this process.
           **options: pooling='gem', gemp=3, whitenp=0.5, whitenv=None, whitenm=1.0; see
-            `dir_jax.describing.Recipe`.
+            `dir_jax.describe.describer.Recipe`.
 
         Returns:
           (N, D) float32 of unit norm, in the order of the images.

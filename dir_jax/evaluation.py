@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from dir_jax.data.ground_truth import RelevantsDataset
 from dir_jax.data.images import ImageDataset
 from dir_jax.data.labelled import LabelledDataset
-from dir_jax.data.relevants import RelevantsDataset
 from dir_jax.errors import UserError
 from dir_jax.retrieval.expansion import (
     augment_database,

@@ -11,8 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from dir_jax.cli import Parser, restart_with_allocator, run_parsed
-from dir_jax.flags import (
+from dir_jax.commands.flags import (
     add_dataset_flags,
     add_model_flags,
     create_describer,
@@ -20,6 +19,8 @@ from dir_jax.flags import (
     recipe_of,
     set_up,
 )
+from dir_jax.commands.running import Parser, run_parsed
+from dir_jax.runtime.allocator import restart_with_allocator
 
 
 def _parser() -> Parser:
@@ -32,8 +33,8 @@ def _parser() -> Parser:
 
 def _main(args: argparse.Namespace) -> None:
     from dir_jax.data.datasets import create_dataset
-    from dir_jax.describing import describe_with_queries, queries_of
-    from dir_jax.output import make_folder, output_paths, save_descriptors
+    from dir_jax.describe.describer import describe_with_queries, queries_of
+    from dir_jax.describe.feature_files import make_folder, output_paths, save_descriptors
 
     recipe = recipe_of(args)
     dataset = create_dataset(args.dataset, db_root=args.db_root)

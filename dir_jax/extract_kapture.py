@@ -15,12 +15,19 @@ import shutil
 import sys
 from typing import TYPE_CHECKING, Any
 
-from dir_jax.cli import Parser, restart_with_allocator, run_parsed
+from dir_jax.commands.flags import (
+    add_model_flags,
+    create_describer,
+    load_checkpoint,
+    recipe_of,
+    set_up,
+)
+from dir_jax.commands.running import Parser, run_parsed
 from dir_jax.errors import UserError
-from dir_jax.flags import add_model_flags, create_describer, load_checkpoint, recipe_of, set_up
+from dir_jax.runtime.allocator import restart_with_allocator
 
 if TYPE_CHECKING:
-    from dir_jax.describing import Descriptors
+    from dir_jax.describe.describer import Descriptors
 
 
 def _parser() -> Parser:
@@ -164,7 +171,7 @@ class KaptureFeatures:
             self._csv.global_features_to_file(file, features)
 
     def _write_image(self, name: str, row: Any) -> None:
-        from dir_jax.files import replacing
+        from dir_jax.runtime.files import replacing
 
         target = self._features.get_global_features_fullpath(
             self._name, self._root, name, self._tars

@@ -15,9 +15,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dir_jax.cli import Parser, restart_with_allocator, run_parsed
-from dir_jax.errors import UserError
-from dir_jax.flags import (
+from dir_jax.commands.flags import (
     add_dataset_flags,
     add_model_flags,
     create_describer,
@@ -25,12 +23,15 @@ from dir_jax.flags import (
     recipe_of,
     set_up,
 )
+from dir_jax.commands.running import Parser, run_parsed
+from dir_jax.errors import UserError
+from dir_jax.runtime.allocator import restart_with_allocator
 
 if TYPE_CHECKING:
     import numpy as np
 
     from dir_jax.data.images import ImageDataset
-    from dir_jax.describing import Describer
+    from dir_jax.describe.describer import Describer
     from dir_jax.evaluation import Evaluation
 
 
@@ -69,13 +70,13 @@ def _main(args: argparse.Namespace) -> None:
         raise UserError("--save-feats and --load-feats together would copy files; give one")
     dataset = _create_dataset(args)
     print("Test dataset:", dataset)
+    from dir_jax.describe.feature_files import make_folder
     from dir_jax.evaluation import (
         check_can_be_evaluated,
         check_expansions,
         evaluate_descriptors,
         expand_descriptors,
     )
-    from dir_jax.output import make_folder
 
     if args.save_feats:  # as they come from the network
         recipe = dataclasses.replace(recipe, whiten=None)
@@ -99,7 +100,7 @@ def _main(args: argparse.Namespace) -> None:
     for name, value in evaluation.metrics.items():
         print(f" * {name} = {value:g}")
     if args.out_json:
-        from dir_jax.files import write_text
+        from dir_jax.runtime.files import write_text
 
         detailed = evaluation.detailed() if args.detailed else {}
         results[args.dataset] = {**detailed, **evaluation.metrics}
@@ -146,7 +147,7 @@ def _create_dataset(args: argparse.Namespace) -> ImageDataset:
 
 
 def _describe(describer: Describer, dataset: ImageDataset) -> tuple[np.ndarray, np.ndarray | None]:
-    from dir_jax.describing import describe_with_queries
+    from dir_jax.describe.describer import describe_with_queries
 
     found = describe_with_queries(describer, dataset).lists
     for descriptors in found:
@@ -156,8 +157,8 @@ def _describe(describer: Describer, dataset: ImageDataset) -> tuple[np.ndarray, 
 
 
 def _save_features(path: str, describer: Describer, dataset: ImageDataset) -> None:
-    from dir_jax.describing import describe_with_queries
-    from dir_jax.output import save_descriptors
+    from dir_jax.describe.describer import describe_with_queries
+    from dir_jax.describe.feature_files import save_descriptors
 
     described = describe_with_queries(describer, dataset, partial=f"{path}.partial")
     for kind, descriptors in zip(("bdescs", "qdescs"), described.lists, strict=False):
@@ -169,7 +170,7 @@ def _save_features(path: str, describer: Describer, dataset: ImageDataset) -> No
 def _load_features(
     folder: str, dataset: ImageDataset, describer: Describer
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    from dir_jax.describing import queries_of
+    from dir_jax.describe.describer import queries_of
 
     queries = queries_of(dataset)
     database = _load(os.path.join(folder, "feats.bdescs.npy"), len(dataset), "images", describer)

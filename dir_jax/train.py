@@ -11,8 +11,10 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
-from dir_jax.cli import require_flag, restart_with_allocator, run_command, set_up_jax
+from dir_jax.commands.running import require_flag, run_command
 from dir_jax.errors import UserError
+from dir_jax.runtime.allocator import restart_with_allocator
+from dir_jax.runtime.compiler import set_up_jax
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="The experiment: a Python file with a get_config().", lock_config=True
@@ -37,7 +39,7 @@ def main() -> int:
     except OSError as e:  # how ml_collections says, at first use, that the file is not there
         raise UserError(f"--config cannot be read: {str(e).splitlines()[-1].strip()}") from e
     set_up_jax(_CACHE.value, log_compiles=_LOG_COMPILES.value, asynchronous=False)
-    from dir_jax.training.loop import train
+    from dir_jax.training.recipe import train
 
     return train(config, workdir)
 

@@ -10,7 +10,7 @@ import torch
 from sklearn.decomposition import PCA
 
 from dir_jax import extract_features, test_dir
-from dir_jax.cli import run_parsed
+from dir_jax.commands.running import run_parsed
 from dir_jax.data.synthetic import write_synthetic_landmarks
 from dir_jax.training.config import default_config
 from torch_reference.evaluation import (

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from dir_jax.data.ground_truth import QueryDataset, RelevantsDataset
 from dir_jax.data.images import ImageDataset
 from dir_jax.data.labelled import LabelledDataset
-from dir_jax.data.relevants import QueryDataset, RelevantsDataset
 from dir_jax.errors import UserError
 from dir_jax.evaluation import (
     check_expansions,

@@ -20,6 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from dir_jax.data.calls import parse_calls
+from dir_jax.data.ground_truth import RelevantsDataset, read_ground_truth
 from dir_jax.data.images import ImageDataset, read_image_list
 from dir_jax.data.labelled import (
     LabelledDataset,
@@ -27,7 +28,6 @@ from dir_jax.data.labelled import (
     read_labelled_list,
     read_labelled_list_with_queries,
 )
-from dir_jax.data.relevants import RelevantsDataset, read_ground_truth
 from dir_jax.errors import UserError
 
 __all__ = [

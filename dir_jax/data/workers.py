@@ -131,6 +131,11 @@ def _start(
 
 
 def _set_up_worker(index: int, count: int) -> None:
+    del index, count
+    live_with_parent()
+
+
+def live_with_parent() -> None:
     """Makes a worker process live exactly as long as its parent wants it."""
     # Ctrl-C and a scheduler's SIGTERM reach the whole process group: what they mean is for the main
     # process to decide, which may still need batches to come to a clean end.

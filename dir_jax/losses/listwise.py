@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from dir_jax.losses.average_precision import FORMS
 from dir_jax.losses.histogram import bin_positions, check_bins, histograms, scores_gradient
-from dir_jax.losses.replicas import ratio_over_replicas
+from dir_jax.losses.ratio import ratio_over_replicas
 
 # Dot products of unit vectors from ReLU networks: the range of the paper.
 _VMIN, _VMAX = 0.0, 1.0

@@ -8,7 +8,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from dir_jax.losses.replicas import ratio_over_replicas
+from dir_jax.losses.ratio import ratio_over_replicas
 
 
 def triplet_margin_loss(

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from dir_jax.models import winograd
+from dir_jax.models.kernels import winograd
 from dir_jax.models.padding import mask_padding
 
 # torch's defaults; the published networks were trained with them.

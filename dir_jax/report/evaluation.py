@@ -8,9 +8,9 @@ from collections.abc import Mapping
 import numpy as np
 from PIL import Image
 
+from dir_jax.data.ground_truth import RelevantsDataset
 from dir_jax.data.images import ImageDataset
 from dir_jax.data.labelled import LabelledDataset
-from dir_jax.data.relevants import RelevantsDataset
 from dir_jax.retrieval.protocols import REVISITED_LEVELS
 
 RESULTS_SHOWN = 10

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from dir_jax.data.relevants import RelevantsDataset
+from dir_jax.data.ground_truth import RelevantsDataset
 from dir_jax.errors import UserError
 from dir_jax.report.evaluation import RESULTS_SHOWN, Evaluation, Verdict
 from dir_jax.report.markup import count, escape, name, percent

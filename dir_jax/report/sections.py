@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from dir_jax.data.relevants import RelevantsDataset
+from dir_jax.data.ground_truth import RelevantsDataset
 from dir_jax.report import charts
 from dir_jax.report.curves import NUM_RECALLS, Curve
 from dir_jax.report.evaluation import SINGLE_LEVEL, Evaluation

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 import numpy as np
 
 from dir_jax.data.images import ImageDataset
-from dir_jax.files import replacing
 from dir_jax.report import queries, sections
 from dir_jax.report.curves import mean_curve
 from dir_jax.report.evaluation import Evaluation
 from dir_jax.report.markup import escape, name
 from dir_jax.report.thumbnails import make_thumbnails
+from dir_jax.runtime.files import replacing
 
 # The page asks for nothing and runs nothing, whatever it was made from.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"

@@ -12,8 +12,8 @@ from PIL import Image
 
 from dir_jax.data.datasets import ImageDataset, LabelledDataset, RelevantsDataset, check_dataset
 from dir_jax.data.transforms import Compose
-from dir_jax.extraction import Extractor
-from dir_jax.figures import RankedRow, save_ranked_results
+from dir_jax.describe.extractor import Extractor
+from dir_jax.report.figures import RankedRow, save_ranked_results
 from dir_jax.retrieval.metrics import evaluate_labelled
 from dir_jax.retrieval.protocols import evaluate_revisited
 from dir_jax.retrieval.search import rank_all

@@ -32,7 +32,7 @@ from dir_jax.models.variables import (
     merge_variables,
     statistics,
 )
-from dir_jax.replicas import AXIS, PARTIAL, REPLICATED, ROWS, SCALAR, Replicas
+from dir_jax.runtime.replicas import AXIS, PARTIAL, REPLICATED, ROWS, SCALAR, Replicas
 
 BatchLoss = Callable[..., jax.Array]
 """`loss(descriptors (b, D), labels (b,), axis_name=…) -> ()`: a replica's own rows in, the value of

@@ -12,7 +12,7 @@ from typing import Any, Self
 import ml_collections
 
 from dir_jax.errors import UserError
-from dir_jax.files import write_text
+from dir_jax.runtime.files import write_text
 from dir_jax.training.config import config_differences, config_to_json
 
 

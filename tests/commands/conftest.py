@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from dir_jax.checkpoint import save_model
-from dir_jax.cli import run_parsed
+from dir_jax.commands.running import run_parsed
 from dir_jax.models import create_model
 from dir_jax.retrieval.whitening import learn_whitening
 

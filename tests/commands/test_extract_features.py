@@ -141,16 +141,17 @@ def test_no_image_can_be_used(run, model, photos, tmp_path):
 # Runs the command with a pause after each image, and marks on disk after each.
 DRIVER = """
 import sys, time
-from dir_jax import extract_features, extraction, store
-from dir_jax.cli import run_parsed
-store._SECONDS_BETWEEN_SYNCS = 0
-extraction._PIXELS_CPU = 1
-write = store.StoredSink.write
+from dir_jax import extract_features
+from dir_jax.describe import extractor, resume
+from dir_jax.commands.running import run_parsed
+resume._SECONDS_BETWEEN_SYNCS = 0
+extractor._PIXELS_CPU = 1
+write = resume.StoredSink.write
 def slowly(self, *args):
     write(self, *args)
     print("batch", args[0], flush=True)
     time.sleep(0.03)
-store.StoredSink.write = slowly
+resume.StoredSink.write = slowly
 sys.exit(run_parsed(extract_features._parser(), extract_features._main))
 """
 

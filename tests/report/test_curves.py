@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from dir_jax.data.ground_truth import QueryDataset, RelevantsDataset
 from dir_jax.data.labelled import LabelledDataset
-from dir_jax.data.relevants import QueryDataset, RelevantsDataset
 from dir_jax.report.curves import interpolated_precision, mean_curve
 from dir_jax.report.evaluation import Evaluation
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dir_jax.data.ground_truth import QueryDataset, RelevantsDataset
 from dir_jax.data.labelled import LabelledDataset
-from dir_jax.data.relevants import QueryDataset, RelevantsDataset
 from dir_jax.errors import UserError
 from dir_jax.report import write_report
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dir_jax.data.relevants import QueryDataset, RelevantsDataset
+from dir_jax.data.ground_truth import QueryDataset, RelevantsDataset
 from dir_jax.report import write_report
 
 HOSTILE = "<img src=http:x onerror=alert(1)>&amp;\"'‮é☃.jpg"

@@ -16,7 +16,7 @@ from dir_jax.losses import (
 from dir_jax.models import create_model
 from dir_jax.models.preprocess import IMAGENET_MEAN, IMAGENET_STD, normalize
 from dir_jax.models.variables import merge_variables, split_variables
-from dir_jax.replicas import create_replicas
+from dir_jax.runtime.replicas import create_replicas
 from dir_jax.training.config import default_config
 from dir_jax.training.optimizer import create_optimizer
 from dir_jax.training.three_stage import ThreeStageStep, create_state

@@ -25,7 +25,7 @@ from dir_jax.data.download.transfer import (
     fetch,
     part_of,
 )
-from dir_jax.data.relevants import read_ground_truth
+from dir_jax.data.ground_truth import read_ground_truth
 from dir_jax.errors import UserError
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ import argparse
 import os
 import sys
 
-from dir_jax.cli import Parser, run_parsed
+from dir_jax.commands.running import Parser, run_parsed
 from dir_jax.data.download import DOWNLOADABLE, download_dataset
 from dir_jax.errors import UserError
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dir_jax.errors import UserError
-from dir_jax.files import write_text
+from dir_jax.runtime.files import write_text
 
 
 @dataclasses.dataclass(frozen=True)

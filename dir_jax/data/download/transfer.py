@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from dir_jax.files import write_text
+from dir_jax.runtime.files import write_text
 
 _TIMEOUT = 30.0  # seconds without a byte
 _ATTEMPTS = 5  # in a row without a byte more

@@ -7,7 +7,7 @@ import pytest
 import torch
 from flax import nnx
 
-from dir_jax.models import winograd
+from dir_jax.models.kernels import winograd
 from dir_jax.models.layers import Conv
 from torch_reference.pairs import to_torch
 

@@ -8,8 +8,8 @@ from PIL import Image
 from dir_jax.data.datasets import check_dataset, create_dataset
 from dir_jax.data.images import ImageDataset
 from dir_jax.data.transforms import parse_transforms
+from dir_jax.describe.extractor import Extractor
 from dir_jax.errors import UserError
-from dir_jax.extraction import Extractor
 from dir_jax.models import create_model
 from dir_jax.models.preprocess import IMAGENET_MEAN, IMAGENET_STD, normalize
 from dir_jax.models.variables import split_variables
@@ -68,7 +68,9 @@ def test_unreadable_image_is_named(photos, tmp_path):
 
 def test_many_sizes_compile_a_dozen_programs(tmp_path, monkeypatch):
     """600 images of 300 sizes, in order; a second call compiles nothing."""
-    monkeypatch.setattr("dir_jax.data.canvases._PROGRAM", 0)  # as if there were 5,000 of them
+    monkeypatch.setattr(
+        "dir_jax.describe.padded_shapes._PROGRAM", 0
+    )  # as if there were 5,000 of them
     rng = np.random.default_rng(0)
     sizes = np.array([(24 + i % 20, 24 + i // 20) for i in range(300)])[rng.permutation(600) % 300]
     for i, size in enumerate(sizes.tolist()):

@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -22,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from dir_jax.errors import UserError
-from dir_jax.files import write_text
+from dir_jax.runtime.files import take_lock, write_text
 
 _SECONDS_BETWEEN_SYNCS = 5.0
 
@@ -44,14 +43,10 @@ class PartialDescriptors:
         self._open: list[StoredSink] = []
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock: int | None = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT)
         except OSError as e:
             raise UserError(f"cannot write {self.folder}: {e.strerror}") from e
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as e:
-            os.close(self._lock)
-            raise UserError(f"{self.folder} is being written by another process") from e
+        busy = f"{self.folder} is being written by another process"
+        self._lock = take_lock(self.folder / "lock", busy)
         self._check_identity(identity)
 
     def _check_identity(self, identity: Mapping[str, Any]) -> None:
@@ -77,9 +72,7 @@ class PartialDescriptors:
         """Writes what is pending, and lets others in."""
         while self._open:
             self._open.pop().close()
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._lock.release()
 
     def delete(self) -> None:
         """Removes the folder, when what it was for is written."""
@@ -88,7 +81,7 @@ class PartialDescriptors:
 
 
 class StoredSink:
-    """An `extraction.Sink` on disk.
+    """An `extractor.Sink` on disk.
 
     Attributes:
       failures: place -> why its row is NaN.

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dir_jax.data.canvases import Batch
 from dir_jax.data.images import ImageDataset
 from dir_jax.data.transforms import Transform
 from dir_jax.data.workers import Prefetcher
+from dir_jax.describe.padded_shapes import Batch
 from dir_jax.errors import UserError
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from dir_jax.describe.resume import PartialDescriptors
 from dir_jax.errors import UserError
-from dir_jax.store import PartialDescriptors
 
 IDENTITY = {"images": "abc", "model": {"arch": "resnet18_rmac"}}
 ROWS = np.arange(12, dtype=np.float32).reshape(6, 2)

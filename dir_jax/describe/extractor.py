@@ -14,15 +14,15 @@ import numpy as np
 from flax import nnx
 from tqdm import tqdm
 
-from dir_jax.data.canvases import Batch, plan_batches
 from dir_jax.data.images import ImageDataset
-from dir_jax.data.padded import PaddedLoader
 from dir_jax.data.transforms import Transform
+from dir_jax.describe.padded_loader import PaddedLoader
+from dir_jax.describe.padded_shapes import Batch, plan_batches
 from dir_jax.errors import UserError
 from dir_jax.models.network import RetrievalNetwork
 from dir_jax.models.preprocess import normalize
 from dir_jax.models.variables import merge_variables
-from dir_jax.replicas import REPLICATED, ROWS, MeshReplicas
+from dir_jax.runtime.replicas import REPLICATED, ROWS, MeshReplicas
 
 # Pixels of a batch for each device: CPUs gain nothing from more, accelerators little.
 _PIXELS_CPU, _PIXELS_ACCELERATOR = 1 << 20, 1 << 23

@@ -22,7 +22,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from dir_jax.compilation import compiler_options
+from dir_jax.runtime.compiler import compiler_options
 
 AXIS = "data"
 

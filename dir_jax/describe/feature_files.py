@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from dir_jax.describing import Descriptors
+from dir_jax.describe.describer import Descriptors
 from dir_jax.errors import UserError
-from dir_jax.files import replacing, write_text
+from dir_jax.runtime.files import replacing, write_text
 
 SUFFIXES = (".npy", ".h5")
 

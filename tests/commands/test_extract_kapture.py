@@ -12,7 +12,7 @@ from PIL import Image
 import dir_jax
 from dir_jax import extract_kapture
 from dir_jax.checkpoint import save_model
-from dir_jax.cli import run_parsed
+from dir_jax.commands.running import run_parsed
 from dir_jax.models import create_model
 
 ALONE = 2e-6  # what a batch of another size may change: the order of sums

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from dir_jax.cli import Parser
+from dir_jax.commands.running import Parser
 from dir_jax.errors import UserError
 
 if TYPE_CHECKING:
-    import jax
-
     from dir_jax.checkpoint import Checkpoint
-    from dir_jax.describing import Describer, Recipe
-
-log = logging.getLogger(__name__)
+    from dir_jax.describe.describer import Describer, Recipe
 
 
 def add_dataset_flags(parser: Parser) -> None:
@@ -91,7 +86,7 @@ def add_model_flags(parser: Parser, *, whiten: str | None, whitenp: float) -> No
 
 def recipe_of(args: argparse.Namespace) -> Recipe:
     """How images become descriptors, from the flags; refuses transforms that cannot be read."""
-    from dir_jax.describing import Recipe
+    from dir_jax.describe.describer import Recipe
 
     if args.threads < 0:
         raise UserError(f"--threads is {args.threads}; expected 0 or more")
@@ -127,7 +122,8 @@ def load_checkpoint(args: argparse.Namespace) -> Checkpoint:
 
 def create_describer(args: argparse.Namespace, checkpoint: Checkpoint, recipe: Recipe) -> Describer:
     """What describes images as the flags say."""
-    from dir_jax.describing import Describer
+    from dir_jax.describe.describer import Describer
+    from dir_jax.runtime.devices import select_devices
 
     return Describer(
         checkpoint,
@@ -142,33 +138,9 @@ def set_up(args: argparse.Namespace) -> None:
     """jax's settings; before anything uses a device."""
     import jax
 
-    from dir_jax.cli import set_up_jax
+    from dir_jax.runtime.compiler import set_up_jax
 
     logging.basicConfig(format="%(message)s", level=logging.WARNING, force=True)
     if args.gpu == [-1]:
         jax.config.update("jax_platforms", "cpu")
     set_up_jax(args.compilation_cache)
-
-
-def select_devices(gpu: Sequence[int] | None) -> list[jax.Device]:
-    """The devices that --gpu means; the first by default.
-
-    Raises:
-      UserError: there is no such device.
-    """
-    import jax
-
-    if gpu is None:
-        return jax.devices()[:1]
-    if list(gpu) == [-1]:
-        return jax.devices("cpu")[:1]
-    devices = jax.devices()
-    if devices[0].platform == "cpu" and list(gpu) == [0]:
-        log.warning("there is no accelerator: --gpu 0 is the CPU here")
-    missing = [n for n in gpu if not 0 <= n < len(devices)]
-    if missing:
-        there = ", ".join(f"{n} ({d.device_kind})" for n, d in enumerate(devices))
-        raise UserError(f"there is no device {missing[0]} (--gpu); there are {there}")
-    if len(set(gpu)) < len(gpu):
-        raise UserError(f"--gpu names a device twice: {' '.join(map(str, gpu))}")
-    return [devices[n] for n in gpu]

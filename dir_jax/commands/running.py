@@ -1,4 +1,4 @@
-"""What the commands share: flags into values, errors into one line, jax's settings."""
+"""What the commands share: flags into values, errors into one line and an exit code."""
 
 from __future__ import annotations
 
@@ -6,39 +6,9 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NoReturn
 
 from dir_jax.errors import UserError
-
-# glibc gives large arrays back to the system at every call, and gets them again page by page; what
-# other threads than the first allocate, too. From one heap that never shrinks, in pages of two
-# megabytes where the system allows, ResNet-50 takes a sixth less time, and as little after a pause.
-# Without caches of small pieces: of a program's temporaries a few bytes are left over, and once
-# given out as such a piece, that much room is never free again in one, and the heap doubles.
-ALLOCATOR = ":".join(
-    f"glibc.malloc.{name}={value}"
-    for name, value in (
-        ("arena_max", 1),
-        ("mmap_max", 0),
-        ("trim_threshold", 1 << 40),
-        ("hugetlb", 1),
-        ("tcache_count", 0),
-        ("mxfast", 0),
-    )
-)
-
-
-def restart_with_allocator() -> None:
-    """Starts this command again with `ALLOCATOR`, which is read only as a process starts.
-
-    Does nothing where there is no glibc, or where $GLIBC_TUNABLES says something already.
-    """
-    names = getattr(os, "confstr_names", {})
-    if "CS_GNU_LIBC_VERSION" not in names or "GLIBC_TUNABLES" in os.environ:
-        return
-    environment = {**os.environ, "GLIBC_TUNABLES": ALLOCATOR}
-    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
 
 
 class Parser(argparse.ArgumentParser):
@@ -136,27 +106,3 @@ def require_flag(name: str, value: Any, example: str) -> Any:
     if value is None or value == "":
         raise UserError(f"--{name} is missing; give one, such as --{name} {example}")
     return value
-
-
-def set_up_jax(cache: str | None, *, log_compiles: bool = False, asynchronous: bool = True) -> None:
-    """Keeps compiled programs on disk, so that a second run of the same thing starts fast.
-
-    Call it before jax's first work.
-
-    Args:
-      cache: the folder; None is `dir_jax/xla` in the user's cache folder, '' keeps none.
-      log_compiles: log each compilation.
-      asynchronous: a CPU computes while the host goes on. Not worth it where the host has nothing
-        else to do: programs sent ahead have their memory at once, from whatever is free by then.
-    """
-    import jax
-
-    if cache is None:
-        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        cache = str(Path(home) / "dir_jax" / "xla")
-    if cache:
-        jax.config.update("jax_compilation_cache_dir", cache)
-        # All of them: the many small ones take as long together as one network.
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_log_compiles", log_compiles)
-    jax.config.update("jax_cpu_enable_async_dispatch", asynchronous)

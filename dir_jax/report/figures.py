@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from dir_jax.files import replacing
+from dir_jax.runtime.files import replacing
 
 # Told apart by lightness as well as by hue, for those who do not see red and green as different.
 _FRAMES = {

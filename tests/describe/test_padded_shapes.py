@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.extraction import oxford_sizes
-from dir_jax.data.canvases import MAX_CANVASES, choose_canvases, plan_batches
+from dir_jax.describe.padded_shapes import MAX_CANVASES, choose_canvases, plan_batches
 
 
 def waste(sizes, batches):

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dir_jax import figures
 from dir_jax.errors import UserError
-from dir_jax.figures import RankedRow, save_ranked_results, save_training_curves
+from dir_jax.report import figures
+from dir_jax.report.figures import RankedRow, save_ranked_results, save_training_curves
 
 WHITE, MAGENTA = (255, 255, 255), (255, 0, 255)
 

@@ -20,14 +20,14 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from dir_jax.checkpoint import RunCheckpoints, check_variables, save_model
 from dir_jax.data.loader import BatchLoader
 from dir_jax.data.samplers import Sampler
+from dir_jax.describe.extractor import Extractor
 from dir_jax.errors import UserError
-from dir_jax.extraction import Extractor
-from dir_jax.figures import save_training_curves
-from dir_jax.files import write_text
 from dir_jax.models import RetrievalNetwork
 from dir_jax.models.variables import merge_variables, split_variables
-from dir_jax.replicas import create_replicas
+from dir_jax.report.figures import save_training_curves
 from dir_jax.retrieval.whitening import Whitening, learn_whitening
+from dir_jax.runtime.files import write_text
+from dir_jax.runtime.replicas import create_replicas
 from dir_jax.training.config import validate_config
 from dir_jax.training.evaluation import Evaluator
 from dir_jax.training.mining import MinedSampler, MinedTriplets, choose_pool, mine_triplets

@@ -16,19 +16,19 @@ import jax
 import numpy as np
 
 from dir_jax.checkpoint import Checkpoint
-from dir_jax.data.canvases import Batch, choose_canvases
 from dir_jax.data.datasets import read_sizes
+from dir_jax.data.ground_truth import QueryDataset, RelevantsDataset
 from dir_jax.data.images import ImageDataset
 from dir_jax.data.labelled import LabelledDataset
-from dir_jax.data.relevants import QueryDataset, RelevantsDataset
 from dir_jax.data.transforms import Compose, parse_transforms
+from dir_jax.describe.extractor import ArraySink, Extractor, output_sizes
+from dir_jax.describe.padded_shapes import Batch, choose_canvases
+from dir_jax.describe.resume import PartialDescriptors, StoredSink
 from dir_jax.errors import UserError
-from dir_jax.extraction import ArraySink, Extractor, output_sizes
 from dir_jax.models.variables import split_variables
 from dir_jax.retrieval.blocks import blocks
 from dir_jax.retrieval.scales import pool_scales
 from dir_jax.retrieval.whitening import Whitening, apply_whitening
-from dir_jax.store import PartialDescriptors, StoredSink
 
 _ROWS = 4096  # pooled and whitened at once
 _FAILURES_SHOWN = 5

@@ -1,0 +1,1 @@
+"""From images to descriptors: padded shapes, batches over devices, resuming, feature files."""

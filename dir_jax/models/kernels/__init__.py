@@ -1,0 +1,1 @@
+"""What a backend needs to be fast at the network's operations."""

@@ -1,0 +1,1 @@
+"""Devices, replicas, the compiler and the allocator, and files on disk."""
