@@ -229,10 +229,12 @@ class Describer:
         """Whitens (n, D) pooled descriptors, if the recipe says so."""
         if self._whitening is None:
             return x
-        recipe = self.recipe
-        options = {"power": recipe.whitenp, "dims": recipe.whitenv, "m": recipe.whitenm}
+        r = self.recipe
         with jax.default_device(self.devices[0]):
-            return np.asarray(apply_whitening(x, self._whitening, **options))
+            white = apply_whitening(
+                x, self._whitening, power=r.whitenp, dims=r.whitenv, m=r.whitenm
+            )
+        return np.asarray(white)
 
     def _identity(self, passes: Sequence[Pass]) -> dict[str, Any]:
         """What must be the same for a run to resume another one."""

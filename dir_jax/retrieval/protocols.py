@@ -71,7 +71,7 @@ def evaluate_revisited(
 
 def levels_of(ground_truth: Sequence[Mapping[str, Any]]) -> list[str]:
     """The levels at which a ground truth is evaluated: those of the revisited protocol, or ''."""
-    return list(REVISITED_LEVELS if "easy" in ground_truth[0] else CLASSIC_LEVELS)
+    return list(REVISITED_LEVELS if "easy" in next(iter(ground_truth), {}) else CLASSIC_LEVELS)
 
 
 def relevant_and_junk(truth: Mapping[str, Any], level: str) -> tuple[np.ndarray, np.ndarray]:
@@ -187,10 +187,10 @@ def _evaluate(
         graded = [relevant_and_junk(truth, level) for level in levels]
         images = np.concatenate([part for parts in graded for part in parts])
         places = find_places(rankings, query, images)
-        for level, (positive, junk) in enumerate(graded):
+        for row, (positive, junk) in zip(measures, graded, strict=True):
             if len(positive):
                 ranks = _ranks(places, positive, junk)
-                measures[level, query] = [
+                row[query] = [
                     average_precision(ranks, len(positive)),
                     *(precision_at(ranks, k) for k in _PRECISIONS),
                 ]
