@@ -19,7 +19,7 @@ from dir_jax.data.download.fetch import (
     Record,
     TransferError,
     discard,
-    fetch,
+    fetch_file,
     part_of,
     update_records,
 )
@@ -98,7 +98,7 @@ def download_dataset(
     download = _Download(SOURCES[name], Path(db_root), bases, progress)
     try:
         download.run()
-    except OSError as e:  # of the disk: those of the network are caught in `fetch`
+    except OSError as e:  # of the disk: those of the network are caught in `fetch_file`
         raise UserError(
             f"cannot read or write {e.filename or download.folder}: {e.strerror or e}; make room, "
             f"or choose another folder than {db_root}; what has been fetched is kept"
@@ -192,7 +192,7 @@ class _Download:
                 discard(part_of(self._file(url)))
 
     def _fetch(self, addresses: tuple[str, ...], limit: int) -> Path:
-        """The file that somebody put there, or a complete part from the first address that works."""
+        """The file that somebody put there, or a complete part from the first working address."""
         for url in addresses:
             if (file := self._file(url)).is_file():
                 _warn_if_blurred(file.name)
@@ -202,7 +202,7 @@ class _Download:
         for url in sorted(addresses, key=lambda url: not part_of(self._file(url)).exists()):
             part = part_of(self._file(url))
             try:
-                self.fetched[part] = fetch(url, part, limit=limit, progress=self.progress)
+                self.fetched[part] = fetch_file(url, part, limit=limit, progress=self.progress)
             except NotOfferedError as e:
                 refusals.append(str(e))
                 continue

@@ -82,7 +82,7 @@ def discard(part: Path) -> None:
     update_records(part.parent, {part.name: None})
 
 
-def fetch(url: str, part: Path, *, limit: int, progress: bool = True) -> Record:
+def fetch_file(url: str, part: Path, *, limit: int, progress: bool = True) -> Record:
     """Fetches a whole file into `part`, from where an earlier attempt or run stopped.
 
     A complete part is not requested again.
