@@ -294,7 +294,7 @@ class TestCommand:
         [
             (["--dataset", "Paris6K"], "--db-root is missing: .* export DB_ROOT=/path/to/datasets"),
             (["--dataset", "Paris6K", "--db-root", ""], "--db-root is missing"),
-            (["--dataset", "Paris"], r"--dataset: invalid choice: 'Paris' \(choose from .*RParis6K"),
+            (["--dataset", "Paris"], r"invalid choice: 'Paris' \(choose from .*RParis6K"),
             ([], "required: --dataset"),
             (["--dataset", "Paris6K", "extra"], "unrecognized arguments: extra"),
         ],
