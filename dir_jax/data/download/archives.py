@@ -13,9 +13,9 @@ import tarfile
 from pathlib import Path
 from typing import BinaryIO
 
-from dir_jax.data.download.progress import progress_bar
 from dir_jax.errors import UserError
 from dir_jax.runtime.files import inside
+from dir_jax.runtime.progress import progress_bar
 
 _BLOCK = 512  # bytes; a tar is made of these, and ends with empty ones
 _LARGEST_READ = 1 << 20  # bytes; tarfile reads a header's extensions at once, however long

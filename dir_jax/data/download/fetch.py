@@ -24,9 +24,9 @@ import requests
 import urllib3
 
 from dir_jax.data.download.connection import PROGRESS, Connection, reason_of
-from dir_jax.data.download.progress import progress_bar
 from dir_jax.errors import UserError
 from dir_jax.runtime.files import write_text
+from dir_jax.runtime.progress import progress_bar
 
 _ATTEMPTS = 5  # in a row that bring less than PROGRESS
 _PAUSE = 1.0  # seconds before the second attempt; doubled before each further one
