@@ -8,10 +8,10 @@ import io
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from dir_jax.data.synthetic_landmarks import passers_by, surroundings
-from dir_jax.data.synthetic_landmarks.geometry import Camera, Faces, look_at
-from dir_jax.data.synthetic_landmarks.light import Light
-from dir_jax.data.synthetic_landmarks.raster import Rendering, render
+from . import passers_by, surroundings
+from .geometry import Camera, Faces, look_at
+from .light import Light
+from .raster import Rendering, render
 
 MIN_VISIBILITY = 0.12  # of a landmark in any picture that carries its name
 _SUPERSAMPLING = 2

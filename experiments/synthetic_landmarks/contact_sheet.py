@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dir_jax.errors import UserError
+from .errors import DrawingError
 
 
 def save_contact_sheet(
@@ -48,4 +48,4 @@ def save_contact_sheet(
         os.replace(part, path)
     except (OSError, ValueError) as e:  # ValueError: a suffix that Pillow does not know
         part.unlink(missing_ok=True)
-        raise UserError(f"cannot write the contact sheet {path}: {e}") from e
+        raise DrawingError(f"cannot write the contact sheet {path}: {e}") from e

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from dir_jax.data.synthetic_landmarks.photograph import View
+from .photograph import View
 
 JUNK_VISIBILITY = 0.3  # below: too little of the landmark to ask that it be found
 HARD_VISIBILITY = 0.6

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from dir_jax.data.synthetic_landmarks.paint import GLOW, HOLE, SOLID, Colour, Kit, Wall, shift
+from .paint import GLOW, HOLE, SOLID, Colour, Kit, Wall, shift
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,9 +8,9 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from dir_jax.data.synthetic_landmarks.geometry import Camera, Faces
-from dir_jax.data.synthetic_landmarks.light import Light
-from dir_jax.data.synthetic_landmarks.paint import masonry, smooth_noise
+from .geometry import Camera, Faces
+from .light import Light
+from .paint import masonry, smooth_noise
 
 _GROUNDS = {
     "grass": (96, 118, 62),

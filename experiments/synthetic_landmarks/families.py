@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from dir_jax.data.synthetic_landmarks import bridges, monuments, sacred, secular, towers, town
-from dir_jax.data.synthetic_landmarks.geometry import Mesh
-from dir_jax.data.synthetic_landmarks.paint import Kit
+from . import bridges, monuments, sacred, secular, towers, town
+from .geometry import Mesh
+from .paint import Kit
 
 
 @dataclasses.dataclass(frozen=True)
