@@ -8,7 +8,7 @@ weather, with different things around it. Landmarks of one kind share their colo
 picture has a colour cast, so that colour says little about the landmark. The folder then holds
 
     images/NAME.jpg       the pictures; NAME is the landmark's name, _ and the number of the view
-    train.txt, test.txt   labelled lists with rows `images/NAME.jpg LANDMARK`; no landmark is in both
+    train.txt, test.txt   labelled lists, rows `images/NAME.jpg LANDMARK`; no landmark is in both
     gnd_synthetic.pkl     ground truth over the test landmarks, in the format of Revisited Oxford
     views.json            what is known about every picture: visibility, viewpoint, light, weather
     synthetic.json        the options and the library versions with which the set was drawn

@@ -13,7 +13,7 @@ from .writing import write_synthetic_landmarks
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """Raises DrawingError, so that mistakes on the command line are one line like all others."""
+        """Raises DrawingError, so that a mistake in the flags is one line like all others."""
         raise DrawingError(f"{message} (--help lists the flags)")
 
 

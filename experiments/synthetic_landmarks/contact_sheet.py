@@ -1,4 +1,4 @@
-"""An overview of the data set, for people."""
+"""An overview of the data set in one picture."""
 
 from __future__ import annotations
 
@@ -21,10 +21,13 @@ def save_contact_sheet(
     """Draws pictures of a data set side by side: rows are landmarks, columns their views.
 
     Args:
-      directory: of write_synthetic_landmarks.
-      path: of the picture to write, in the format of its suffix.
-      max_landmarks: rows at most, evenly over the landmarks of both lists.
-      max_views: columns at most.
+      directory: The directory that write_synthetic_landmarks wrote.
+      path: The picture to write; its suffix says the format.
+      max_landmarks: The largest number of rows, spread evenly over the landmarks of both lists.
+      max_views: The largest number of columns.
+
+    Raises:
+      DrawingError: The picture cannot be written.
     """
     folder = Path(directory)
     rows: dict[str, list[str]] = {}

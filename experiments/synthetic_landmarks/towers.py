@@ -164,7 +164,7 @@ def lighthouse(kit: Kit) -> Mesh:
 
 
 def skyscraper(kit: Kit) -> Mesh:
-    """A tower of glass and concrete: set back, round, or a pair with a bridge, and its crown."""
+    """A tower of glass and concrete: stepped, round, or a pair with a bridge; and its crown."""
     mesh = Mesh()
     w, h = kit.uniform(13, 20), kit.uniform(42, 62)
     kit.sized(h * 1.15)

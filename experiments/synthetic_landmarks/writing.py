@@ -29,8 +29,8 @@ from .grading import ground_truth
 from .photograph import View, photograph
 
 FORMAT_VERSION = 1
-# Parts of the seeds: they keep the random numbers of the two splits apart, and those of a landmark's
-# shape from those of its pictures.
+# Parts of the seeds, which keep the random numbers of the two splits apart, and those of a
+# landmark's shape from those of its pictures.
 _TRAIN, _TEST = 0, 1
 _SHAPE, _VIEW = 0, 1
 
