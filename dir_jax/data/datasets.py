@@ -2,7 +2,6 @@
 
     ImageList("photos.txt", "photos/")        ImageListLabels("train.txt", "photos/")
     ROxford5K                                 tfds:oxford_flowers102:test
-    SyntheticLandmarks("data/landmarks", "train", train_landmarks=40, views=12)
 
 The text is parsed, never evaluated.
 """
@@ -10,11 +9,9 @@ The text is parsed, never evaluated.
 from __future__ import annotations
 
 import functools
-import inspect
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -89,8 +86,6 @@ def create_dataset(spec: str, *, db_root: str | None = None) -> ImageDataset:
         `ImageListLabelsQ(file, queries[, root])`, two such lists;
         `ImageClusters(file[, root])`, JSON of path: cluster;
         `ImageListRelevants(pickle[, root, img_dir='jpg', ext='.jpg'])`, Oxford-style;
-        `SyntheticLandmarks(folder[, "train" | "test" | "test_oxford"[, views=…, seed=…, …]])`,
-        drawn on first use, with the options of `dir_jax.data.synthetic`;
         `tfds:NAME[:SPLIT]`, TensorFlow Datasets with an image and a label;
         or a benchmark's name, such as `ROxford5K` or `Landmarks_clean`.
       db_root: the folder of the benchmarks, by default the environment's DB_ROOT; for `tfds:` the
@@ -110,7 +105,6 @@ def create_dataset(spec: str, *, db_root: str | None = None) -> ImageDataset:
         "ImageListLabelsQ": _of_texts(read_labelled_list_with_queries),
         "ImageClusters": _of_texts(read_clusters),
         "ImageListRelevants": _of_texts(read_ground_truth),
-        "SyntheticLandmarks": _synthetic_landmarks,
     }
     for read, table in (
         (read_ground_truth, _GROUND_TRUTHS),
@@ -155,27 +149,6 @@ def _named(
             + (fetch if name in _GROUND_TRUTHS else "")
         )
     return read(path, os.path.join(folder, root))
-
-
-def _synthetic_landmarks(directory: str, split: str = "train", **options: Any) -> ImageDataset:
-    from dir_jax.data.synthetic import write_synthetic_landmarks
-
-    if not isinstance(directory, str):
-        raise ValueError(f"expected a folder in quotes, found {directory!r}")
-    if split not in ("train", "test", "test_oxford"):
-        raise UserError(
-            f"SyntheticLandmarks has no split {split!r}; it has 'train', 'test', 'test_oxford'"
-        )
-    try:
-        inspect.signature(write_synthetic_landmarks).bind(directory, **options)
-    except TypeError as e:
-        raise UserError(f"SyntheticLandmarks: {e}") from e
-    # Without options, whatever set is there will do.
-    if options or not os.path.isfile(os.path.join(directory, "synthetic.json")):
-        write_synthetic_landmarks(directory, **options)
-    if split == "test_oxford":
-        return read_ground_truth(os.path.join(directory, "gnd_synthetic.pkl"), directory, "images")
-    return read_labelled_list(os.path.join(directory, f"{split}.txt"), directory)
 
 
 def check_dataset(dataset: ImageDataset, *, progress: bool = True) -> np.ndarray:

@@ -16,8 +16,8 @@ HOLE, SOLID, GLOW = 0, 200, 255
 Colour = tuple[int, int, int]
 T = TypeVar("T")
 
-# Few schemes for all families, so that a colour says little about which landmark it is.
-# wall, trim, roof
+# Wall, trim and roof. All families share a few schemes, so that colour says little about which
+# landmark it is.
 _SCHEMES: tuple[tuple[Colour, Colour, Colour], ...] = (
     ((208, 194, 164), (230, 220, 198), (96, 102, 114)),
     ((164, 92, 72), (220, 206, 184), (92, 74, 70)),
@@ -46,7 +46,7 @@ def shift(colour: Colour, amount: float) -> Colour:
 def smooth_noise(
     rng: np.random.Generator, height: int, width: int, cells: Sequence[int] = (3, 6, 12)
 ) -> np.ndarray:
-    """Cloudy noise (height, width), float32, about −1 … 1: octaves of `cells` across the width."""
+    """Cloudy noise (height, width), float32, about −1 … 1, with octaves of `cells` across."""
     total = np.zeros((height, width), np.float32)
     for k, n in enumerate(cells):
         rows = max(2, round(n * height / width))
@@ -69,10 +69,10 @@ def masonry(
     """Relative brightness (height, width), float32, of blocks in courses.
 
     Args:
-      block: (width, height) of a block in pixels.
-      bond: how far each course is shifted against the one below, in blocks.
-      spread: standard deviation of the blocks' brightness.
-      joint: brightness of the mortar.
+      block: The (width, height) of a block in pixels.
+      bond: How far each course is shifted against the one below, in blocks.
+      spread: The standard deviation of the blocks' brightness.
+      joint: The brightness of the mortar.
     """
     bw, bh = max(block[0], 3.0), max(block[1], 2.0)
     y = np.arange(height) / bh
@@ -87,10 +87,10 @@ def masonry(
 
 @dataclasses.dataclass
 class Wall:
-    """A texture being painted; lengths in metres, the origin at the top left, y downwards."""
+    """A texture being painted. Lengths are in metres, from the top left; y points down."""
 
     image: Image.Image
-    scale: tuple[float, float]  # pixels a metre, across and down
+    scale: tuple[float, float]  # pixels per metre, across and down
 
     def __post_init__(self) -> None:
         self._draw = ImageDraw.Draw(self.image)
@@ -148,9 +148,9 @@ class Wall:
         shape: str = "flat",
         alpha: int = SOLID,
     ) -> None:
-        """Fills the outline of a window or door: 'flat', 'round', 'pointed' or 'keel' at its top.
+        """Fills the outline of a window or door whose top left corner is (x, y).
 
-        x, y: the top left corner of its box of size w × h.
+        Its top is 'flat', 'round', 'pointed' or 'keel'.
         """
         self.polygon([(x + px, y + py) for px, py in arch_outline(w, h, shape)], colour, alpha)
 
@@ -178,8 +178,8 @@ class Kit:
     """One landmark's paint box: its random numbers, colours, materials and texture resolution.
 
     Args:
-      rng: the landmark's generator; whoever builds the landmark draws from it, too.
-      resolution: pixels of texture along the landmark's larger side.
+      rng: The landmark's generator; the code that builds the landmark draws from it, too.
+      resolution: The number of texture pixels along the landmark's larger side.
     """
 
     def __init__(self, rng: np.random.Generator, resolution: int) -> None:
@@ -194,7 +194,7 @@ class Kit:
         self.door: Colour = self._near(self.pick([(82, 56, 40), (54, 46, 42), self.accent]))
         self.material = self.pick(["brick", "ashlar", "rubble", "plaster", "bands"])
         self.roofing = self.pick(["tiles", "slate", "seams"])
-        self.block = self.uniform(0.7, 1.5)  # of a typical block's height; see sized()
+        self.block = self.uniform(0.7, 1.5)  # height of a typical block; see sized()
 
     def _near(self, colour: Colour) -> Colour:
         r, g, b = (int(c) for c in np.clip(np.array(colour) + self.rng.normal(0, 5, 3), 0, 255))
@@ -214,7 +214,7 @@ class Kit:
         return options[int(self.rng.integers(len(options)))]
 
     def sized(self, extent: float) -> None:
-        """Tells the landmark's larger side in metres: fixes the resolution and the blocks' size."""
+        """Sets the landmark's larger side in metres, which fixes resolution and block size."""
         self.ppm = self.resolution / extent
         self.block *= extent / 34
 
@@ -225,10 +225,10 @@ class Kit:
         material: str | None = None,
         colour: Colour | None = None,
     ) -> Wall:
-        """A fresh wall (metres) of a material, the landmark's own by default.
+        """A new wall, its sides in metres.
 
-        material: brick, ashlar, rubble, plaster, bands, tiles, slate, seams, concrete, planks or
-          plain.
+        Its material (by default the landmark's own) is brick, ashlar, rubble, plaster, bands,
+        tiles, slate, seams, concrete, planks or plain.
         """
         w, h = max(4, round(width * self.ppm)), max(4, round(height * self.ppm))
         rgb = self._surface(material or self.material, colour or self.wall_colour, h, w)
@@ -239,9 +239,9 @@ class Kit:
         return self.wall(width, height, self.roofing, self.roof_colour)
 
     def sheer(self, width: float, height: float) -> Wall:
-        """A wall that is all hole, for lattices, railings and silhouettes."""
+        """A wall that is one hole, to draw lattices, railings and silhouettes on."""
         w, h = max(4, round(width * self.ppm)), max(4, round(height * self.ppm))
-        # Dark rather than black, for the colour bleeds into what is drawn on it.
+        # Dark rather than black, because the colour bleeds into what is drawn on it.
         return Wall(Image.new("RGBA", (w, h), (90, 88, 86, HOLE)), (w / width, h / height))
 
     def _surface(self, material: str, colour: Colour, h: int, w: int) -> np.ndarray:

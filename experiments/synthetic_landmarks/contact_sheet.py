@@ -1,4 +1,4 @@
-"""An overview of the data set, for people."""
+"""An overview of the data set in one picture."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dir_jax.errors import UserError
+from .errors import DrawingError
 
 
 def save_contact_sheet(
@@ -21,10 +21,13 @@ def save_contact_sheet(
     """Draws pictures of a data set side by side: rows are landmarks, columns their views.
 
     Args:
-      directory: of write_synthetic_landmarks.
-      path: of the picture to write, in the format of its suffix.
-      max_landmarks: rows at most, evenly over the landmarks of both lists.
-      max_views: columns at most.
+      directory: The directory that write_synthetic_landmarks wrote.
+      path: The picture to write; its suffix says the format.
+      max_landmarks: The largest number of rows, spread evenly over the landmarks of both lists.
+      max_views: The largest number of columns.
+
+    Raises:
+      DrawingError: The picture cannot be written.
     """
     folder = Path(directory)
     rows: dict[str, list[str]] = {}
@@ -48,4 +51,4 @@ def save_contact_sheet(
         os.replace(part, path)
     except (OSError, ValueError) as e:  # ValueError: a suffix that Pillow does not know
         part.unlink(missing_ok=True)
-        raise UserError(f"cannot write the contact sheet {path}: {e}") from e
+        raise DrawingError(f"cannot write the contact sheet {path}: {e}") from e

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from dir_jax.data.synthetic_landmarks import ornaments
-from dir_jax.data.synthetic_landmarks.geometry import Mesh
-from dir_jax.data.synthetic_landmarks.ornaments import Window
-from dir_jax.data.synthetic_landmarks.paint import GLOW, Kit, Wall, shift
+from . import ornaments
+from .geometry import Mesh
+from .ornaments import Window
+from .paint import GLOW, Kit, Wall, shift
 
 Point = tuple[float, float, float]
 
@@ -56,7 +56,7 @@ def finial(mesh: Mesh, kit: Kit, at: Point, height: float) -> None:
 
 
 def spire(mesh: Mesh, kit: Kit, at: Point, width: float, height: float, kind: str) -> None:
-    """The top of a tower `width` wide: one of SPIRES; `height` to its tip."""
+    """The top of a tower: one of SPIRES, `width` wide and `height` high."""
     x, y, z = at
     r = width / 2
     if kind == "pyramid":
@@ -142,7 +142,7 @@ def drum(mesh: Mesh, kit: Kit, at: Point, radius: float, height: float, window: 
 def round_tower(
     mesh: Mesh, kit: Kit, at: Point, radius: float, height: float, top: str, slits: int
 ) -> None:
-    """A castle's round tower; top: 'cone' or 'crenels'."""
+    """A castle's round tower; its top is a 'cone' or 'crenels'."""
     x, y, z = at
     around = 2 * np.pi * radius
     skin = kit.wall(around, height)
@@ -173,7 +173,7 @@ def round_tower(
 
 
 def column(mesh: Mesh, kit: Kit, at: Point, radius: float, height: float, shaft: Wall) -> None:
-    """A column with base and capital; `shaft` is shared by a row of them."""
+    """A column with base and capital; the columns of a row share their `shaft`."""
     x, y, z = at
     block = kit.wall(radius * 2.6, radius * 0.8, "plain", kit.trim).image
     mesh.box((x, y, z), (radius * 2.6, radius * 0.6, radius * 2.6), block)
@@ -200,7 +200,7 @@ def fluted(kit: Kit, radius: float, height: float, flutes: int) -> Wall:
 def steps(
     mesh: Mesh, kit: Kit, size: tuple[float, float], height: float, count: int, growth: float
 ) -> None:
-    """A stepped base, its top at `height`; size: the top's (width, depth)."""
+    """A stepped base whose top, of `size` (width, depth), is at `height`."""
     rise = height / count
     for k in range(count):
         grow = 2 * growth * (count - 1 - k)

@@ -1,4 +1,4 @@
-"""One photograph of a landmark: a camera, a light, a crop, what stands in the way, the film."""
+"""One photograph of a landmark: camera, light, crop, what stands in the way, film."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import io
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from dir_jax.data.synthetic_landmarks import passers_by, surroundings
-from dir_jax.data.synthetic_landmarks.geometry import Camera, Faces, look_at
-from dir_jax.data.synthetic_landmarks.light import Light
-from dir_jax.data.synthetic_landmarks.raster import Rendering, render
+from . import passers_by, surroundings
+from .geometry import Camera, Faces, look_at
+from .light import Light
+from .raster import Rendering, render
 
 MIN_VISIBILITY = 0.12  # of a landmark in any picture that carries its name
 _SUPERSAMPLING = 2
@@ -26,13 +26,14 @@ class View:
     """What is known about one photograph.
 
     Attributes:
-      size: width, height in pixels.
-      box: x1, y1, x2, y2 in pixels, the landmark's visible part.
-      visibility: visible pixels of the landmark over those of all of it, neither cropped nor
-        covered.
-      axis: the optical axis in the landmark's own coordinates, a unit vector.
-      scale: pixels a metre at the landmark's centre, over the picture's longer side.
-      time, weather: see `light`.
+      size: Width and height in pixels.
+      box: The box of the landmark's visible part: x1, y1, x2, y2 in pixels.
+      visibility: The landmark's visible pixels over those of the whole landmark, neither cropped
+        nor covered.
+      axis: The optical axis in the landmark's own coordinates, a unit vector.
+      scale: Pixels per metre at the landmark's centre, over the picture's longer side.
+      time: One of `light.TIMES`.
+      weather: One of `light.WEATHERS`.
     """
 
     size: tuple[int, int]
@@ -50,12 +51,14 @@ def photograph(
     """Takes one photograph.
 
     Args:
-      image_size: of its longer side.
-      water: whether the landmark stands by the water.
-      raised: whether it is best seen from above.
+      faces: The landmark.
+      rng: The source of everything random in the picture.
+      image_size: The picture's longer side in pixels.
+      water: Whether the landmark stands by the water.
+      raised: Whether it is best seen from above.
 
     Returns:
-      The JPEG file's bytes, and the facts.
+      The bytes of the JPEG file, and what is known about the picture.
     """
     aspect = float(np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3))))
     width = image_size if aspect >= 1 else round(image_size * aspect)
@@ -105,7 +108,7 @@ def photograph(
 def _point_camera(
     rng: np.random.Generator, faces: Faces, w: int, h: int, raised: bool
 ) -> tuple[Camera, tuple[int, int], tuple[int, int]]:
-    """A camera on its orbit; the canvas that holds frame and landmark; the frame's corner on it."""
+    """A camera, the size of a canvas that holds frame and landmark, the frame's corner on it."""
     low, high = faces.bounds
     centre, radius = (low + high) / 2, float(np.linalg.norm(high - low)) / 2
     around = np.radians(np.clip(rng.normal(0, 24), -60, 60))
@@ -178,7 +181,7 @@ def _compose(
     front: Image.Image,
     water: bool,
 ) -> Image.Image:
-    """Background, ground, landmark and what is in front, lit, in fog, at full resolution."""
+    """Background, ground, landmark and what is in front of it, lit, before the film."""
     h, w = seen.face.shape
     horizon = surroundings.horizon_line(camera, w)
     low, high = faces.bounds
@@ -207,21 +210,21 @@ def _compose(
 
 
 def _paste(picture: np.ndarray, layer: Image.Image, light: Light) -> None:
-    """Pastes an RGBA layer of things that are drawn flat on a float32 picture, in place."""
+    """Pastes an RGBA layer of flat, unlit things on a float32 picture, in place."""
     rgba = np.asarray(layer)
     there = rgba[..., 3] >= 128
     picture[there] = rgba[there][:, :3] * light.flat
 
 
 def _develop(rng: np.random.Generator, picture: Image.Image, light: Light) -> bytes:
-    """Falling rain or snow, lens, film and file: from the scene to a JPEG's bytes."""
+    """From the scene to the bytes of a JPEG: falling rain or snow, lens, film, compression."""
     if light.weather in ("rain", "snow"):
         picture = _falling(rng, picture, light)
     blur = abs(rng.normal(0, 0.4)) * (max(picture.size) / 128) ** 0.7
     if blur > 0.25:
         picture = picture.filter(ImageFilter.GaussianBlur(blur))
     rgb = np.asarray(picture, np.float32) / 255
-    # Automatic exposure, by half, then the photographer's error.
+    # Automatic exposure corrects half of the difference; the photographer adds an error.
     rgb *= (0.44 / max(float(rgb.mean()), 0.05)) ** 0.5 * 2 ** rng.normal(0, 0.2)
     # A wrong white balance errs from blue to yellow more than from green to magenta.
     warm, green = rng.normal(0, 0.075), rng.normal(0, 0.025)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from dir_jax.data.synthetic_landmarks import ornaments, parts
-from dir_jax.data.synthetic_landmarks.geometry import Mesh
-from dir_jax.data.synthetic_landmarks.ornaments import Window
-from dir_jax.data.synthetic_landmarks.paint import GLOW, HOLE, Kit, shift
+from . import ornaments, parts
+from .geometry import Mesh
+from .ornaments import Window
+from .paint import GLOW, HOLE, Kit, shift
 
 
 def monument(kit: Kit) -> Mesh:

@@ -1,7 +1,7 @@
 """Meshes of planar, textured faces, and the pinhole camera that looks at them.
 
-World axes: x to the right, y up, z towards the viewer of the main front; metres; the ground is
-y = 0. Camera axes: x to the right, y down, z forwards; pixels, the first pixel's centre at 0.5.
+In the world, x points right, y up and z towards the viewer of the main front, in metres; the ground
+is y = 0. For the camera, x points right, y down and z forwards; the first pixel's centre is at 0.5.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Vector = Sequence[float] | np.ndarray
 
 
 class Mesh:
-    """Planar faces of three or four corners, each with a place on a texture.
+    """Planar faces with three or four corners, each with a place on a texture.
 
     A face lies in the plane {O + s·U + t·V}: (s, t) in [0, 1]² is the texture, s to the right and t
     down as seen from outside, so V × U points outwards.
@@ -42,8 +42,8 @@ class Mesh:
         Args:
           corners: 3 or 4 points (3,), in order around the face.
           frame: U, V and O, each (3,).
-          texture: an RGBA picture; its alpha is paint.HOLE, SOLID or GLOW.
-          two_sided: whether it is seen from behind, too.
+          texture: An RGBA picture whose alpha is paint.HOLE, SOLID or GLOW.
+          two_sided: Whether the face can be seen from behind, too.
         """
         points = np.asarray(corners, float)
         if len(points) == 3:
@@ -70,9 +70,9 @@ class Mesh:
         texture: Image.Image,
         two_sided: bool = False,
     ) -> None:
-        """Adds a polygon on which the texture is fitted: `u` its direction of s.
+        """Adds a polygon that its texture just covers; `u` is the texture's direction of s.
 
-        Corners go clockwise as seen from outside, the texture just covers them.
+        The corners go clockwise as seen from outside.
         """
         points = np.asarray(corners, float)
         normal = np.cross(points[2] - points[0], points[1] - points[0])
@@ -90,7 +90,7 @@ class Mesh:
         side: Image.Image | None = None,
         top: Image.Image | None = None,
     ) -> None:
-        """Adds a box. base: centre of its underside; size: width (x), height (y), depth (z)."""
+        """Adds a box of size (width, height, depth) on `base`, the centre of its underside."""
         x, y, z = base
         w, h, d = size
         side = front if side is None else side
@@ -110,7 +110,7 @@ class Mesh:
         texture: Image.Image,
         two_sided: bool = False,
     ) -> None:
-        """Adds a hipped roof or a pyramid. bottom, top: (width, depth) of its two ends."""
+        """Adds a hipped roof or a pyramid; `bottom`, `top`: the (width, depth) of its ends."""
         x, y, z = base
         rings = []
         for (w, d), level in ((bottom, y), (top, y + height)):
@@ -136,9 +136,9 @@ class Mesh:
         along_x: bool = False,
         eaves: float = 0.4,
     ) -> None:
-        """Adds a pitched roof, its ridge along z (or x), over a box's top.
+        """Adds a pitched roof over the top of a box, with its ridge along z (or x).
 
-        base: centre of its underside; size: (width, height, depth) of the whole.
+        `base` is the centre of its underside, `size` the (width, height, depth) of the whole.
         """
         x, y, z = base
         w, h, d = size
@@ -180,10 +180,12 @@ class Mesh:
         """Adds a surface of revolution about a vertical axis.
 
         Args:
+          base: The centre of its foot.
           profile: (radius, height) from its foot to its top; the texture's t follows its length.
-          texture: wrapped once around, its middle towards the viewer.
-          stretch: depth over width of its outline.
-          turn: radians about its axis.
+          texture: Wrapped once around, with its middle towards the viewer.
+          sides: The number of faces around it.
+          stretch: The depth of its outline over the width.
+          turn: The rotation about its axis in radians.
         """
         rings = np.asarray(profile, float)
         length = np.concatenate([[0], np.cumsum(np.hypot(*np.diff(rings, axis=0).T))])
@@ -245,13 +247,14 @@ class Faces:
     """A mesh of F faces as arrays.
 
     Attributes:
-      corners: (F, 4, 3); a triangle's last corner is there twice.
-      frames: (F, 3, 3), the columns U, V, O.
-      normals: (F, 3), outwards, of length 1.
+      corners: (F, 4, 3); the last corner of a triangle is repeated.
+      frames: (F, 3, 3), with the columns U, V, O.
+      normals: (F, 3) outward unit normals.
       texture: (F,) indices into `textures`.
-      two_sided: (F,) bool.
-      texels: (F,) texture pixels on the face.
-      textures: for each texture, its pictures at 1, 1/2, 1/4, … of its size, colours times alpha.
+      two_sided: (F,) bool, whether each face can be seen from behind.
+      texels: (F,) the number of texture pixels on each face.
+      textures: For each texture, its pictures at 1, 1/2, 1/4, … of its size, their colours
+        multiplied by alpha.
     """
 
     corners: np.ndarray
@@ -273,7 +276,7 @@ def _pyramid(texture: Image.Image) -> list[Image.Image]:
     levels = [texture]
     while min(levels[-1].size) > 2 and len(levels) < 6:
         levels.append(levels[-1].reduce(2))
-    # Premultiplied, for so they are interpolated; Pillow would convert at every use.
+    # Pillow interpolates premultiplied colours, and would convert them at every use.
     return [level.convert("RGBa") for level in levels]
 
 
@@ -282,10 +285,10 @@ class Camera:
     """A pinhole camera.
 
     Attributes:
-      position: (3,) metres.
-      rotation: (3, 3), world to camera; its last row is the optical axis.
-      focal: focal length in pixels.
-      centre: the principal point (x, y) in pixels.
+      position: (3,) in metres.
+      rotation: (3, 3), from world to camera; its last row is the optical axis.
+      focal: The focal length in pixels.
+      centre: The principal point (x, y) in pixels.
     """
 
     position: np.ndarray
@@ -295,12 +298,12 @@ class Camera:
 
     @property
     def axis(self) -> np.ndarray:
-        """The optical axis, (3,), of length 1."""
+        """The optical axis, a unit vector (3,)."""
         return self.rotation[2]
 
     @property
     def intrinsics(self) -> np.ndarray:
-        """K, (3, 3)."""
+        """The matrix K, (3, 3)."""
         x, y = self.centre
         return np.array([[self.focal, 0, x], [0, self.focal, y], [0, 0, 1.0]])
 
@@ -331,7 +334,9 @@ def look_at(position: np.ndarray, target: np.ndarray, roll: float = 0.0) -> np.n
     """World-to-camera rotation (3, 3) of a camera at `position` that looks at `target`.
 
     Args:
-      roll: radians; the picture's content turns clockwise.
+      position: (3,) where the camera is.
+      target: (3,) the point that it looks at.
+      roll: The angle in radians by which the picture's content turns clockwise.
     """
     forward = target - position
     forward = forward / np.linalg.norm(forward)

@@ -12,17 +12,18 @@ WEATHERS = ("clear", "fog", "rain", "snow")
 
 @dataclasses.dataclass(frozen=True)
 class Light:
-    """What lights a picture. Colours are RGB factors of a surface's own, or RGB in 0 … 255.
+    """What lights a picture. Colours are RGB factors of a surface's own colour, or RGB in 0 … 255.
 
     Attributes:
-      time: one of TIMES.
-      weather: one of WEATHERS.
-      to_sun: (3,) unit vector.
-      sun: (3,) factor of what faces the sun.
-      ambient: (3,) factor everywhere.
-      flood: (3,) factor of lamps at the landmark's foot.
-      glow: how bright windows are, 0 … 1.
-      zenith, horizon: (3,) colours of the sky.
+      time: One of TIMES.
+      weather: One of WEATHERS.
+      to_sun: (3,) unit vector towards the sun.
+      sun: (3,) factor of surfaces that face the sun.
+      ambient: (3,) factor of all surfaces.
+      flood: (3,) factor of the lamps at the landmark's foot.
+      glow: How bright the lit windows are, 0 … 1.
+      zenith: (3,) colour of the sky overhead.
+      horizon: (3,) colour of the sky at the horizon.
     """
 
     time: str
@@ -56,7 +57,7 @@ class Light:
         weather = str(rng.choice(WEATHERS, p=(0.82, 0.06, 0.06, 0.06)))
         if weather != "clear" and time in ("day", "golden"):
             time = "overcast"
-        around = rng.uniform(-1.6, 1.6)  # seldom behind the landmark: its front would be black
+        around = rng.uniform(-1.6, 1.6)  # rarely behind the landmark, whose front would be black
         height = rng.uniform(0.1, 0.35) if time == "golden" else rng.uniform(0.35, 1.1)
         to_sun = np.array(
             [np.sin(around) * np.cos(height), np.sin(height), np.cos(around) * np.cos(height)]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from dir_jax.data.synthetic_landmarks import ornaments, parts
-from dir_jax.data.synthetic_landmarks.geometry import Mesh
-from dir_jax.data.synthetic_landmarks.ornaments import Window
-from dir_jax.data.synthetic_landmarks.paint import GLOW, HOLE, SOLID, Kit, Wall, shift
+from . import ornaments, parts
+from .geometry import Mesh
+from .ornaments import Window
+from .paint import GLOW, HOLE, SOLID, Kit, Wall, shift
 
 
 def windmill(kit: Kit) -> Mesh:
@@ -164,7 +164,7 @@ def lighthouse(kit: Kit) -> Mesh:
 
 
 def skyscraper(kit: Kit) -> Mesh:
-    """A tower of glass and concrete: set back, round, or a pair with a bridge, and its crown."""
+    """A tower of glass and concrete: stepped, round, or a pair with a bridge; and its crown."""
     mesh = Mesh()
     w, h = kit.uniform(13, 20), kit.uniform(42, 62)
     kit.sized(h * 1.15)

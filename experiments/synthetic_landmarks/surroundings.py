@@ -1,6 +1,6 @@
 """What stands behind and under a landmark: sky, clouds, hills, a town, and the ground.
 
-None of it belongs to the landmark: every picture gets its own.
+None of it belongs to the landmark: every picture has its own.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from dir_jax.data.synthetic_landmarks.geometry import Camera, Faces
-from dir_jax.data.synthetic_landmarks.light import Light
-from dir_jax.data.synthetic_landmarks.paint import masonry, smooth_noise
+from .geometry import Camera, Faces
+from .light import Light
+from .paint import masonry, smooth_noise
 
 _GROUNDS = {
     "grass": (96, 118, 62),
@@ -23,7 +23,7 @@ _GROUNDS = {
 
 
 def horizon_line(camera: Camera, width: int) -> np.ndarray:
-    """(width,) the horizon's row in each column."""
+    """The horizon's row in each column, (width,)."""
     left, right = camera.horizon(0.0), camera.horizon(float(width))
     return np.linspace(left, right, width)
 
@@ -31,7 +31,7 @@ def horizon_line(camera: Camera, width: int) -> np.ndarray:
 def sky(
     rng: np.random.Generator, light: Light, width: int, height: int, horizon: float
 ) -> Image.Image:
-    """A sky with its own clouds; horizon: the row where it ends."""
+    """A sky with its own clouds, down to the row `horizon`."""
     rows = np.linspace(0, height, 48)[:, None]
     low = min(max(horizon, height * 0.25), height * 1.5)
     blend = np.clip(rows / low, 0, 1) ** rng.uniform(0.8, 2.2)
@@ -56,7 +56,7 @@ def sky(
 def backdrop(
     rng: np.random.Generator, picture: Image.Image, light: Light, horizon: np.ndarray, unit: float
 ) -> None:
-    """Draws hills, a wood or a town along the horizon; unit: pixels of 1 m near the landmark."""
+    """Draws hills, woods or towns along the horizon; `unit` is pixels per metre at the landmark."""
     width, height = picture.size
     draw = ImageDraw.Draw(picture)
     kinds = [
@@ -178,7 +178,7 @@ def ground(
 
 
 def _shadow(faces: Faces, camera: Camera, light: Light, width: int, height: int) -> np.ndarray:
-    """(height, width) float32 in 0 … 1: the shadow that the faces cast on the ground."""
+    """The shadow that the faces cast on the ground, (height, width), float32 in 0 … 1."""
     points = faces.corners - light.to_sun * (faces.corners[..., 1:2] / light.to_sun[1])
     pixels, depth = camera.project(points)
     mask = Image.new("L", (width // 2, height // 2))

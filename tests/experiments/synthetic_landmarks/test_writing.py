@@ -1,24 +1,20 @@
 """The synthetic data set on disk: what is written, that it is reproducible, and all or nothing."""
 
 import hashlib
+import importlib.metadata
 import json
-import os
 import pickle
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from dir_jax.data.synthetic import main, save_contact_sheet, write_synthetic_landmarks
-from dir_jax.data.synthetic_landmarks import grading
-from dir_jax.data.synthetic_landmarks.families import FAMILIES, build_landmark
-from dir_jax.data.synthetic_landmarks.photograph import MIN_VISIBILITY, View, photograph
-from dir_jax.errors import UserError
+from experiments.synthetic_landmarks import grading
+from experiments.synthetic_landmarks.errors import DrawingError
+from experiments.synthetic_landmarks.families import FAMILIES, build_landmark
+from experiments.synthetic_landmarks.photograph import MIN_VISIBILITY, View, photograph
+from experiments.synthetic_landmarks.writing import write_synthetic_landmarks
 
 SMALL = {
     "train_landmarks": 3,
@@ -29,6 +25,16 @@ SMALL = {
     "seed": 5,
 }
 TINY = {**SMALL, "test_landmarks": 2, "test_views": 3, "image_size": 32}
+# Of a set with landmarks of every family, see the test. Do not change them: results that were
+# published for a seed are results for these bytes.
+LISTS = {
+    "train.txt": "826cd033bf87ac3b0e4942e721d50c12efd152f69b85e78d4dc5b12d7c4a1923",
+    "test.txt": "b60356c2e764e0c0d4a235ed3cf5f6bcf39051b94eb60e217a2c065ece78a4c1",
+    "gnd_synthetic.pkl": "f6de23c6d70d424cf6253196fb54a2fab8f1768967a03de5ba0d8322396ae2a5",
+    "views.json": "c7d267cd2b8dc5b305cbee195c258106851a588d0c014fd7a0197da958192293",
+}
+PICTURES = "b33a9a67039f1c8dd7a689e376777c58d4ecbe5553a5c3dd80936612f4eedc78"
+PICTURES_VERSIONS = {"numpy": "2.4.6", "pillow": "13.0.0"}  # Pillow's JPEG encoder changes
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +160,7 @@ def test_views_say_what_can_be_seen(small: Path) -> None:
 
 def test_visibility_is_what_crop_and_occluders_leave(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without occluders, a landmark whose box keeps off the picture's edges is all visible."""
-    from dir_jax.data.synthetic_landmarks import passers_by
+    from experiments.synthetic_landmarks import passers_by
 
     monkeypatch.setattr(passers_by, "bystanders", lambda rng, size, *_: Image.new("RGBA", size))
     monkeypatch.setattr(passers_by, "overhead", lambda rng, layer: None)
@@ -172,6 +178,21 @@ def test_visibility_is_what_crop_and_occluders_leave(monkeypatch: pytest.MonkeyP
     assert cropped > 3
 
 
+def test_bytes_are_those_of_the_first_version(tmp_path: Path) -> None:
+    few = {"train_landmarks": 1, "test_landmarks": 39, "views": 2, "test_views": 3}
+    write_synthetic_landmarks(tmp_path / "set", **few, image_size=32, seed=0, workers=1)
+    found = digests(tmp_path / "set")
+    assert {name: found[name] for name in LISTS} == LISTS
+    pictures = sorted((tmp_path / "set" / "images").iterdir())
+    families = {picture.name.rsplit("_", 2)[0] for picture in pictures}
+    assert families == {name for name, _ in FAMILIES}
+    versions = {name: importlib.metadata.version(name) for name in PICTURES_VERSIONS}
+    if versions != PICTURES_VERSIONS:
+        pytest.skip(f"the pictures' digest is that of {PICTURES_VERSIONS}")
+    together = b"".join(picture.read_bytes() for picture in pictures)
+    assert hashlib.sha256(together).hexdigest() == PICTURES
+
+
 def test_same_bytes_whatever_the_number_of_workers(small: Path, tmp_path: Path) -> None:
     write_synthetic_landmarks(tmp_path / "again", **SMALL, workers=3)
     assert digests(tmp_path / "again") == digests(small)
@@ -187,17 +208,15 @@ def test_another_seed_gives_other_pictures(tmp_path: Path) -> None:
 
 def test_complete_set_is_kept_and_another_is_refused(tmp_path: Path) -> None:
     target = tmp_path / "set"
-    write_synthetic_landmarks(target, **TINY, workers=1)
+    assert write_synthetic_landmarks(target, **TINY, workers=1)
     before = {p: p.stat().st_mtime_ns for p in target.rglob("*")}
-    start = time.perf_counter()
-    write_synthetic_landmarks(target, **TINY)
-    assert time.perf_counter() - start < 0.5
+    assert not write_synthetic_landmarks(target, **TINY)
     assert {p: p.stat().st_mtime_ns for p in target.rglob("*")} == before
-    with pytest.raises(UserError, match=r"seed=5, not 6.*another directory"):
+    with pytest.raises(DrawingError, match=r"seed=5, not 6.*another directory"):
         write_synthetic_landmarks(target, **{**TINY, "seed": 6})
     record = json.loads((target / "synthetic.json").read_text())
     (target / "synthetic.json").write_text(json.dumps({**record, "format": 0}))
-    with pytest.raises(UserError, match="format 0"):
+    with pytest.raises(DrawingError, match="format 0"):
         write_synthetic_landmarks(target, **TINY)
     assert [p.name for p in tmp_path.iterdir()] == ["set"]
 
@@ -205,11 +224,11 @@ def test_complete_set_is_kept_and_another_is_refused(tmp_path: Path) -> None:
 def test_foreign_directory_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("years of work")
-    with pytest.raises(UserError, match=r"no synthetic\.json"):
+    with pytest.raises(DrawingError, match=r"no readable synthetic\.json"):
         write_synthetic_landmarks(tmp_path / "mine", **TINY)
     (tmp_path / "file").write_text("")
     for target in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(UserError, match="another directory"):
+        with pytest.raises(DrawingError, match="another directory"):
             write_synthetic_landmarks(target, **TINY)
     assert (tmp_path / "mine" / "thesis.tex").read_text() == "years of work"
     (tmp_path / "empty").mkdir()
@@ -225,7 +244,7 @@ def test_foreign_directory_is_left_alone(tmp_path: Path) -> None:
 def test_bad_options_are_named_and_nothing_is_written(
     tmp_path: Path, option: str, value: object
 ) -> None:
-    with pytest.raises(UserError, match=option):
+    with pytest.raises(DrawingError, match=option):
         write_synthetic_landmarks(tmp_path / "set", **{**TINY, option: value})
     assert not list(tmp_path.iterdir())
 
@@ -235,83 +254,6 @@ def test_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(UserError, match="No space left"):
+    with pytest.raises(DrawingError, match="No space left"):
         write_synthetic_landmarks(tmp_path / "set", **TINY, workers=1)
     assert not list(tmp_path.iterdir())
-
-
-def start_command(target: Path) -> subprocess.Popen[bytes]:
-    """Starts a generation that is far from done when its first pictures are there."""
-    command = [sys.executable, "-m", "dir_jax.data.synthetic", "--output", str(target)]
-    command += ["--landmarks", "20", "--views", "40", "--image-size", "64", "--workers", "2"]
-    root = Path(__file__).resolve().parents[2]
-    process = subprocess.Popen(command, cwd=root, stderr=subprocess.DEVNULL, start_new_session=True)
-    deadline = time.monotonic() + 30
-    while not list(target.parent.glob(".set.partial-*/images/*_01.jpg")):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    return process
-
-
-def group_lives(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def test_killed_run_leaves_what_the_next_one_clears(tmp_path: Path) -> None:
-    target = tmp_path / "set"
-    process = start_command(target)
-    write_synthetic_landmarks(tmp_path / "other", **TINY, workers=1)
-    (partial,) = tmp_path.glob(".set.partial-*")
-    process.kill()
-    process.wait()
-    assert not target.exists()
-    deadline = time.monotonic() + 20
-    while group_lives(process.pid):  # its workers notice, and end themselves
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    write_synthetic_landmarks(target, **TINY, workers=1)
-    assert not partial.exists()
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["other", "set"]
-
-
-def test_runs_at_work_do_not_disturb_each_other_and_ctrl_c_cleans_up(tmp_path: Path) -> None:
-    target = tmp_path / "set"
-    process = start_command(target)
-    (partial,) = tmp_path.glob(".set.partial-*")
-    write_synthetic_landmarks(target, **TINY, workers=1)  # another process, the same directory
-    assert partial.exists()
-    os.killpg(process.pid, signal.SIGINT)
-    assert process.wait(timeout=30) == 130
-    assert [p.name for p in tmp_path.iterdir()] == ["set"]
-
-
-def test_command_makes_the_set_and_a_contact_sheet(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    sheet = tmp_path / "sheet.png"
-    options = ["--landmarks", "3", "--test-landmarks", "2", "--views", "2", "--test-views", "3"]
-    options += ["--image-size", "32", "--seed", "5", "--workers", "1"]
-    command = ["--output", str(tmp_path / "set"), *options, "--contact-sheet", str(sheet)]
-    assert main(command) == 0
-    assert "train.txt" in capsys.readouterr().out
-    write_synthetic_landmarks(tmp_path / "set", **TINY)  # the same options: accepted as it is
-    with Image.open(sheet) as picture:
-        assert picture.size == (3 * 36, 5 * 36)
-    save_contact_sheet(tmp_path / "set", sheet, max_landmarks=2, max_views=1)
-    with Image.open(sheet) as picture:
-        assert picture.size == (36, 2 * 36)
-    with pytest.raises(UserError, match="contact sheet"):
-        save_contact_sheet(tmp_path / "set", tmp_path / "sheet.nonsense")
-    assert main(["--output", str(tmp_path / "set"), "--seed", "9"]) == 2
-    assert "other options" in capsys.readouterr().err
-
-
-def test_neither_jax_nor_torch_is_imported() -> None:
-    code = "import sys, dir_jax.data.synthetic; assert not {'jax', 'torch'} & set(sys.modules)"
-    root = Path(__file__).resolve().parents[2]
-    subprocess.run([sys.executable, "-c", code], cwd=root, check=True)

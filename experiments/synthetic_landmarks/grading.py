@@ -1,8 +1,8 @@
 """The Oxford-style ground truth: which pictures of a landmark a query should find, and how hard.
 
-After the revisited protocol ("Revisiting Oxford and Paris", Radenović et al., CVPR 2018), with the
-judgement of people replaced by what the renderer knows: how much of the landmark is visible, and
-how far one camera is from the other.
+It follows the revisited protocol ("Revisiting Oxford and Paris", Radenović et al., CVPR 2018). The
+judgement of people is replaced by what the renderer knows: how much of the landmark is visible, and
+how far apart the two cameras are.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from dir_jax.data.synthetic_landmarks.photograph import View
+from .photograph import View
 
-JUNK_VISIBILITY = 0.3  # below: too little of the landmark to ask that it be found
+JUNK_VISIBILITY = 0.3  # below this, too little of the landmark shows for it to be found
 HARD_VISIBILITY = 0.6
 HARD_ANGLE = 40.0  # degrees between the optical axes
 HARD_SCALE = 2.0  # ratio of the apparent sizes
@@ -33,7 +33,7 @@ def scale_ratio(query: View, other: View) -> float:
 
 
 def grade(query: View, other: View) -> str:
-    """'easy', 'hard' or 'junk': how well `other` can be found by `query`, of the same landmark."""
+    """How well `other` can be found by `query`, of the same landmark: 'easy', 'hard' or 'junk'."""
     if other.visibility < JUNK_VISIBILITY:
         return "junk"
     strong = angle_between(query, other) > HARD_ANGLE or scale_ratio(query, other) > HARD_SCALE
@@ -41,9 +41,9 @@ def grade(query: View, other: View) -> str:
 
 
 def choose_queries(views: Mapping[str, View], count: int) -> list[str]:
-    """The names of `count` views that show most of the landmark: the first that will do.
+    """The names of the first `count` views that show at least HARD_VISIBILITY of the landmark.
 
-    Where too few show at least HARD_VISIBILITY of it, the best of the others.
+    If there are too few of them, the best of the others follow.
     """
     clear = [name for name, view in views.items() if view.visibility >= HARD_VISIBILITY]
     others = sorted(set(views) - set(clear), key=lambda name: (-views[name].visibility, name))
@@ -57,11 +57,12 @@ def ground_truth(landmarks: list[dict[str, View]]) -> GroundTruth:
     are not in the database.
 
     Args:
-      landmarks: for each landmark, its views by picture name.
+      landmarks: The views of each landmark by picture name.
 
     Returns:
-      'imlist' and 'qimlist', names of pictures; 'gnd', for each query 'bbx' [x1, y1, x2, y2] in
-      pixels, and 'easy', 'hard' and 'junk', ascending indices into imlist.
+      A dict of 'imlist' and 'qimlist', the names of the pictures, and of 'gnd', for each query a
+      dict of 'bbx', [x1, y1, x2, y2] in pixels, and of 'easy', 'hard' and 'junk', ascending indices
+      into imlist.
     """
     queries = [choose_queries(views, max(1, len(views) // 5)) for views in landmarks]
     imlist = [

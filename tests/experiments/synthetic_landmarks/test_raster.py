@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dir_jax.data.synthetic_landmarks.geometry import Camera, Mesh, look_at
-from dir_jax.data.synthetic_landmarks.paint import GLOW, HOLE, SOLID
-from dir_jax.data.synthetic_landmarks.raster import render
+from experiments.synthetic_landmarks.geometry import Camera, Mesh, look_at
+from experiments.synthetic_landmarks.paint import GLOW, HOLE, SOLID
+from experiments.synthetic_landmarks.raster import render
 
 RED, GREEN, BLUE, WHITE = (220, 30, 30), (30, 200, 40), (40, 50, 210), (240, 240, 240)
 

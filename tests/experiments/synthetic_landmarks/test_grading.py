@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from dir_jax.data.synthetic_landmarks import grading
-from dir_jax.data.synthetic_landmarks.photograph import View
+from experiments.synthetic_landmarks import grading
+from experiments.synthetic_landmarks.photograph import View
 
 
 def view(visibility: float = 1.0, degrees: float = 0.0, scale: float = 0.01) -> View:

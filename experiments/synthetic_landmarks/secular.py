@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 
-from dir_jax.data.synthetic_landmarks import ornaments, parts
-from dir_jax.data.synthetic_landmarks.geometry import Mesh
-from dir_jax.data.synthetic_landmarks.ornaments import Window
-from dir_jax.data.synthetic_landmarks.paint import HOLE, Kit, arch_outline, shift
+from . import ornaments, parts
+from .geometry import Mesh
+from .ornaments import Window
+from .paint import HOLE, Kit, arch_outline, shift
 
 
 def castle(kit: Kit) -> Mesh:
@@ -94,7 +94,7 @@ def _square_tower(
 
 
 def gate(kit: Kit) -> Mesh:
-    """A triumphal arch or city gate: one or three passages under an attic, statues on top."""
+    """A triumphal arch or city gate: one or three passages, an attic, and statues on top."""
     mesh = Mesh()
     passages = kit.pick([1, 1, 3])
     w, h = kit.uniform(16, 24), kit.uniform(13, 20)
@@ -159,7 +159,7 @@ def gate(kit: Kit) -> Mesh:
 
 
 def _passage(mesh: Mesh, kit: Kit, x: float, w: float, h: float, d: float, shape: str) -> None:
-    """The inside of an archway: the quads between its outline in front and at the back."""
+    """The inside of an archway: quads from its outline in front to the one at the back."""
     outline = arch_outline(w, h, shape)
     lining = kit.wall(d, h, None, shift(kit.wall_colour, -0.35)).image
     for (x0, y0), (x1, y1) in itertools.pairwise(outline):

@@ -7,8 +7,8 @@ import dataclasses
 import numpy as np
 from PIL import Image, ImageDraw
 
-from dir_jax.data.synthetic_landmarks.geometry import Camera, Faces
-from dir_jax.data.synthetic_landmarks.paint import SOLID
+from .geometry import Camera, Faces
+from .paint import SOLID
 
 _OPAQUE = SOLID // 2  # alpha of an edge
 _BILINEAR = Image.Resampling.BILINEAR

@@ -6,10 +6,10 @@ import itertools
 
 import numpy as np
 
-from dir_jax.data.synthetic_landmarks import ornaments, parts
-from dir_jax.data.synthetic_landmarks.geometry import Mesh
-from dir_jax.data.synthetic_landmarks.ornaments import Window
-from dir_jax.data.synthetic_landmarks.paint import HOLE, Kit, arch_outline, shift
+from . import ornaments, parts
+from .geometry import Mesh
+from .ornaments import Window
+from .paint import HOLE, Kit, arch_outline, shift
 
 
 def bridge(kit: Kit) -> Mesh:

@@ -6,20 +6,22 @@ import dataclasses
 
 import numpy as np
 
-from dir_jax.data.synthetic_landmarks.paint import GLOW, HOLE, SOLID, Colour, Kit, Wall, shift
+from .paint import GLOW, HOLE, SOLID, Colour, Kit, Wall, shift
 
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """A landmark's window, the same all over it.
+    """A kind of window, the same all over a landmark.
 
     Attributes:
-      shape: of the opening (Wall.opening).
-      panes: columns and rows of panes.
-      frame, glass, shutter: colours; no shutters if None.
-      border: width of the surround, over the window's width.
-      hood: what is above it: 'none', 'ledge', 'gable' or 'arch'.
-      lit: the share of windows with light in the evening.
+      shape: The shape of the opening, see Wall.opening.
+      panes: The number of columns and rows of panes.
+      frame: The frame's colour.
+      glass: The glass's colour.
+      shutter: The shutters' colour; None for no shutters.
+      border: The width of the surround over that of the window.
+      hood: What is above it: 'none', 'ledge', 'gable' or 'arch'.
+      lit: The share of windows that are lit in the evening.
     """
 
     shape: str
@@ -45,7 +47,7 @@ class Window:
         )
 
     def paint(self, kit: Kit, wall: Wall, x: float, y: float, w: float, h: float) -> None:
-        """Paints one window; x, y: the top left corner of the glass, w × h its size."""
+        """Paints one window; (x, y) is the top left corner of the glass, w × h its size."""
         b = self.border * w
         wall.opening(x - b, y - b, w + 2 * b, h + b, self.frame, self.shape)
         if self.hood == "ledge":
@@ -56,7 +58,7 @@ class Window:
             wall.polygon([*top, (x + w + 2 * b, y - 1.6 * b)], self.frame)
         elif self.hood == "arch" and self.shape == "flat":
             wall.opening(x - b, y - b - w * 0.4, w + 2 * b, w * 0.5, self.frame, "round")
-        # By day a lit window is as dark as the others: alpha alone tells them apart.
+        # By day a lit window is as dark as the others; only alpha tells them apart.
         alpha = GLOW if kit.chance(self.lit) else SOLID
         wall.opening(x, y, w, h, self.glass, self.shape, alpha)
         wall.opening(x, y, w, h * 0.14, shift(self.glass, -0.4), self.shape)
@@ -84,7 +86,7 @@ class Window:
         rows: int,
         fill: tuple[float, float] = (0.45, 0.6),
     ) -> None:
-        """Paints columns × rows windows over the box x, y, w, h; fill: their share of a cell."""
+        """Paints columns × rows windows over a box; `fill` is their share of a cell."""
         cw, ch = w / columns, h / rows
         for j in range(rows):
             for i in range(columns):
@@ -93,7 +95,7 @@ class Window:
 
 
 def portal(kit: Kit, wall: Wall, x: float, w: float, h: float, shape: str, orders: int = 2) -> None:
-    """A door at the wall's foot, its centre at x, within `orders` receding arches."""
+    """A door at the foot of the wall, centred at x, within `orders` receding arches."""
     for k in range(orders, 0, -1):
         grow = 1 + 0.16 * k
         tone = kit.trim if k % 2 else shift(kit.wall_colour, -0.4)
@@ -130,7 +132,7 @@ def rose(kit: Kit, wall: Wall, x: float, y: float, r: float, petals: int) -> Non
 
 
 def clock(kit: Kit, wall: Wall, x: float, y: float, r: float, square: bool = False) -> None:
-    """A clock face of radius r, its hands at the landmark's own hour."""
+    """A clock face of radius r; its hands show the landmark's own hour."""
     if square:
         wall.rect(x - 1.25 * r, y - 1.25 * r, 2.5 * r, 2.5 * r, kit.accent)
     wall.ellipse(x, y, r * 1.15, r * 1.15, shift(kit.accent, -0.3))
@@ -154,7 +156,7 @@ def clock(kit: Kit, wall: Wall, x: float, y: float, r: float, square: bool = Fal
 
 
 def cornice(kit: Kit, wall: Wall, y: float, depth: float, dentils: bool = True) -> None:
-    """A horizontal band at y, with its shadow and, below, a row of dentils."""
+    """A horizontal band at y with its shadow and, below it, a row of dentils."""
     wall.rect(0, y, wall.width, depth * 0.55, shift(kit.trim, 0.1))
     wall.rect(0, y + depth * 0.55, wall.width, depth * 0.45, shift(kit.trim, -0.45))
     if dentils:
@@ -172,7 +174,7 @@ def quoins(kit: Kit, wall: Wall, size: float) -> None:
 
 
 def pilasters(kit: Kit, wall: Wall, x: float, w: float, y: float, h: float, count: int) -> None:
-    """Flat columns with bases and capitals, evenly over x … x + w, from y down to y + h."""
+    """Flat columns with bases and capitals, spaced evenly over x … x + w, from y to y + h."""
     thick = min(w / count * 0.3, h * 0.12)
     for k in range(count):
         left = x + (w - thick) * k / max(count - 1, 1)
@@ -200,7 +202,7 @@ def blind_arcade(
 
 
 def balustrade(kit: Kit, width: float, height: float) -> Wall:
-    """A railing of stone posts, holes between them."""
+    """A railing of stone posts with holes between them."""
     rail = kit.sheer(width, height)
     rail.rect(0, 0, width, height * 0.22, kit.trim)
     rail.rect(0, height * 0.84, width, height * 0.16, kit.trim)
@@ -212,7 +214,7 @@ def balustrade(kit: Kit, width: float, height: float) -> Wall:
 
 
 def crenels(kit: Kit, width: float, height: float, count: int, swallow: bool = False) -> Wall:
-    """A parapet of `count` merlons, holes between them, flat or swallow-tailed."""
+    """A parapet of `count` merlons, flat or swallow-tailed, with holes between them."""
     parapet = kit.wall(width, height)
     cell = width / count
     for k in range(count):
@@ -239,7 +241,7 @@ def sign(kit: Kit, wall: Wall, x: float, y: float, w: float, h: float, letters: 
 
 
 def flag(kit: Kit, width: float, height: float) -> Wall:
-    """A flag on its pole (the left edge), half way out in the wind."""
+    """A flag that waves from its pole, which is the left edge."""
     cloth = kit.sheer(width, height)
     colours = [kit.accent, (236, 232, 226), kit.pick([(206, 162, 62), (42, 82, 122), kit.accent])]
     upright = kit.chance(0.5)
@@ -256,7 +258,7 @@ def flag(kit: Kit, width: float, height: float) -> Wall:
 
 
 def trusses(kit: Kit, width: float, height: float, bays: int, colour: Colour, bar: float) -> Wall:
-    """A lattice of `bays` crossed bays, holes between the bars."""
+    """A lattice of `bays` crossed bays with holes between the bars."""
     wall = kit.sheer(width, height)
     step = height / bays
     for k in range(bays):

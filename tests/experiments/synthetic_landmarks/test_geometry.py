@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dir_jax.data.synthetic_landmarks.families import FAMILIES, build_landmark
-from dir_jax.data.synthetic_landmarks.geometry import Camera, Mesh, look_at
+from experiments.synthetic_landmarks.families import FAMILIES, build_landmark
+from experiments.synthetic_landmarks.geometry import Camera, Mesh, look_at
 
 
 @pytest.fixture

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from dir_jax.data.synthetic_landmarks import ornaments, parts
-from dir_jax.data.synthetic_landmarks.geometry import Mesh
-from dir_jax.data.synthetic_landmarks.ornaments import Window
-from dir_jax.data.synthetic_landmarks.paint import Kit, Wall, shift
+from . import ornaments, parts
+from .geometry import Mesh
+from .ornaments import Window
+from .paint import Kit, Wall, shift
 
 
 def church(kit: Kit) -> Mesh:
-    """A nave behind a front with one tower or two, a rose or a great window, one to three doors."""
+    """A nave behind a front with one or two towers, a rose or a great window, and its doors."""
     mesh = Mesh()
     nave_w, nave_h = kit.uniform(11, 17), kit.uniform(11, 18)
     depth, roof_h = kit.uniform(22, 36), kit.uniform(5, 11)

@@ -42,7 +42,7 @@ def _tone(colour: Colour, factor: float) -> Colour:
 
 
 def tree(rng: np.random.Generator, draw: Draw, x: float, y: float, h: float) -> None:
-    """A broad-leaved tree, a conifer, or a bare tree of height h, its foot at (x, y)."""
+    """A broad-leaved tree, a conifer or a bare tree of height h, whose foot is at (x, y)."""
     kind = rng.choice(["leaves", "conifer", "bare", "poplar"], p=(0.5, 0.18, 0.17, 0.15))
     bark = (78, 62, 50)
     if kind == "bare":
@@ -134,7 +134,7 @@ def person(rng: np.random.Generator, draw: Draw, x: float, y: float, h: float) -
 
 
 def car(rng: np.random.Generator, draw: Draw, x: float, y: float, h: float) -> None:
-    """A car or a bus seen from its side; h: the height of a car."""
+    """A car or a bus seen from the side; h is the height of a car."""
     paint, flip = _pick(rng, _CLOTHES), int(rng.choice([-1, 1]))
     if rng.random() < 0.25:
         w, tall = h * 6, h * 1.9
@@ -212,7 +212,7 @@ def pole(rng: np.random.Generator, draw: Draw, x: float, y: float, h: float) -> 
 
 
 def fence(rng: np.random.Generator, draw: Draw, x: float, y: float, h: float) -> None:
-    """A railing, a hedge or a low wall across the picture, its foot in row y."""
+    """A railing, a hedge or a low wall across the picture, whose foot is in row y."""
     width = draw.im.size[0]
     kind = rng.choice(["rails", "hedge", "wall"])
     if kind == "rails":
@@ -270,7 +270,7 @@ def wires(rng: np.random.Generator, draw: Draw) -> None:
         )
 
 
-# What is drawn, how tall it is in metres, and how often it comes.
+# What is drawn, its smallest and largest height in metres, and how often it occurs.
 _KINDS: tuple[tuple[Callable[..., None], float, float, float], ...] = (
     (tree, 5.0, 13.0, 0.3),
     (person, 1.55, 1.9, 0.32),
@@ -287,12 +287,14 @@ def bystanders(
     depths: tuple[float, float],
     count: int,
 ) -> Image.Image:
-    """An RGBA picture of `count` things that stand on the ground, the farthest drawn first.
+    """An RGBA picture of `count` things that stand on the ground, drawn from far to near.
 
     Args:
-      size: (width, height).
-      place: (column, depth in metres) to (row of the ground there, pixels a metre there).
-      depths: the nearest and the farthest place to stand on, metres from the camera.
+      rng: The source of everything random.
+      size: The picture's (width, height) in pixels.
+      place: Maps (column, depth in metres) to (row of the ground, pixels per metre) there.
+      depths: The nearest and the farthest distance from the camera, in metres.
+      count: The number of things, or of groups of people.
     """
     layer = Image.new("RGBA", size)
     draw = ImageDraw.Draw(layer)

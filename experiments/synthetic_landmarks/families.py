@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from dir_jax.data.synthetic_landmarks import bridges, monuments, sacred, secular, towers, town
-from dir_jax.data.synthetic_landmarks.geometry import Mesh
-from dir_jax.data.synthetic_landmarks.paint import Kit
+from . import bridges, monuments, sacred, secular, towers, town
+from .geometry import Mesh
+from .paint import Kit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,9 +17,9 @@ class Family:
     """A kind of landmark.
 
     Attributes:
-      build: draws and assembles one from its kit.
-      water: whether it stands by the water.
-      raised: whether it is best seen from above.
+      build: Makes a landmark from its kit.
+      water: Whether it stands by the water.
+      raised: Whether it is best seen from above.
     """
 
     build: Callable[[Kit], Mesh]
@@ -52,5 +52,5 @@ FAMILIES: tuple[tuple[str, Family], ...] = (
 
 
 def build_landmark(family: Family, rng: np.random.Generator, image_size: int) -> Mesh:
-    """Draws a landmark, its textures sharp enough for close-ups in pictures of `image_size`."""
+    """Makes a landmark with textures sharp enough for close-ups in pictures of `image_size`."""
     return family.build(Kit(rng, resolution=min(4 * image_size, 2048)))
