@@ -11,7 +11,10 @@ from sklearn.decomposition import PCA
 
 from dir_jax import extract_features, test_dir
 from dir_jax.commands.running import run_parsed
-from dir_jax.data.datasets import LabelledDataset, RelevantsDataset, check_dataset, create_dataset
+from dir_jax.data.datasets import create_dataset
+from dir_jax.data.ground_truth import RelevantsDataset
+from dir_jax.data.headers import check_dataset
+from dir_jax.data.labelled import LabelledDataset
 from dir_jax.training.config import default_config
 from experiments import quickstart
 from experiments.synthetic_landmarks.writing import write_synthetic_landmarks
