@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from dir_jax.report.evaluation import Evaluation
+from dir_jax.report.verdicts import JudgedRankings
 from dir_jax.retrieval.protocols import positive_ranks
 
 NUM_RECALLS = 101
@@ -17,8 +17,8 @@ class Curve:
     """A mean precision–recall curve.
 
     Attributes:
-      precision: (101,) float64 at the recalls 0, 0.01, …, 1; NaN where no query has one.
-      num_queries: how many it is the mean of.
+      precision: (101,) float64 at the recalls 0, 0.01, …, 1; NaN if no query has relevant images.
+      num_queries: the number of queries that it is the mean of.
     """
 
     precision: np.ndarray
@@ -29,8 +29,8 @@ def interpolated_precision(ranks: np.ndarray, num_positives: int) -> np.ndarray:
     """Precision at evenly spaced recalls: the highest at that recall or at a larger one.
 
     Args:
-      ranks: (P,) integers, 0-based and increasing, of the positives found.
-      num_positives: how many there are to find; not 0.
+      ranks: (P,) integers, the 0-based and increasing ranks of the positives found.
+      num_positives: the number of positives to find; not 0.
 
     Returns:
       (101,) float64 at the recalls 0, 0.01, …, 1; 0 at recalls that are never reached.
@@ -43,13 +43,13 @@ def interpolated_precision(ranks: np.ndarray, num_positives: int) -> np.ndarray:
     return highest[np.clip(needed - 1, 0, len(ranks))]
 
 
-def mean_curve(evaluation: Evaluation, level: str) -> Curve:
+def mean_curve(judged: JudgedRankings, level: str) -> Curve:
     """The mean over the shown queries that have relevant images at a level, junk taken out."""
     curves = []
-    for place, query in enumerate(evaluation.shown.tolist()):
-        relevant, junk = evaluation.relevant_and_junk(query, level)
+    for place, query in enumerate(judged.shown.tolist()):
+        relevant, junk = judged.relevant_and_junk(query, level)
         if len(relevant):
-            ranks = positive_ranks(evaluation.whole_ranking(place), relevant, junk)
+            ranks = positive_ranks(judged.whole_ranking(place), relevant, junk)
             curves.append(interpolated_precision(ranks, len(relevant)))
     if not curves:
         return Curve(np.full(NUM_RECALLS, np.nan), 0)
