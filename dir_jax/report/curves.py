@@ -37,14 +37,14 @@ def interpolated_precision(ranks: np.ndarray, num_positives: int) -> np.ndarray:
     """
     precision = np.arange(1, len(ranks) + 1) / (np.asarray(ranks) + 1)
     highest = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
-    # In integers, as 0.07 * 100 positives would otherwise ask for the eighth.
+    # In integers, because 0.07 * 100 in floats is above 7 and would ask for the eighth positive.
     steps = NUM_RECALLS - 1
     needed = -(-np.arange(NUM_RECALLS) * num_positives // steps)
     return highest[np.clip(needed - 1, 0, len(ranks))]
 
 
 def mean_curve(judged: JudgedRankings, level: str) -> Curve:
-    """The mean over the shown queries that have relevant images at a level, junk taken out."""
+    """The mean over the shown queries that have relevant images at a level, without junk."""
     curves = []
     for place, query in enumerate(judged.shown.tolist()):
         relevant, junk = judged.relevant_and_junk(query, level)

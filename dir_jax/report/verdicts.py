@@ -108,7 +108,7 @@ class JudgedRankings:
         return "medium" if "medium" in self.aps else self.levels[0]
 
     def worst_first(self, level: str) -> np.ndarray:
-        """(S,) int64: places in `shown` by rising average precision; queries without one are last."""
+        """(S,) int64: places in `shown` by rising average precision, then those without one."""
         return np.argsort(self.aps[level][self.shown], kind="stable")
 
     def query_class(self, query: int) -> str | None:

@@ -1,4 +1,4 @@
-"""Filling the page's templates and writing the page."""
+"""Fills the page's templates and writes the page."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def write_report(
         # Opened first, so that a path that cannot be written fails before any picture is read.
         thumbnails = make_thumbnails(pictures(judged), progress=progress)
         page = _environment().get_template("page.html.j2")
-        stream = page.stream(
+        parts = page.generate(
             title=title,
             settings=settings,
             judged=judged,
@@ -83,7 +83,7 @@ def write_report(
             curves={level: mean_curve(judged, level) for level in judged.levels},
             queries=shown_queries(judged, thumbnails),
         )
-        stream.dump(file)
+        file.writelines(parts)
 
 
 def _environment() -> jinja2.Environment:
