@@ -12,7 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dir_jax.data.datasets import ImageDataset, LabelledDataset, check_dataset, create_dataset
+from dir_jax.data.datasets import create_dataset
+from dir_jax.data.headers import check_dataset
+from dir_jax.data.images import ImageDataset
+from dir_jax.data.labelled import LabelledDataset
 from dir_jax.errors import UserError
 
 

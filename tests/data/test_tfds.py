@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dir_jax.data.datasets import LabelledDataset, check_dataset, create_dataset
+from dir_jax.data.datasets import create_dataset
+from dir_jax.data.headers import check_dataset
+from dir_jax.data.labelled import LabelledDataset
 from dir_jax.data.loader import BatchLoader
 from dir_jax.data.samplers import Listed
 from dir_jax.errors import UserError
