@@ -15,7 +15,7 @@ _THREADS = 16  # they wait for the disk more than they compute
 _BLOCK = 64  # images that a thread takes at once
 _FAILURES_SHOWN = 5
 
-IS_ROOT_RIGHT = "is the root, the data set's second argument, the right folder?"
+IS_ROOT_RIGHT = "is the root right, the data set's second argument?"
 """What to say where not one image can be read."""
 
 
@@ -55,9 +55,8 @@ def refuse_failures(failures: Mapping[int, str], total: int, advice: str = "") -
     shown = list(failures.values())[:_FAILURES_SHOWN]
     if len(failures) > len(shown):
         shown.append(f"and {len(failures) - len(shown)} more")
-    if advice:
-        shown.append(advice)
-    raise UserError(f"{len(failures)} of {total} images cannot be used: {'; '.join(shown)}")
+    hint = f" ({advice})" if advice else ""
+    raise UserError(f"{len(failures)} of {total} images cannot be used{hint}: {'; '.join(shown)}")
 
 
 def read_sizes(
