@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -13,6 +14,9 @@ from dir_jax.errors import UserError
 _THREADS = 16  # they wait for the disk more than they compute
 _BLOCK = 64  # images that a thread takes at once
 _FAILURES_SHOWN = 5
+
+IS_ROOT_RIGHT = "is the root right, the data set's second argument?"
+"""What to say where not one image can be read."""
 
 
 def check_dataset(dataset: ImageDataset, *, progress: bool = True) -> np.ndarray:
@@ -30,16 +34,29 @@ def check_dataset(dataset: ImageDataset, *, progress: bool = True) -> np.ndarray
         data set is empty.
     """
     sizes, failures = read_sizes(dataset, progress=progress)
-    if failures:
-        shown = list(failures.values())[:_FAILURES_SHOWN]
-        if len(failures) > len(shown):
-            shown.append(f"and {len(failures) - len(shown)} more")
-        none_good = len(failures) == len(dataset)
-        hint = " (is the root right, the data set's second argument?)" if none_good else ""
-        raise UserError(
-            f"{len(failures)} of {len(dataset)} images cannot be used{hint}: {'; '.join(shown)}"
-        )
+    none_good = len(failures) == len(dataset)
+    refuse_failures(failures, len(dataset), IS_ROOT_RIGHT if none_good else "")
     return sizes
+
+
+def refuse_failures(failures: Mapping[int, str], total: int, advice: str = "") -> None:
+    """Stops where some images of a list cannot be used.
+
+    Args:
+      failures: image number -> why it cannot be used; without any, this does nothing.
+      total: how many images the list has.
+      advice: what the user can do about it, if there is something besides repairing the images.
+
+    Raises:
+      UserError: names the first few images, and says how many there are.
+    """
+    if not failures:
+        return
+    shown = list(failures.values())[:_FAILURES_SHOWN]
+    if len(failures) > len(shown):
+        shown.append(f"and {len(failures) - len(shown)} more")
+    hint = f" ({advice})" if advice else ""
+    raise UserError(f"{len(failures)} of {total} images cannot be used{hint}: {'; '.join(shown)}")
 
 
 def read_sizes(

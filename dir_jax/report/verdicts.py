@@ -11,12 +11,9 @@ from PIL import Image
 from dir_jax.data.ground_truth import RelevantsDataset
 from dir_jax.data.images import ImageDataset
 from dir_jax.data.labelled import LabelledDataset
-from dir_jax.retrieval.protocols import CLASSIC_LEVELS, REVISITED_LEVELS
+from dir_jax.retrieval.protocols import LEVELS, relevant_and_junk
 
 RESULTS_SHOWN = 10
-
-# Labelled sets have the classic protocol's one level as well.
-_LEVELS = {**REVISITED_LEVELS, **CLASSIC_LEVELS}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,11 +57,11 @@ class JudgedRankings:
     def __post_init__(self) -> None:
         if not isinstance(self.dataset, RelevantsDataset | LabelledDataset):
             raise ValueError(f"a {type(self.dataset).__name__} has no ground truth to report on")
-        unknown = set(self.aps) - set(_LEVELS)
+        unknown = set(self.aps) - set(LEVELS)
         if unknown or not self.aps:
-            raise ValueError(f"levels {sorted(self.aps)}; expected some of {sorted(_LEVELS)}")
+            raise ValueError(f"levels {sorted(self.aps)}; expected some of {sorted(LEVELS)}")
         if isinstance(self.dataset, RelevantsDataset):
-            grades = {grade for level in self.aps for part in _LEVELS[level] for grade in part}
+            grades = {grade for level in self.aps for part in LEVELS[level] for grade in part}
             if not all(grades <= set(truth) for truth in self.dataset.ground_truth):
                 raise ValueError(f"the ground truth lacks some of the grades {sorted(grades)}")
         if {len(ap) for ap in self.aps.values()} != {self.num_queries}:
@@ -147,9 +144,7 @@ class JudgedRankings:
           Two int64 arrays of numbers of database images.
         """
         if isinstance(self.dataset, RelevantsDataset):
-            truth = self.dataset.ground_truth[query]
-            relevant, junk = (np.concatenate([truth[g] for g in each]) for each in _LEVELS[level])
-            return relevant, junk
+            return relevant_and_junk(self.dataset.ground_truth[query], level)
         assert isinstance(self.dataset, LabelledDataset)
         if self.dataset.queries is not None:
             label = self.dataset.queries.labels[query]
