@@ -33,7 +33,8 @@ from dir_jax.training.evaluation import Evaluator
 from dir_jax.training.mining import MinedSampler, MinedTriplets, choose_pool, mine_triplets
 from dir_jax.training.optimizer import create_optimizer, create_schedule
 from dir_jax.training.setup import Setup, create_network, create_setup
-from dir_jax.training.three_stage import ThreeStageStep, TrainState, create_state
+from dir_jax.training.state import TrainState, create_state
+from dir_jax.training.three_stage import ThreeStageStep
 from dir_jax.training.workdir import (
     MetricsLog,
     Stopped,
