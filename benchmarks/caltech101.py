@@ -94,7 +94,7 @@ def run_peer(loss: str, seed: int, steps: int | None) -> dict[str, Any]:
     from benchmarks.torch_peer import load_network, torch_images
     from dir_jax.data.loader import BatchLoader
     from dir_jax.data.samplers import Listed
-    from dir_jax.retrieval.metrics import evaluate_labelled
+    from dir_jax.evaluation import evaluate_descriptors
     from dir_jax.training.optimizer import create_schedule
     from dir_jax.training.setup import create_network, create_setup
     from experiments.caltech101 import get_config
@@ -105,24 +105,24 @@ def run_peer(loss: str, seed: int, steps: int | None) -> dict[str, Any]:
         config.num_steps = steps
     setup = create_setup(config)
     assert setup.sampler is not None
-    assert setup.labelled is not None
+    held_out = setup.held_out.labelled
+    assert held_out is not None
     network = load_network(create_network(config))
     labels = setup.data.dataset.labels
     criterion = losses.SmoothAPLoss() if loss == "smooth-ap" else losses.FastAPLoss(num_bins=20)
 
     def evaluate() -> dict[str, float]:
-        assert setup.labelled is not None
         network.eval()
-        size, batch = len(setup.labelled.dataset), config.eval.batch_size
+        size, batch = len(held_out), config.eval.batch_size
         order = np.resize(np.arange(size), -(-size // batch) * batch)
         with torch.inference_mode(), BatchLoader(
-            setup.labelled.dataset, setup.eval_transform, Listed(order, batch), seed=0,
+            held_out, setup.held_out.transform, Listed(order, batch), seed=0,
             rows=np.arange(batch), unit=batch, start_step=0, stop_step=len(order) // batch,
             num_workers=0, prefetch=4,
         ) as loader:  # fmt: skip
             found = torch.cat([network(torch_images(x, setup.preprocessing)) for x in loader])
-        result = evaluate_labelled(found.numpy()[:size], setup.labelled.dataset.labels)  # type: ignore[attr-defined]
-        return {"mAP": float(result.mAP), "top1": float(result.top[1])}
+        metrics = evaluate_descriptors(held_out, found.numpy()[:size]).metrics
+        return {name: metrics[name] for name in ("mAP", "top1")}
 
     summary: dict[str, Any] = {"before": evaluate()}
     optimizer = torch.optim.Adam(

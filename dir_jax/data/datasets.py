@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -31,17 +31,21 @@ from dir_jax.data.labelled import (
 from dir_jax.errors import UserError
 
 __all__ = [
+    "IS_ROOT_RIGHT",
     "ImageDataset",
     "LabelledDataset",
     "RelevantsDataset",
     "check_dataset",
     "create_dataset",
     "read_sizes",
+    "refuse_failures",
 ]
 
 _HEADER_THREADS = 16  # they wait for the disk more than they compute
 _HEADER_BLOCK = 64  # images a thread takes at once
 _FAILURES_SHOWN = 5
+# What to say where not one image can be read.
+IS_ROOT_RIGHT = "is the root, the data set's second argument, the right folder?"
 
 # Files of the named data sets, under DB_ROOT: the list, then the folder of the pictures.
 _GROUND_TRUTHS = {
@@ -193,16 +197,30 @@ def check_dataset(dataset: ImageDataset, *, progress: bool = True) -> np.ndarray
         are none.
     """
     sizes, failures = read_sizes(dataset, progress=progress)
-    if failures:
-        shown = list(failures.values())[:_FAILURES_SHOWN]
-        if len(failures) > len(shown):
-            shown.append(f"and {len(failures) - len(shown)} more")
-        none_good = len(failures) == len(dataset)
-        hint = " (is the root right, the data set's second argument?)" if none_good else ""
-        raise UserError(
-            f"{len(failures)} of {len(dataset)} images cannot be used{hint}: {'; '.join(shown)}"
-        )
+    none_good = len(failures) == len(dataset)
+    refuse_failures(failures, len(dataset), IS_ROOT_RIGHT if none_good else "")
     return sizes
+
+
+def refuse_failures(failures: Mapping[int, str], total: int, advice: str = "") -> None:
+    """Stops where some images of a list cannot be used.
+
+    Args:
+      failures: image number -> why it cannot be used; without any, this does nothing.
+      total: how many images the list has.
+      advice: what the user can do about it, if there is something besides repairing the images.
+
+    Raises:
+      UserError: names the first few images, and says how many there are.
+    """
+    if not failures:
+        return
+    shown = list(failures.values())[:_FAILURES_SHOWN]
+    if len(failures) > len(shown):
+        shown.append(f"and {len(failures) - len(shown)} more")
+    if advice:
+        shown.append(advice)
+    raise UserError(f"{len(failures)} of {total} images cannot be used: {'; '.join(shown)}")
 
 
 def read_sizes(

@@ -11,13 +11,10 @@ from PIL import Image
 from dir_jax.data.ground_truth import RelevantsDataset
 from dir_jax.data.images import ImageDataset
 from dir_jax.data.labelled import LabelledDataset
-from dir_jax.retrieval.protocols import REVISITED_LEVELS
+from dir_jax.retrieval.protocols import LEVELS, relevant_and_junk
 
 RESULTS_SHOWN = 10
 SINGLE_LEVEL = ""  # of the classic protocol and of labelled sets
-
-# Level -> the grades that are relevant, and those that are taken out of the ranking.
-_GRADES = {**REVISITED_LEVELS, SINGLE_LEVEL: (("ok",), ("junk",))}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,11 +56,11 @@ class Evaluation:
     def __post_init__(self) -> None:
         if not isinstance(self.dataset, RelevantsDataset | LabelledDataset):
             raise ValueError(f"a {type(self.dataset).__name__} has no ground truth to report on")
-        unknown = set(self.aps) - set(_GRADES)
+        unknown = set(self.aps) - set(LEVELS)
         if unknown or not self.aps:
-            raise ValueError(f"levels {sorted(self.aps)}; expected some of {sorted(_GRADES)}")
+            raise ValueError(f"levels {sorted(self.aps)}; expected some of {sorted(LEVELS)}")
         if isinstance(self.dataset, RelevantsDataset):
-            grades = {grade for level in self.aps for part in _GRADES[level] for grade in part}
+            grades = {grade for level in self.aps for part in LEVELS[level] for grade in part}
             if not all(grades <= set(truth) for truth in self.dataset.ground_truth):
                 raise ValueError(f"the ground truth has not all of the grades {sorted(grades)}")
         if {len(ap) for ap in self.aps.values()} != {self.num_queries}:
@@ -141,9 +138,7 @@ class Evaluation:
           Two arrays of int64, numbers of database images.
         """
         if isinstance(self.dataset, RelevantsDataset):
-            truth = self.dataset.ground_truth[query]
-            relevant, junk = (np.concatenate([truth[g] for g in each]) for each in _GRADES[level])
-            return relevant, junk
+            return relevant_and_junk(self.dataset.ground_truth[query], level)
         assert isinstance(self.dataset, LabelledDataset)
         if self.dataset.queries is not None:
             label = self.dataset.queries.labels[query]

@@ -46,8 +46,13 @@ def default_config() -> ml_collections.ConfigDict:
             "data": c(
                 {
                     "train": "",  # a labelled data set, e.g. ImageListLabels("list.txt", "root")
-                    "eval": "",  # one of other classes; '' evaluates nothing
-                    "eval_oxford": "",  # an Oxford-style ground truth, for pictures and its mAP
+                    # A labelled data set of other classes, with queries apart or without; logged
+                    # as 'mAP', 'top1', …; '' for none.
+                    "eval": "",
+                    # A data set with an Oxford-style ground truth; '' for none. Logged as
+                    # 'mAP-easy', 'mP@1-easy', … at the revisited protocol's three levels, or as
+                    # 'mAP-classic', 'mP@1-classic', … by the classic protocol.
+                    "eval_oxford": "",
                     "db_root": "",  # '' is the environment's DB_ROOT
                     "mean": (0.485, 0.456, 0.406),
                     "std": (0.229, 0.224, 0.225),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import logging
@@ -21,6 +22,7 @@ from dir_jax.checkpoint import RunCheckpoints, check_variables, save_model
 from dir_jax.data.loader import BatchLoader
 from dir_jax.data.samplers import Sampler
 from dir_jax.describe.extractor import Extractor
+from dir_jax.describe.passes import describe_lists
 from dir_jax.errors import UserError
 from dir_jax.models import RetrievalNetwork
 from dir_jax.models.variables import merge_variables, split_variables
@@ -29,7 +31,7 @@ from dir_jax.retrieval.whitening import Whitening, learn_whitening
 from dir_jax.runtime.files import write_text
 from dir_jax.runtime.replicas import create_replicas
 from dir_jax.training.config import validate_config
-from dir_jax.training.evaluation import Evaluator
+from dir_jax.training.held_out import DescribedSets
 from dir_jax.training.mining import MinedSampler, MinedTriplets, choose_pool, mine_triplets
 from dir_jax.training.optimizer import create_optimizer, create_schedule
 from dir_jax.training.setup import Setup, create_network, create_setup
@@ -107,7 +109,7 @@ class _Run:
         self.checkpoints = RunCheckpoints(directory / "checkpoints", keep=config.checkpoint.keep)
         self.step = self.checkpoints.latest() or 0
         self.triplets: MinedTriplets | None = None
-        self.evaluated: dict[str, np.ndarray] | None = None  # descriptors of the last evaluation
+        self.evaluated: DescribedSets | None = None  # by the last evaluation
         if self.step:
             state = self._restore(state)
             log.info("resuming after step %d", self.step)
@@ -133,14 +135,6 @@ class _Run:
             num_workers=config.data.num_workers,
             prefetch=config.data.prefetch,
             **normalization,
-        )
-        self.evaluator = Evaluator(
-            self.extractor,
-            setup.eval_transform,
-            setup.labelled,
-            setup.oxford,
-            setup.oxford_queries,
-            on_batch=self._may_stop,
         )
 
     def complete(self) -> None:
@@ -300,15 +294,15 @@ class _Run:
                 log.warning("no whitening is learned: %s", e)
         if self.evaluated is None:  # resumed after the last step
             self._evaluate(self.state)
-        descriptors = self.evaluated
-        assert descriptors is not None
+        described = self.evaluated
+        assert described is not None
         summary: dict[str, Any] = {
             "before": self.log.rows[0]["eval"],
-            "after": self.evaluator.metrics(descriptors),
+            "after": described.metrics(),
         }
         for whitening in whitenings.values():
-            white = self.evaluator.whitened(descriptors, whitening, config.whitening.power)
-            summary["after_whitened"] = self.evaluator.metrics(white)
+            white = described.whitened(whitening, config.whitening.power)
+            summary["after_whitened"] = white.metrics()
         summary |= {"steps": self.step, "images_seen": self.step * config.batch_size}
         if jax.process_index():
             return
@@ -321,7 +315,7 @@ class _Run:
             overwrite=True,
         )
         save_training_curves(self.directory / "curves.png", self.log.rows)
-        self.evaluator.save_ranked_picture(self.directory / "ranked.png", descriptors)
+        described.save_ranked_picture(self.directory / "ranked.png")
         # Last: its presence says that the run is complete.
         write_text(self.directory / "summary.json", json.dumps(summary, indent=2) + "\n")
         for when in ("before", "after", "after_whitened"):
@@ -332,21 +326,23 @@ class _Run:
 
     def _evaluate(self, state: TrainState) -> dict[str, float]:
         fetched = self.replicas.fetch(state)
-        self.evaluated = self.evaluator.descriptors(fetched.params, fetched.stats)
-        return self.evaluator.metrics(self.evaluated)
+        self.evaluated = self.setup.held_out.describe(
+            self.extractor, fetched.params, fetched.stats, on_batch=self._may_stop
+        )
+        return self.evaluated.metrics()
 
-    def _describe(self, transform: Any, indices: np.ndarray, description: str) -> np.ndarray:
-        state, data = self.replicas.fetch(self.state), self.setup.data
-        return self.extractor(
+    def _describe(self, transform: Any, chosen: np.ndarray, name: str) -> np.ndarray:
+        """The descriptors of some of the training images by the current variables, (N, D)."""
+        state = self.replicas.fetch(self.state)
+        images = dataclasses.replace(self.setup.data.images, name=name, chosen=chosen)
+        return describe_lists(
+            self.extractor,
             state.params,
             state.stats,
-            data.dataset,
+            [images],
             transform,
-            data.sizes,
-            indices=indices,
-            description=description,
             on_batch=self._may_stop,
-        )
+        )[0]
 
     def _may_stop(self) -> None:
         if jax.process_count() > 1:  # all processes leave at the same place

@@ -12,14 +12,10 @@ import numpy as np
 
 from dir_jax.checkpoint import Preprocessing, load_model
 from dir_jax.data import samplers
-from dir_jax.data.datasets import (
-    LabelledDataset,
-    RelevantsDataset,
-    check_dataset,
-    create_dataset,
-)
+from dir_jax.data.datasets import LabelledDataset, RelevantsDataset, create_dataset
 from dir_jax.data.samplers import Sampler
 from dir_jax.data.transforms import Compose, parse_transforms
+from dir_jax.describe.passes import ImageList, read_list
 from dir_jax.errors import UserError
 from dir_jax.losses import (
     batch_triplet_loss,
@@ -28,7 +24,7 @@ from dir_jax.losses import (
 )
 from dir_jax.models import RetrievalNetwork, create_model
 from dir_jax.models.variables import merge_variables, split_variables
-from dir_jax.training.evaluation import EvaluationSet
+from dir_jax.training.held_out import HeldOutSets
 from dir_jax.training.three_stage import BatchLoss
 
 log = logging.getLogger(__name__)
@@ -39,7 +35,7 @@ class TrainingData:
     """The images to train on."""
 
     dataset: LabelledDataset
-    sizes: np.ndarray  # (N, 2): width and height of each file
+    images: ImageList  # the same images, with the sizes of their files
     transform: Compose
 
 
@@ -48,10 +44,7 @@ class Setup:
     """Everything that a run is made of, checked."""
 
     data: TrainingData
-    labelled: EvaluationSet | None
-    oxford: EvaluationSet | None
-    oxford_queries: EvaluationSet | None
-    eval_transform: Compose
+    held_out: HeldOutSets
     whitening_transform: Compose
     mining_transform: Compose
     sampler: Sampler | None  # None: triplets are mined
@@ -80,35 +73,23 @@ def create_setup(config: ml_collections.ConfigDict) -> Setup:
     dataset = create_dataset(config.data.train, db_root=db_root)
     if not isinstance(dataset, LabelledDataset):
         raise UserError(f"config.data.train={config.data.train!r} has no labels to train on")
-    sizes = check_dataset(dataset)
-    smallest, largest = _output_sizes(transform, sizes)
+    held_out = _create_held_out(config, eval_transform)  # before the headers of a long list
+    images = read_list("train", dataset)
+    images.refuse(images.unreadable)
+    smallest, largest = _output_sizes(transform, images.sizes)
     if smallest != largest:
         raise UserError(
             f"config.data.transform={config.data.transform!r} gives images between "
             f"{_by(smallest)} and {_by(largest)} pixels; a batch needs one size: end it with "
             "RandomCrop(size) or CenterCrop(size)"
         )
-    labelled = oxford = oxford_queries = None
-    if config.data.eval:
-        evaluation = create_dataset(config.data.eval, db_root=db_root)
-        if not isinstance(evaluation, LabelledDataset):
-            raise UserError(f"config.data.eval={config.data.eval!r} has no labels")
-        labelled = EvaluationSet.checked(evaluation, eval_transform)
-    if config.data.eval_oxford:
-        relevants = create_dataset(config.data.eval_oxford, db_root=db_root)
-        if not isinstance(relevants, RelevantsDataset):
-            raise UserError(
-                f"config.data.eval_oxford={config.data.eval_oxford!r} is not Oxford-style: "
-                "it has no lists of relevant images"
-            )
-        oxford = EvaluationSet.checked(relevants, eval_transform)
-        oxford_queries = EvaluationSet.checked(relevants.queries, eval_transform)
+    if config.sampler.name == "mined":
+        images.check(mining_transform)
+    if config.whitening.name:
+        images.check(whitening_transform)
     return Setup(
-        data=TrainingData(dataset, sizes, transform),
-        labelled=labelled,
-        oxford=oxford,
-        oxford_queries=oxford_queries,
-        eval_transform=eval_transform,
+        data=TrainingData(dataset, images, transform),
+        held_out=held_out,
         whitening_transform=whitening_transform,
         mining_transform=mining_transform,
         sampler=_create_sampler(config, dataset.labels, dataset.classes),
@@ -144,6 +125,20 @@ def create_network(config: ml_collections.ConfigDict) -> RetrievalNetwork:
     if left:
         log.warning("not in %s, so left at random: %s", init, ", ".join(left))
     return merge_variables(graphdef, params, stats)
+
+
+def _create_held_out(config: ml_collections.ConfigDict, transform: Compose) -> HeldOutSets:
+    keys, db_root = config.data, config.data.db_root or None
+    labelled = create_dataset(keys.eval, db_root=db_root) if keys.eval else None
+    oxford = create_dataset(keys.eval_oxford, db_root=db_root) if keys.eval_oxford else None
+    if not isinstance(labelled, LabelledDataset | None):
+        raise UserError(f"config.data.eval={keys.eval!r} has no labels")
+    if not isinstance(oxford, RelevantsDataset | None):
+        raise UserError(
+            f"config.data.eval_oxford={keys.eval_oxford!r} is not Oxford-style: it has no lists of "
+            "relevant images"
+        )
+    return HeldOutSets(labelled, oxford, transform)
 
 
 def _chunk_size(config: ml_collections.ConfigDict) -> int:
