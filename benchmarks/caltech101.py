@@ -4,8 +4,9 @@
 
 experiments/caltech101.py says where to get the photographs, and what the folder holds. Every run is
 that recipe: the same network from the same random weights, the same batches of the same augmented
-images, the same optimiser and number of images seen; only the loss differs. The peers are pytorch-metric-learning's SmoothAP and FastAP in plain PyTorch (the batch
-undivided, `loss.backward()`). Evaluation is ours for all: mAP and recall@1 on other categories.
+images, the same optimiser and number of images seen; only the loss differs. The peers are
+pytorch-metric-learning's SmoothAP and FastAP in plain PyTorch (the batch undivided,
+`loss.backward()`). Evaluation is ours for all: mAP and recall@1 on other categories.
 """
 
 from __future__ import annotations

@@ -27,84 +27,18 @@ import ml_collections
 
 from dir_jax.training.config import default_config
 
-TRAIN = [
-    "Motorbikes",
-    "bass",
-    "bonsai",
-    "brain",
-    "butterfly",
-    "cellphone",
-    "chandelier",
-    "crab",
-    "crayfish",
-    "crocodile_head",
-    "cup",
-    "dalmatian",
-    "dragonfly",
-    "elephant",
-    "emu",
-    "euphonium",
-    "flamingo_head",
-    "garfield",
-    "headphone",
-    "helicopter",
-    "ibis",
-    "kangaroo",
-    "llama",
-    "lotus",
-    "mayfly",
-    "metronome",
-    "minaret",
-    "pagoda",
-    "pizza",
-    "platypus",
-    "rooster",
-    "snoopy",
-    "tick",
-    "umbrella",
-    "water_lilly",
-    "wild_cat",
-    "wrench",
-]
-TEST = [
-    "Leopards",
-    "accordion",
-    "ant",
-    "brontosaurus",
-    "camera",
-    "cannon",
-    "car_side",
-    "chair",
-    "crocodile",
-    "dollar_bill",
-    "electric_guitar",
-    "ewer",
-    "flamingo",
-    "hawksbill",
-    "inline_skate",
-    "ketch",
-    "mandolin",
-    "menorah",
-    "nautilus",
-    "octopus",
-    "panda",
-    "pigeon",
-    "revolver",
-    "rhino",
-    "saxophone",
-    "schooner",
-    "scissors",
-    "sea_horse",
-    "stapler",
-    "starfish",
-    "stegosaurus",
-    "stop_sign",
-    "sunflower",
-    "trilobite",
-    "watch",
-    "wheelchair",
-    "windsor_chair",
-]
+TRAIN = (
+    "Motorbikes bass bonsai brain butterfly cellphone chandelier crab crayfish crocodile_head cup "
+    "dalmatian dragonfly elephant emu euphonium flamingo_head garfield headphone helicopter ibis "
+    "kangaroo llama lotus mayfly metronome minaret pagoda pizza platypus rooster snoopy tick "
+    "umbrella water_lilly wild_cat wrench"
+)
+TEST = (
+    "Leopards accordion ant brontosaurus camera cannon car_side chair crocodile dollar_bill "
+    "electric_guitar ewer flamingo hawksbill inline_skate ketch mandolin menorah nautilus octopus "
+    "panda pigeon revolver rhino saxophone schooner scissors sea_horse stapler starfish "
+    "stegosaurus stop_sign sunflower trilobite watch wheelchair windsor_chair"
+)
 
 
 def get_config() -> ml_collections.ConfigDict:
@@ -147,7 +81,7 @@ def write_lists(root: Path) -> None:
     for name, categories in (("train.txt", TRAIN), ("test.txt", TEST)):
         rows = [
             f"{image.relative_to(root)} {category}\n"
-            for category in categories
+            for category in categories.split()
             for image in sorted((root / "101_ObjectCategories" / category).glob("*.jpg"))
         ]
         (root / name).write_text("".join(rows))

@@ -62,7 +62,7 @@ _KEYS: dict[str, Any] = {
         "dtype": _Key("float32"),
         # Precision of float32 products: 'default' lets a GPU use TF32 and a TPU bfloat16.
         "precision": _Key("highest"),
-        # Checkpoint to start from: a directory of ours, or a file of PyTorch. '' for random weights.
+        # Checkpoint to start from, ours or a file of PyTorch; '' for random weights.
         "init": _Key(""),
     },
     "data": {
@@ -208,8 +208,8 @@ def validate_config(config: ml_collections.ConfigDict) -> None:
         )
     if found["batch_norm"] != "trained" and not found["model.init"]:
         raise UserError(
-            f"config.batch_norm={found['batch_norm']!r} keeps BatchNorm's statistics as they are at "
-            "the start, and random weights have none; start from a checkpoint "
+            f"config.batch_norm={found['batch_norm']!r} keeps BatchNorm's statistics as they "
+            "are at the start, and random weights have none; start from a checkpoint "
             "(--config.model.init=FILE) or train BatchNorm, too (--config.batch_norm=trained)"
         )
 

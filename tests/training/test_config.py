@@ -50,7 +50,9 @@ def test_the_folder_of_caltech_is_one_key():
 def test_lists_of_caltech_are_written_from_its_folder(tmp_path, capsys):
     from experiments.caltech101 import TEST, TRAIN, write_lists
 
-    assert len(TRAIN) == len(TEST) == len(set(TRAIN) - set(TEST)) == 37
+    train, test = set(TRAIN.split()), set(TEST.split())
+    assert len(train) == len(test) == 37
+    assert not train & test
     for name in ("bass", "ant", "airplanes"):
         folder = tmp_path / "101_ObjectCategories" / name
         folder.mkdir(parents=True)
@@ -93,7 +95,6 @@ def test_bad_values_are_refused(key, value, words):
         ("batchsize", "batch_size"),
         ("loss.bins", "loss.num_bins"),
         ("optimiser.name", "optimizer.name"),
-        ("transforms", None),
         ("qqqqqq", None),
     ],
 )
@@ -104,7 +105,7 @@ def test_nearest_key(name, meant):
 def test_a_key_that_is_misspelt_in_a_recipe():
     config = valid_config()
     config.lr = 1.0
-    with pytest.raises(UserError, match="config.lr.* did you mean config.optimizer.learning_rate"):
+    with pytest.raises(UserError, match=r"config\.lr,.* did you mean config.optimizer"):
         validate_config(config)
 
 
