@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax
 import optax
 
 from dir_jax.models.variables import Variables, batch_norm_parameters
@@ -69,3 +70,8 @@ def create_state(
 def trains_statistics(batch_norm: str) -> bool:
     """Whether chunks are normalised by their own mean and variance, which are then tracked."""
     return batch_norm == "trained"
+
+
+def count_bytes(state: TrainState) -> int:
+    """The memory of all arrays of a state, in bytes; a checkpoint of it takes about as much."""
+    return sum(array.size * array.dtype.itemsize for array in jax.tree.leaves(state))

@@ -20,9 +20,9 @@ from dir_jax.runtime.replicas import create_replicas
 from dir_jax.training.config import default_config
 from dir_jax.training.optimizer import create_optimizer
 from dir_jax.training.state import create_state
+from dir_jax.training.step import ThreeStageStep
 from dir_jax.training.three_stage import (
     Forward,
-    ThreeStageStep,
     back_propagate_chunk,
     describe_chunk,
     differentiate_loss,
