@@ -1,4 +1,4 @@
-# make quickstart   environment, then a training run on the embedded data set
+# make quickstart   environment, then a training run on synthetic landmarks, which it draws
 # make test         environment, then all tests
 # PIP_ARGS is handed to pip, e.g. PIP_ARGS="--index-url …" for a mirror, or for a CPU build of torch.
 PYTHON ?= python3
@@ -23,6 +23,7 @@ $(BIN)/python:
 	touch $@
 
 quickstart: setup
+	$(BIN)/python -m experiments.synthetic_landmarks --output runs/synthetic-landmarks
 	$(BIN)/python -m dir_jax.train --config experiments/quickstart.py --workdir runs/quickstart
 
 test: setup-dev

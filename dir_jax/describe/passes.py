@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from dir_jax.data.datasets import IS_ROOT_RIGHT, read_sizes, refuse_failures
+from dir_jax.data.headers import IS_ROOT_RIGHT, read_sizes, refuse_failures
 from dir_jax.data.images import ImageDataset
 from dir_jax.data.transforms import Transform
 from dir_jax.describe.extractor import ArraySink, Extractor

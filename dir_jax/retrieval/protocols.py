@@ -16,7 +16,8 @@ from dir_jax.errors import UserError
 from dir_jax.retrieval.ranks import Places, Scores, find_places, places_by_ranking
 
 # Level of a protocol -> the grades that are relevant, and those that are junk: taken out of the
-# ranking, so that they count neither for nor against. The classic protocol has one level.
+# ranking, so that they count neither for nor against. The classic protocol has one level, '', and
+# so do labelled sets.
 CLASSIC_LEVELS = {"": (("ok",), ("junk",))}
 REVISITED_LEVELS = {  # CVPR 2018, §3.3
     "easy": (("easy",), ("junk", "hard")),

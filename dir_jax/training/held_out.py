@@ -28,8 +28,8 @@ from dir_jax.evaluation import (
     evaluate_descriptors,
     rankings_to_show,
 )
-from dir_jax.report import evaluation as report
 from dir_jax.report.figures import RankedRow, save_ranked_results
+from dir_jax.report.verdicts import JudgedRankings
 from dir_jax.retrieval.whitening import Whitening, apply_whitening
 
 _QUERIES_SHOWN, _RESULTS_SHOWN = 6, 8
@@ -183,15 +183,15 @@ def _ranked_rows(described: DescribedSet) -> list[RankedRow]:
         shown=_spread(ap, _QUERIES_SHOWN),
         results=_RESULTS_SHOWN,
     )
-    page = report.Evaluation(dataset, evaluation.metrics, evaluation.aps, shown, rankings, scores)
+    judged = JudgedRankings(dataset, evaluation.metrics, evaluation.aps, shown, rankings, scores)
     rows = []
     for place, query in enumerate(shown.tolist()):
-        words = [verdict.word for verdict in page.verdicts(place, level)]
+        words = [verdict.word for verdict in judged.verdicts(place, level)]
         results: list[tuple[Image.Image, str, float]] = [
             (dataset.open(image), word, float(score))
             for image, word, score in zip(rankings[place], words, scores[place], strict=False)
         ]
-        rows.append(RankedRow(page.queries.open(query), results, float(ap[query])))
+        rows.append(RankedRow(judged.queries.open(query), results, float(ap[query])))
     return rows
 
 

@@ -16,10 +16,13 @@ import numpy as np
 
 from dir_jax.checkpoint import Preprocessing, load_model
 from dir_jax.data import samplers
-from dir_jax.data.datasets import LabelledDataset, RelevantsDataset, create_dataset
+from dir_jax.data.datasets import create_dataset
+from dir_jax.data.ground_truth import RelevantsDataset
+from dir_jax.data.headers import check_dataset
+from dir_jax.data.labelled import LabelledDataset
 from dir_jax.data.samplers import Sampler
 from dir_jax.data.transforms import Compose, parse_transforms
-from dir_jax.describe.passes import ImageList, read_list
+from dir_jax.describe.passes import ImageList
 from dir_jax.errors import UserError
 from dir_jax.losses import (
     batch_triplet_loss,
@@ -95,8 +98,7 @@ def create_setup(config: ml_collections.ConfigDict) -> Setup:
     if not isinstance(dataset, LabelledDataset):
         raise UserError(f"config.data.train={config.data.train!r} has no labels to train on")
     held_out = _create_held_out(config, eval_transform)  # before the headers of a long list
-    images = read_list("train", dataset)
-    images.refuse(images.unreadable)
+    images = ImageList("train", dataset, check_dataset(dataset))
     smallest, largest = _output_sizes(transform, images.sizes)
     if smallest != largest:
         raise UserError(

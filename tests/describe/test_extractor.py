@@ -72,7 +72,7 @@ def test_a_damaged_image_is_named(photos, tmp_path):
 def test_an_image_that_a_transform_cannot_be_applied_to_is_named(photos):
     """By its own name, where only some images are chosen."""
     with pytest.raises(UserError, match=r"1 of 2 images cannot be used: .*4\.png: .*RandomCrop"):
-        describe(photos, "RandomCrop((48, 40))", chosen=np.array([3, 4]))
+        describe(photos, "RandomCrop(48)", chosen=np.array([3, 4]))
     with pytest.raises(UserError, match="random sizes"):
         describe(photos, "RandomScale(20, 30)")
 
