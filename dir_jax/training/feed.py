@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from dir_jax.data.loader import BatchLoader
 from dir_jax.data.samplers import Sampler
+from dir_jax.runtime.progress import progress_bar
 from dir_jax.runtime.replicas import Replicas
 from dir_jax.training.current import CurrentNetwork
 from dir_jax.training.mining import MinedSampler, MinedTriplets, choose_pool, mine_triplets
@@ -120,12 +121,12 @@ class Feed:
         )
         self._chunks = _join(loader, self._replicas.local_count)
         self.bar = self._open.enter_context(
-            tqdm(
-                total=config.num_steps * config.batch_size,
-                initial=step * config.batch_size,
-                desc="train",
-                unit="img",
-                smoothing=0.1,
+            progress_bar(
+                "train",
+                config.num_steps * config.batch_size,
+                "img",
+                shown=True,
+                done=step * config.batch_size,
             )
         )
 

@@ -147,11 +147,7 @@ def create_network(config: ml_collections.ConfigDict) -> RetrievalNetwork:
     if len(left) == len(params) + len(stats):
         raise UserError(f"config.model.init={init!r} has no array that fits {options['arch']}")
     if left:
-        log.warning(
-            "%s does not have these arrays, which keep their random values: %s",
-            init,
-            ", ".join(left),
-        )
+        log.warning("%s lacks these arrays, which stay random: %s", init, ", ".join(left))
     return merge_variables(graphdef, params, stats)
 
 

@@ -231,9 +231,7 @@ class TestClassesByImages:
 
     def test_class_with_one_image(self):
         labels = np.array([0, 0, 1, 2, 2, 3])
-        with pytest.raises(
-            UserError, match=r"two images, .* only one: bridge, tower; rem"
-        ):
+        with pytest.raises(UserError, match=r"two images, .* only one: bridge, tower; rem"):
             ClassesByImages(labels, 2, 2, 0, class_names=["a", "bridge", "b", "tower"])
         assert ClassesByImages(labels, 4, 1, 0)(0).shape == (4,)  # no pairs are needed
 
