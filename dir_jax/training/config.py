@@ -1,7 +1,8 @@
 """What an experiment can set: each key with its default, what it means, and what it may be.
 
 A recipe in `experiments/` starts from `default_config()` and changes what it needs; any key can be
-changed again on the command line (`--config.loss.num_bins=10`). To add a key, add it to `_KEYS`.
+changed again on the command line (`--config.loss.num_bins=10`). To add a key, add it to
+`config_keys`; nothing else lists them.
 """
 
 from __future__ import annotations
@@ -24,148 +25,150 @@ class _Key(NamedTuple):
     changes_numbers: bool = True  # False: a run may be resumed with another value
 
 
-_KEYS: dict[str, Any] = {
-    # Seed of the random weights, the batches, the augmentation and the dropout.
-    "seed": _Key(0, at_least=0),
-    # Updates in the whole run.
-    "num_steps": _Key(100, at_least=0),
-    # Images in one update, over all devices.
-    "batch_size": _Key(128, at_least=1),
-    # Images that go through one device at a time. It bounds the memory; with 'trained' BatchNorm it
-    # is also the group of images that are normalised together.
-    "chunk_size": _Key(16, at_least=1),
-    # How a step is run on several devices: by jax.shard_map or by jax.pmap.
-    "parallel": _Key("shard_map", choices=("shard_map", "pmap")),
-    # What BatchNorm does in training; `dir_jax.training.state` has the table.
-    # 'frozen': nothing of it changes (fine-tuning).
-    # 'frozen_statistics': scale and bias are trained; mean and variance stay.
-    # 'trained': each chunk is normalised by its own mean and variance, which are tracked.
-    "batch_norm": _Key("frozen", choices=("frozen", "frozen_statistics", "trained")),
-    "model": {
-        # The architecture, such as 'resnet101_rmac'; `dir_jax.models` lists them.
-        "arch": _Key("resnet50_rmac"),
-        # Values in a descriptor.
-        "out_dim": _Key(2048),
-        # 'gem', 'max' or 'avg'.
-        "pooling": _Key("gem"),
-        # GeM's power before the first update; it is trained.
-        "gemp": _Key(3.0),
-        # Whether local features get norm 1 before they are projected.
-        "norm_features": _Key(False),
-        # How much more than the border the centre of the feature map counts; 0.0 for no bias.
-        "center_bias": _Key(0.0),
-        # Probability that dropout drops a feature; 0.0 for no dropout.
-        "dropout_p": _Key(0.0),
-        # Whether the projection (`fc`) is left out.
-        "without_fc": _Key(False),
-        # Type of the computation, 'float32' or 'bfloat16'. Parameters are always float32.
-        "dtype": _Key("float32"),
-        # Precision of float32 products: 'default' lets a GPU use TF32 and a TPU bfloat16.
-        "precision": _Key("highest"),
-        # Checkpoint to start from, ours or a file of PyTorch; '' for random weights.
-        "init": _Key(""),
-    },
-    "data": {
-        # Folder that recipes such as caltech101.py put before the names of their files.
-        "root": _Key("", changes_numbers=False),
-        # Labelled data set to train on, such as 'ImageListLabels("list.txt", "root")'.
-        "train": _Key(""),
-        # Labelled data set of other classes to evaluate on, with or without queries of its own;
-        # logged as 'mAP', 'top1', …. '' for none.
-        "eval": _Key(""),
-        # Data set with Oxford-style ground truth to evaluate on; '' for none. Logged as 'mAP-easy',
-        # 'mP@1-easy', … at the revisited protocol's three levels, or as 'mAP-classic',
-        # 'mP@1-classic', … by the classic protocol.
-        "eval_oxford": _Key(""),
-        # Folder of the data sets that go by name; '' for the environment variable DB_ROOT.
-        "db_root": _Key("", changes_numbers=False),
-        # Mean and standard deviation of the red, green and blue channels, for images in [0, 1].
-        "mean": _Key((0.485, 0.456, 0.406)),
-        "std": _Key((0.229, 0.224, 0.225)),
-        # Transforms of the training images; they must give all images one size.
-        "transform": _Key(""),
-        # Processes that decode images; 0 for threads of the training process.
-        "num_workers": _Key(2, at_least=0, changes_numbers=False),
-        # Arrays of up to `chunk_size` images that each of them prepares ahead.
-        "prefetch": _Key(4, at_least=1, changes_numbers=False),
-    },
-    "sampler": {
-        # Which images make a batch. 'every_class': all classes in equal shares; 'classes':
-        # `images_per_class` images of some classes; 'shuffle': random permutations of all images;
-        # 'mined': triplets with hard negatives, see `mining`.
-        "name": _Key("every_class", choices=("every_class", "classes", "shuffle", "mined")),
-        # Images of each class in a batch, for 'classes'.
-        "images_per_class": _Key(4, at_least=2),
-    },
-    "loss": {
-        "name": _Key("ap", choices=("ap", "tie_aware_ap", "triplet", "triplet_log_exp")),
-        # Bins of the histogram of similarities, for the AP losses.
-        "num_bins": _Key(20, at_least=2),
-        # Whether all classes of a batch count equally, for the AP losses.
-        "class_weighted": _Key(False),
-        # Margin between the distances of a triplet, for 'triplet'.
-        "margin": _Key(0.1),
-        # Triplets of a batch that the triplet losses use, unless the sampler is 'mined'.
-        "mining": _Key("hardest", choices=("hardest", "semihard", "all")),
-    },
-    # Triplets chosen from the descriptors of a pool of images, for the sampler 'mined'.
-    "mining": {
-        # Images in the pool, chosen at random each time; 0 for all of the data set.
-        "pool_size": _Key(0, at_least=0),
-        # Steps from one pool to the next.
-        "refresh_every": _Key(100, at_least=1),
-        # Hardest negatives of an anchor, of which each triplet gets one at random.
-        "negatives": _Key(10, at_least=1),
-        # Which image of the anchor's class is its positive.
-        "positives": _Key("random", choices=("random", "hardest", "easiest")),
-        # Transforms of the pool's images; '' for those of `eval.transform`.
-        "transform": _Key(""),
-    },
-    "optimizer": {
-        "name": _Key("adam", choices=("adam", "sgd")),
-        # The highest learning rate.
-        "learning_rate": _Key(1e-4, at_least=0),
-        # How the rate falls: 'linear' or 'cosine' to 0 at the last step, or not at all.
-        "schedule": _Key("linear", choices=("linear", "constant", "cosine")),
-        # Steps in which the rate first rises.
-        "warmup_steps": _Key(0, at_least=0),
-        # Momentum of 'sgd'.
-        "momentum": _Key(0.9),
-        # Multiple of the parameters that is added to their gradient, as in torch's optimisers.
-        "weight_decay": _Key(0.0, at_least=0),
-    },
-    "eval": {
-        # Steps from one evaluation to the next; 0 for before and after training only.
-        "every": _Key(0, at_least=0),
-        # Transforms of the images to evaluate on; '' for images as they are.
-        "transform": _Key(""),
-        # Most images described at once on each device; large images are fewer.
-        "batch_size": _Key(32, at_least=1, changes_numbers=False),
-    },
-    # PCA whitening, learned from training images at the end of the run and kept with the model.
-    "whitening": {
-        # Name that it is kept under; '' for no whitening.
-        "name": _Key("train"),
-        # Most images to learn it from, chosen at random; 0 for as many as training has seen.
-        "max_images": _Key(0, at_least=0),
-        # Transforms of these images; '' for those of `eval.transform`.
-        "transform": _Key(""),
-        # Power of the eigenvalues in the whitened evaluation that the summary reports.
-        "power": _Key(0.25),
-    },
-    "checkpoint": {
-        # Steps from one checkpoint to the next.
-        "every": _Key(50, at_least=1, changes_numbers=False),
-        # How many of the newest checkpoints are kept, besides the best.
-        "keep": _Key(2, at_least=1, changes_numbers=False),
-    },
-    # Steps from one row of the log to the next.
-    "log_every": _Key(1, at_least=1, changes_numbers=False),
-}
+def config_keys() -> dict[str, Any]:
+    """Every key that training reads, with its default, its meaning and what it may be."""
+    return {
+        # Seed of the random weights, the batches, the augmentation and the dropout.
+        "seed": _Key(0, at_least=0),
+        # Updates in the whole run.
+        "num_steps": _Key(100, at_least=0),
+        # Images in one update, over all devices.
+        "batch_size": _Key(128, at_least=1),
+        # Images that go through one device at a time. It bounds the memory; with 'trained'
+        # BatchNorm it is also the group of images that are normalised together.
+        "chunk_size": _Key(16, at_least=1),
+        # How a step is run on several devices: by jax.shard_map or by jax.pmap.
+        "parallel": _Key("shard_map", choices=("shard_map", "pmap")),
+        # What BatchNorm does in training; `dir_jax.training.state` has the table.
+        # 'frozen': nothing of it changes (fine-tuning).
+        # 'frozen_statistics': scale and bias are trained; mean and variance stay.
+        # 'trained': each chunk is normalised by its own mean and variance, which are tracked.
+        "batch_norm": _Key("frozen", choices=("frozen", "frozen_statistics", "trained")),
+        "model": {
+            # The architecture, such as 'resnet101_rmac'; `dir_jax.models` lists them.
+            "arch": _Key("resnet50_rmac"),
+            # Values in a descriptor.
+            "out_dim": _Key(2048),
+            # 'gem', 'max' or 'avg'.
+            "pooling": _Key("gem"),
+            # GeM's power before the first update; it is trained.
+            "gemp": _Key(3.0),
+            # Whether the pooled features are L2-normalised before the projection.
+            "norm_features": _Key(False),
+            # How much more than the border the centre of the feature map counts; 0.0 for no bias.
+            "center_bias": _Key(0.0),
+            # Probability that dropout drops a feature; 0.0 for no dropout.
+            "dropout_p": _Key(0.0),
+            # Whether the projection (`fc`) is left out.
+            "without_fc": _Key(False),
+            # Type of the computation, 'float32' or 'bfloat16'. Parameters are always float32.
+            "dtype": _Key("float32"),
+            # Precision of float32 products: 'default' lets a GPU use TF32 and a TPU bfloat16.
+            "precision": _Key("highest"),
+            # Checkpoint to start from, ours or a file of PyTorch; '' for random weights.
+            "init": _Key(""),
+        },
+        "data": {
+            # Folder that recipes such as caltech101.py put before the names of their files.
+            "root": _Key("", changes_numbers=False),
+            # Labelled data set to train on, such as 'ImageListLabels("list.txt", "root")'.
+            "train": _Key(""),
+            # Labelled data set of other classes to evaluate on, with or without queries of its own;
+            # logged as 'mAP', 'top1', …. '' for none.
+            "eval": _Key(""),
+            # Data set with Oxford-style ground truth to evaluate on; '' for none. Logged as
+            # 'mAP-easy', 'mP@1-easy', … at the revisited protocol's three levels, or as
+            # 'mAP-classic', 'mP@1-classic', … by the classic protocol.
+            "eval_oxford": _Key(""),
+            # Folder of the data sets that go by name; '' for the environment variable DB_ROOT.
+            "db_root": _Key("", changes_numbers=False),
+            # Mean and standard deviation of the red, green and blue channels, for images in [0, 1].
+            "mean": _Key((0.485, 0.456, 0.406)),
+            "std": _Key((0.229, 0.224, 0.225)),
+            # Transforms of the training images; they must give all images one size.
+            "transform": _Key(""),
+            # Processes that decode images; 0 for threads of the training process.
+            "num_workers": _Key(2, at_least=0, changes_numbers=False),
+            # Arrays of up to `chunk_size` images that each of them prepares ahead.
+            "prefetch": _Key(4, at_least=1, changes_numbers=False),
+        },
+        "sampler": {
+            # Which images make a batch. 'every_class': all classes in equal shares; 'classes':
+            # `images_per_class` images of some classes; 'shuffle': random permutations of all
+            # images; 'mined': triplets with hard negatives, see `mining`.
+            "name": _Key("every_class", choices=("every_class", "classes", "shuffle", "mined")),
+            # Images of each class in a batch, for 'classes'.
+            "images_per_class": _Key(4, at_least=2),
+        },
+        "loss": {
+            "name": _Key("ap", choices=("ap", "tie_aware_ap", "triplet", "triplet_log_exp")),
+            # Bins of the histogram of similarities, for the AP losses.
+            "num_bins": _Key(20, at_least=2),
+            # Whether all classes of a batch count equally, for the AP losses.
+            "class_weighted": _Key(False),
+            # Margin between the distances of a triplet, for 'triplet'.
+            "margin": _Key(0.1),
+            # Triplets of a batch that the triplet losses use, unless the sampler is 'mined'.
+            "mining": _Key("hardest", choices=("hardest", "semihard", "all")),
+        },
+        # Triplets chosen from the descriptors of a pool of images, for the sampler 'mined'.
+        "mining": {
+            # Images in the pool, chosen at random each time; 0 for all of the data set.
+            "pool_size": _Key(0, at_least=0),
+            # Steps from one pool to the next.
+            "refresh_every": _Key(100, at_least=1),
+            # Hardest negatives of an anchor, of which each triplet gets one at random.
+            "negatives": _Key(10, at_least=1),
+            # Which image of the anchor's class is its positive.
+            "positives": _Key("random", choices=("random", "hardest", "easiest")),
+            # Transforms of the pool's images; '' for those of `eval.transform`.
+            "transform": _Key(""),
+        },
+        "optimizer": {
+            "name": _Key("adam", choices=("adam", "sgd")),
+            # The highest learning rate.
+            "learning_rate": _Key(1e-4, at_least=0),
+            # How the rate falls: 'linear' or 'cosine' to 0 at the last step, or not at all.
+            "schedule": _Key("linear", choices=("linear", "constant", "cosine")),
+            # Steps in which the rate first rises.
+            "warmup_steps": _Key(0, at_least=0),
+            # Momentum of 'sgd'.
+            "momentum": _Key(0.9),
+            # Multiple of the parameters that is added to their gradient, as in torch's optimisers.
+            "weight_decay": _Key(0.0, at_least=0),
+        },
+        "eval": {
+            # Steps from one evaluation to the next; 0 for before and after training only.
+            "every": _Key(0, at_least=0),
+            # Transforms of the images to evaluate on; '' for images as they are.
+            "transform": _Key(""),
+            # Most images described at once on each device; large images are fewer.
+            "batch_size": _Key(32, at_least=1, changes_numbers=False),
+        },
+        # PCA whitening, learned from training images at the end of the run and kept with the model.
+        "whitening": {
+            # Name that it is kept under; '' for no whitening.
+            "name": _Key("train"),
+            # Most images to learn it from, chosen at random; 0 for as many as training has seen.
+            "max_images": _Key(0, at_least=0),
+            # Transforms of these images; '' for those of `eval.transform`.
+            "transform": _Key(""),
+            # Power of the eigenvalues in the whitened evaluation that the summary reports.
+            "power": _Key(0.25),
+        },
+        "checkpoint": {
+            # Steps from one checkpoint to the next.
+            "every": _Key(50, at_least=1, changes_numbers=False),
+            # How many of the newest checkpoints are kept, besides the best.
+            "keep": _Key(2, at_least=1, changes_numbers=False),
+        },
+        # Steps from one row of the log to the next.
+        "log_every": _Key(1, at_least=1, changes_numbers=False),
+    }
 
 
 def default_config() -> ml_collections.ConfigDict:
-    """Every key that training reads, with its default; `_KEYS` says what each means."""
+    """Every key that training reads, with its default; `config_keys` says what each means."""
 
     def defaults(tree: dict[str, Any]) -> dict[str, Any]:
         return {
@@ -173,7 +176,7 @@ def default_config() -> ml_collections.ConfigDict:
             for name, value in tree.items()
         }
 
-    return ml_collections.ConfigDict(defaults(_KEYS))
+    return ml_collections.ConfigDict(defaults(config_keys()))
 
 
 def validate_config(config: ml_collections.ConfigDict) -> None:
@@ -182,7 +185,7 @@ def validate_config(config: ml_collections.ConfigDict) -> None:
     Raises:
       UserError: names every missing key, or the first key that does not exist or has a bad value.
     """
-    expected = _flatten(_KEYS)
+    expected = _flatten(config_keys())
     found = _flatten(config.to_dict())
     if missing := [key for key in expected if key not in found]:
         raise UserError(
@@ -236,7 +239,7 @@ def nearest_key(name: str) -> str | None:
       A key, such as 'optimizer.learning_rate', that is spelled almost like `name`; or whose last
       part is that of `name` or is abbreviated by it; or None.
     """
-    keys = list(_flatten(_KEYS))
+    keys = list(_flatten(config_keys()))
     last = name.split(".")[-1]
     if near := difflib.get_close_matches(name, keys, n=1, cutoff=0.85):
         return near[0]
@@ -251,7 +254,7 @@ def nearest_key(name: str) -> str | None:
 def config_differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """The keys by which two configs, as `config_to_json` gives them, train differently."""
     a, b = _flatten(old), _flatten(new)
-    rules = _flatten(_KEYS)
+    rules = _flatten(config_keys())
     return [
         key
         for key in sorted(a.keys() | b.keys())
