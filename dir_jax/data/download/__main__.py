@@ -15,9 +15,9 @@ from dir_jax.data.download import DOWNLOADABLE, download_dataset
 from dir_jax.errors import UserError
 
 
-def main() -> int:
-    """Downloads as the command line says, and returns the process's exit code."""
-    return run_parsed(_parser(), _main)
+def main(prog: str | None = None) -> int:
+    """Downloads as the command line says; returns the exit code. For `prog` see `run_parsed`."""
+    return run_parsed(_parser(), _main, prog)
 
 
 def _parser() -> Parser:
