@@ -7,6 +7,7 @@ that a command executes.
 from __future__ import annotations
 
 import argparse
+import runpy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,26 +67,15 @@ def load_config(recipe: str, overrides: Sequence[str] = ()) -> ml_collections.Co
     from absl import flags
     from ml_collections import config_flags
 
-    arguments = ["", f"--config={_resolve(recipe)}", *overrides]
+    config = _run(recipe)
+    _check_keys(overrides, _keys(config.to_dict()))
+    arguments = ["", *overrides]
     values = flags.FlagValues()
-    flag = config_flags.DEFINE_config_file(
-        "config", lock_config=True, flag_values=values, sys_argv=arguments
-    )
+    config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=arguments)
     try:
         rest = values(arguments)[1:]
-        config = flag.value
-        config.lock()  # the first use of the config, at which a file that cannot be read shows
-    except flags.UnrecognizedFlagError as e:
-        raise UserError(f"there is no flag --{e.flagname}") from e
-    except Exception as e:  # the file is anyone's code, and can raise anything
-        _check_keys(overrides)
-        why = str(e).strip().splitlines() or [""]
-        if isinstance(e, flags.Error):
-            # A value that cannot be used is one line; an error in the file is its traceback.
-            raise UserError(
-                why[0] if len(why) == 1 else f"--config {recipe} cannot be used: {why[-1]}"
-            ) from e
-        raise UserError(f"--config {recipe} cannot be used: {type(e).__name__}: {why[-1]}") from e
+    except (flags.Error, TypeError, ValueError) as e:
+        raise UserError(str(e).splitlines()[0]) from e
     if rest:
         raise UserError(f"unexpected argument {rest[0]!r}: flags begin with --")
     return config
@@ -105,13 +95,33 @@ def recipes() -> dict[str, Path]:
     return {}
 
 
-def _resolve(recipe: str) -> str:
-    """The path of the file that --config means, and the argument that follows it."""
+def _run(recipe: str) -> ml_collections.ConfigDict:
+    """What the `get_config` of --config returns."""
+    import ml_collections
+
     name, colon, argument = recipe.partition(":")
+    try:
+        content = runpy.run_path(str(_find(name)), run_name="recipe")
+        config = content["get_config"](*([argument] if colon else []))
+    except UserError:
+        raise
+    except Exception as e:  # the file is anyone's code, and can raise anything
+        why = f"it has no {e}" if isinstance(e, KeyError) else f"{type(e).__name__}: {e}"
+        raise UserError(f"--config {recipe} cannot be used: {' '.join(why.split())}") from e
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise UserError(
+            f"--config {recipe} cannot be used: its get_config() returned "
+            f"a {type(config).__name__}; expected an ml_collections.ConfigDict"
+        )
+    return config
+
+
+def _find(name: str) -> Path:
+    """The file that --config means."""
     if name.endswith(".py") or Path(name).name != name:
         if not Path(name).is_file():
             raise UserError(f"--config: there is no file {name}")
-        return recipe
+        return Path(name)
     known = recipes()
     if name not in known:
         raise UserError(
@@ -119,7 +129,7 @@ def _resolve(recipe: str) -> str:
             f"are {', '.join(known)}, and a file of your own is given by its path, which ends in "
             ".py"
         )
-    return f"{known[name]}{colon}{argument}"
+    return known[name]
 
 
 def _split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -140,16 +150,15 @@ def _split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return others, overrides
 
 
-def _check_keys(overrides: Sequence[str]) -> None:
+def _check_keys(overrides: Sequence[str], known: Sequence[str]) -> None:
     """Raises UserError for the first `--config.KEY` whose key does not exist."""
-    from dir_jax.training.config import default_config
-
-    known = _keys(default_config().to_dict())
     for override in overrides:
-        prefix, dot, rest = override.partition(".")
+        prefix, _, rest = override.partition(".")
         key = rest.partition("=")[0]
-        if not prefix.startswith("--") or not dot or key in known:
+        if not prefix.startswith("--") or key in known:
             continue
+        if inner := [k for k in known if k.startswith(f"{key}.")]:
+            raise UserError(f"config.{key} is a group of keys; set one, such as config.{inner[0]}")
         raise UserError(f"there is no key config.{key}{_did_you_mean_key(key, known)}")
 
 
