@@ -37,13 +37,13 @@ def call(monkeypatch, capfd):
     return run
 
 
-def process(*arguments, cwd, **options):
+def process(*arguments, cwd):
     """Runs Python as a user does, in another folder."""
     environment = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "GLIBC_TUNABLES")}
     environment["PYTHONPATH"] = str(ROOT)
     return subprocess.run(
         [sys.executable, *arguments],
-        cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, check=False, **options,
+        cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
 
 
