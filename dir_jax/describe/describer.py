@@ -16,8 +16,8 @@ import jax
 import numpy as np
 
 from dir_jax.checkpoint import Checkpoint
-from dir_jax.data.datasets import read_sizes
 from dir_jax.data.ground_truth import QueryDataset, RelevantsDataset
+from dir_jax.data.headers import read_sizes
 from dir_jax.data.images import ImageDataset
 from dir_jax.data.labelled import LabelledDataset
 from dir_jax.data.transforms import Compose, parse_transforms

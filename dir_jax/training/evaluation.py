@@ -10,7 +10,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dir_jax.data.datasets import ImageDataset, LabelledDataset, RelevantsDataset, check_dataset
+from dir_jax.data.ground_truth import RelevantsDataset
+from dir_jax.data.headers import check_dataset
+from dir_jax.data.images import ImageDataset
+from dir_jax.data.labelled import LabelledDataset
 from dir_jax.data.transforms import Compose
 from dir_jax.describe.extractor import Extractor
 from dir_jax.report.figures import RankedRow, save_ranked_results

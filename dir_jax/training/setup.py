@@ -12,12 +12,10 @@ import numpy as np
 
 from dir_jax.checkpoint import Preprocessing, load_model
 from dir_jax.data import samplers
-from dir_jax.data.datasets import (
-    LabelledDataset,
-    RelevantsDataset,
-    check_dataset,
-    create_dataset,
-)
+from dir_jax.data.datasets import create_dataset
+from dir_jax.data.ground_truth import RelevantsDataset
+from dir_jax.data.headers import check_dataset
+from dir_jax.data.labelled import LabelledDataset
 from dir_jax.data.samplers import Sampler
 from dir_jax.data.transforms import Compose, parse_transforms
 from dir_jax.errors import UserError

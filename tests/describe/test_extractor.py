@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dir_jax.data.datasets import check_dataset, create_dataset
+from dir_jax.data.datasets import create_dataset
+from dir_jax.data.headers import check_dataset
 from dir_jax.data.images import ImageDataset
 from dir_jax.data.transforms import parse_transforms
 from dir_jax.describe.extractor import Extractor
