@@ -3,8 +3,8 @@
     ImageList("photos.txt", "photos/")        ImageListLabels("train.txt", "photos/")
     ROxford5K                                 tfds:oxford_flowers102:test
 
-The text is parsed, never evaluated. A new benchmark is a row in `NAMED`, and a new kind of list is a
-row in `READERS`.
+The text is parsed, never evaluated. A new benchmark is a row in `NAMED`, a new kind of list one in
+`READERS`.
 """
 
 from __future__ import annotations

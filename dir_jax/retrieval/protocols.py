@@ -21,6 +21,7 @@ REVISITED_LEVELS = {
     "medium": (("easy", "hard"), ("junk",)),
     "hard": (("hard",), ("junk", "easy")),
 }
+CLASSIC_LEVELS = {"": (("ok",), ("junk",))}  # the same table of the classic protocol: one level
 _PRECISIONS = (1, 5, 10)
 _SCORES_PER_CELL, _MOST_CELLS = 16, 1 << 16  # of the grid by which scores are counted
 
@@ -41,7 +42,7 @@ def evaluate_classic(
     Raises:
       UserError: the ground truth is of another kind, or refers to images outside the ranking.
     """
-    return _evaluate(rankings, ground_truth, {"": (("ok",), ("junk",))})
+    return _evaluate(rankings, ground_truth, CLASSIC_LEVELS)
 
 
 def evaluate_revisited(
