@@ -46,7 +46,7 @@ def _printed(*arguments: str) -> str:
     output = io.StringIO()
     with (
         mock.patch.object(sys, "argv", ["dir-jax", *arguments]),
-        mock.patch.dict(os.environ, {"COLUMNS": "100"}),
+        mock.patch.dict(os.environ, {"COLUMNS": "80"}),
         contextlib.redirect_stdout(output),
         contextlib.suppress(SystemExit),
     ):
