@@ -10,6 +10,7 @@ PAGES = sorted(
     [*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md"), *(ROOT / "experiments").glob("*.md")]
 )
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_COMMAND = re.compile(r"(python|dir-jax|make|pip) ")
 _INLINE = re.compile(r"`((?:python -m|dir-jax) [^`]* --[^`]*)`")
 _IN_DOCSTRING = re.compile(r"^    (python -m (?:.*\\\n)*.*)$", re.MULTILINE)
 
@@ -38,8 +39,11 @@ def command_lines(page):
         return [Example(name_of(page), _joined(m[1])) for m in _IN_DOCSTRING.finditer(doc)]
     found = []
     for language, (where, block) in _blocks(page):
+        rows = _joined(block).splitlines()
         if language == "bash":
-            found += [Example(where, row) for row in _joined(block).splitlines() if row.strip()]
+            found += [Example(where, row) for row in rows if row.strip()]
+        elif not language:
+            found += [Example(where, row) for row in rows if _COMMAND.match(row)]
     outside = _FENCE.sub("", text)
     return found + [Example(name_of(page), m[1]) for m in _INLINE.finditer(outside)]
 

@@ -100,7 +100,7 @@ def check_command(line):
             assert (ROOT / path).is_file(), line
         case [tool, *_] if tool.startswith(".venv/bin/"):
             pass
-        case ["git", *_] | []:
+        case ["git" | "cd", *_] | []:
             pass
         case _:
             raise AssertionError(f"a command that this test does not know: {line}")
@@ -136,7 +136,8 @@ def _check_script(module, flags):
 
 
 def _make_targets():
-    return set(re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split())
+    makefile = (ROOT / "Makefile").read_text()
+    return set(re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[1].split())
 
 
 def _extras():
@@ -196,3 +197,14 @@ def test_every_command_is_on_its_page():
     for name, command in COMMANDS.items():
         assert f"{{{{ help: {name} }}}}" in page
         assert f"`{command.module.removesuffix('.__main__')}`" in page
+
+
+def test_contributing_names_files_and_tables_that_exist():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    folders = "dir_jax|converters|docs|tests|experiments|benchmarks"
+    paths = re.findall(rf"`((?:{folders})/[^`*]*)`", text)
+    assert len(paths) > 10
+    for path in paths:
+        assert (ROOT / path).exists(), path
+    for table, path in re.findall(r"`([A-Z]+)`, (?:both )?in `([^`]*)`", text):
+        assert re.search(rf"^{table}\b.*=", (ROOT / path).read_text(), re.MULTILINE), table
