@@ -183,7 +183,7 @@ def test_mined_triplets_resume_bit_equal(train_command, run_train, tmp_path):
         (["--config.data.train="], ["config.data.train"]),
         (["--config.sampler.name=mined"], ["triplet"]),
         (["--workdir="], ["--workdir"]),
-        (["--no_such_flag=1"], ["no_such_flag"]),
+        (["--no_such_flag=1"], ["--no-such-flag"]),
         (["stray"], ["stray"]),
     ],
 )
