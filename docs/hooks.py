@@ -1,7 +1,7 @@
 """What the site takes from the code while it is built, so that it cannot say anything else.
 
-`{{ help: train }}` is what `dir-jax train --help` prints; `{{ source: MODULE:NAME }}` the source of a
-module's function or constant; `{{ commands }}` and `{{ recipes }}` are lists of them.
+`{{ help: train }}` is what `dir-jax train --help` prints; `{{ source: MODULE:NAME }}` is the source
+of a module's function or constant; `{{ commands }}` and `{{ recipes }}` are lists of them.
 """
 
 import ast
