@@ -1,4 +1,4 @@
-"""The flags that test_dir, extract_features and extract_kapture share, and what they stand for."""
+"""The flags that test_dir, extract_features and extract_kapture share, and what they make."""
 
 from __future__ import annotations
 
@@ -15,77 +15,110 @@ if TYPE_CHECKING:
 
 
 def add_dataset_flags(parser: Parser) -> None:
-    """--dataset and where named ones are."""
+    """Adds --dataset and --db-root."""
     parser.add_argument(
         "--dataset", "-d", required=True, metavar="DATASET",
-        help="a name such as ROxford5K, or such as 'ImageList(\"list.txt\", \"folder\")'",
+        help="a name such as ROxford5K, or a text such as 'ImageList(\"list.txt\", \"folder\")'",
     )  # fmt: skip
     parser.add_argument(
-        "--db-root", metavar="DIR", help="the folder of the named data sets (default: $DB_ROOT)"
+        "--db-root",
+        metavar="DIR",
+        help="folder of the named data sets (default: $DB_ROOT)",
     )
 
 
+def add_cache_flag(parser: Parser) -> None:
+    """Adds --compilation-cache."""
+    parser.add_argument(
+        "--compilation-cache", metavar="DIR",
+        help="folder that keeps compiled programs; '' for none (default: a folder in the user's "
+        "cache folder)",
+    )  # fmt: skip
+
+
 def add_model_flags(parser: Parser, *, whiten: str | None, whitenp: float) -> None:
-    """The checkpoint, how images become descriptors, and what runs it; two defaults differ."""
+    """Adds --checkpoint, how images become descriptors, and on what they are computed.
+
+    Args:
+      parser: of the command.
+      whiten: the default of --whiten, None for none.
+      whitenp: the default of --whitenp.
+    """
     parser.add_argument(
         "--checkpoint", required=True, metavar="PATH",
-        help="a checkpoint directory, a training run's, or a file of PyTorch, which is converted",
+        help="folder of a checkpoint or of a training run, or a PyTorch file, which is converted",
     )  # fmt: skip
     group = parser.add_argument_group("descriptors")
     add = group.add_argument
     add(
         "--trfs", nargs="+", default=[""], metavar="CHAIN",
-        help="transforms such as 'Scale(1050), Pad(800)'; several are several scales, to be pooled "
-        "(default: images as they are)",
+        help="transforms of the images, such as 'Scale(1050), Pad(800)'; several chains are "
+        "several scales, whose descriptors are pooled (default: images as they are)",
     )  # fmt: skip
-    add("--pooling", default="gem", help="of several scales: gem or mean (default: gem)")
-    add("--gemp", type=float, default=3, metavar="P", help="power of that pooling (default: 3)")
+    add(
+        "--pooling", default="gem",
+        help="how the descriptors of several scales are pooled: gem or mean (default: gem)",
+    )  # fmt: skip
+    add("--gemp", type=float, default=3, metavar="P", help="power of pooling by gem (default: 3)")
     add(
         "--center-bias", type=float, metavar="B",
-        help="weight of the image's centre, instead of the model's own",
+        help="extra weight of the image's centre (default: the model's own)",
     )  # fmt: skip
     add(
         "--whiten", default=whiten, metavar="NAME",
-        help="one of the checkpoint's whitenings; '' for none "
+        help="name of one of the checkpoint's whitenings; '' for none "
         f"(default: {whiten or 'none'})",
     )  # fmt: skip
     add(
         "--whitenp", type=float, default=whitenp, metavar="P",
-        help=f"power of the variance that it divides by (default: {whitenp})",
+        help=f"power of the variances that whitening divides by (default: {whitenp})",
     )  # fmt: skip
-    add("--whitenv", type=int, metavar="N", help="components to keep (default: all)")
-    add("--whitenm", type=float, default=1.0, metavar="M", help="factor of it (default: 1)")
+    add(
+        "--whitenv",
+        type=int,
+        metavar="N",
+        help="number of components that whitening keeps (default: all)",
+    )
+    add(
+        "--whitenm",
+        type=float,
+        default=1.0,
+        metavar="M",
+        help="constant factor of what whitening divides by (default: 1)",
+    )
     group = parser.add_argument_group("running")
     add = group.add_argument
     add(
         "--threads", type=int, default=8, metavar="N",
-        help="processes that decode images, at most one a core (default: 8)",
+        help="number of processes that decode images, at most one per core (default: 8)",
     )  # fmt: skip
     add(
         "--gpu", type=int, nargs="+", metavar="N",
-        help="accelerators by number, -1 for the CPU (default: the first, or the CPU)",
+        help="numbers of the accelerators to use; -1 for the CPU (default: the first accelerator, "
+        "or the CPU where there is none)",
     )  # fmt: skip
     add(
         "--dtype", choices=("float32", "bfloat16"),
-        help="what the network computes in, instead of the model's own",
+        help="type in which the network computes (default: the model's own)",
     )  # fmt: skip
     add(
         "--precision", choices=("highest", "high", "default"),
-        help="of float32 products on accelerators: highest is exact, default may be TF32; instead "
-        "of the model's own",
+        help="precision of float32 products on accelerators: highest is exact, default may use "
+        "TF32 (default: the model's own)",
     )  # fmt: skip
     add(
         "--on-error", choices=("stop", "skip"), default="stop",
-        help="what to do about an image that cannot be used (default: stop)",
+        help="what to do at an image that cannot be used (default: stop)",
     )  # fmt: skip
-    add(
-        "--compilation-cache", metavar="DIR",
-        help="keeps compiled programs; '' for none (default: in the user's cache folder)",
-    )  # fmt: skip
+    add_cache_flag(parser)
 
 
 def recipe_of(args: argparse.Namespace) -> Recipe:
-    """How images become descriptors, from the flags; refuses transforms that cannot be read."""
+    """How images become descriptors, as the flags say.
+
+    Raises:
+      UserError: a transform cannot be read, or --threads is negative.
+    """
     from dir_jax.describe.describer import Recipe
 
     if args.threads < 0:
@@ -107,7 +140,11 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
 
 
 def load_checkpoint(args: argparse.Namespace) -> Checkpoint:
-    """The model of --checkpoint, with the options that flags give."""
+    """The model of --checkpoint, with the options that flags give.
+
+    Raises:
+      UserError: the model cannot be read, or has no centre bias that could be set.
+    """
     from dir_jax.checkpoint import load_model
 
     names = ("center_bias", "dtype", "precision")
@@ -115,13 +152,13 @@ def load_checkpoint(args: argparse.Namespace) -> Checkpoint:
     checkpoint = load_model(args.checkpoint, **given)
     if args.center_bias is not None and "_fpn" in checkpoint.model.config.arch:
         raise UserError(
-            f"--center-bias has no meaning for {checkpoint.model.config.arch}, which has none"
+            f"--center-bias cannot be used: {checkpoint.model.config.arch} has no centre bias"
         )
     return checkpoint
 
 
 def create_describer(args: argparse.Namespace, checkpoint: Checkpoint, recipe: Recipe) -> Describer:
-    """What describes images as the flags say."""
+    """The describer that the flags describe."""
     from dir_jax.describe.describer import Describer
     from dir_jax.runtime.devices import select_devices
 
@@ -135,7 +172,7 @@ def create_describer(args: argparse.Namespace, checkpoint: Checkpoint, recipe: R
 
 
 def set_up(args: argparse.Namespace) -> None:
-    """jax's settings; before anything uses a device."""
+    """Sets up logging and JAX; to be called before anything uses a device."""
     import jax
 
     from dir_jax.runtime.compiler import set_up_jax
