@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dir_jax.commands.running import Parser, did_you_mean
-from dir_jax.errors import UserError
+from dir_jax.commands.running import Parser
+from dir_jax.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     import ml_collections

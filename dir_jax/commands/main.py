@@ -6,7 +6,7 @@ import importlib
 import sys
 from typing import NamedTuple
 
-from dir_jax.commands.running import did_you_mean
+from dir_jax.errors import did_you_mean
 
 
 class Command(NamedTuple):

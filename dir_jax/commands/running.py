@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from dir_jax.errors import UserError
+from dir_jax.errors import UserError, did_you_mean
 
 
 class Parser(argparse.ArgumentParser):
@@ -87,13 +86,6 @@ def with_hyphens(argument: str) -> str:
     if not name:
         return argument
     return name[0].replace("_", "-") + argument[name.end() :]
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A phrase that offers the known name nearest to `name`; '' where none is near."""
-    by_letters = {k.strip("-"): k for k in known}
-    near = difflib.get_close_matches(name.strip("-"), by_letters, n=1)
-    return f"; did you mean {by_letters[near[0]]}?" if near else ""
 
 
 def run_parsed(
