@@ -14,6 +14,7 @@ import socket
 import struct
 import tarfile
 import threading
+import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -84,13 +85,14 @@ class Server:
     """Files over HTTP, what may go wrong with that, and a folder that they are fetched into.
 
     Attributes:
-      root: the folder of the data sets.
+      root: the folder of the data sets; `folder` is Oxford's.
       files: the content of each path; others are HTTP 404.
       scripts: for each path, what is done instead of serving a file.
       requests: the path, Range and If-Range of each request.
       sent: the number of bytes of bodies that were sent.
       cuts: after how many bytes each of the next answers breaks off.
       failures: the statuses of the next answers.
+      pause: seconds before each 4 KB of a body.
       reset: break off with a reset instead of an orderly end.
       hold: once a cut is reached, wait for this before breaking off.
       ranges, if_range: whether these headers are heeded.
@@ -114,7 +116,7 @@ class Server:
         }
         self.scripts: dict[str, Callable[[BaseHTTPRequestHandler], object]] = {}
         self.requests: list[tuple[str, str | None, str | None]] = []
-        self.sent = 0
+        self.sent, self.pause = 0, 0.0
         self.cuts: list[int] = []
         self.failures: list[int] = []
         self.reset, self.hold = False, threading.Event()
@@ -151,7 +153,7 @@ class Server:
         bases = self.base_urls | bases
         download_dataset(name, str(self.root), base_urls=bases, progress=False)
 
-    def fails(self, message: str = "", name: str = "ROxford5K", **bases: str) -> str:
+    def fails(self, message: str = ".", name: str = "ROxford5K", **bases: str) -> str:
         """Checks that a download fails with one short line that has a pattern; returns the line."""
         with pytest.raises(UserError, match=message) as e:
             self.fetch(name, **bases)
@@ -184,15 +186,12 @@ class Server:
         self.cuts = [10**9, *(cuts or [90_000, 0, 0, 0, 0, 0])]
 
     def recover(self) -> None:
+        """Serves whole files again, and forgets what happened before."""
         self.cuts, self.requests, self.sent, self.failures = [], [], 0, []
 
     def redirect(self, path: str, target: str) -> None:
-        def script(handler: BaseHTTPRequestHandler) -> None:
-            handler.send_response(301)
-            handler.send_header("Location", target)
-            handler.end_headers()
-
-        self.scripts[path] = script
+        answer = f"HTTP/1.1 301 Moved\r\nLocation: {target}\r\n\r\n".encode()
+        self.scripts[path] = lambda handler: handler.wfile.write(answer)
 
     def close(self) -> None:
         self.hold.set()
@@ -225,6 +224,7 @@ class Server:
         cut = self.cuts.pop(0) if self.cuts and not beyond else None
         body = body[:cut]
         for i in range(0, len(body), 4096):
+            time.sleep(self.pause)
             handler.wfile.write(body[i : i + 4096])
             self.sent += len(body[i : i + 4096])
         if cut is not None:

@@ -89,7 +89,7 @@ def long_header():
 
 
 HOSTILE = {
-    "two images of one name": (tgz(member("a/x.jpg"), member("b/x.jpg")), "'b/x.jpg' has another's"),
+    "two images of one name": (tgz(member("a/x.jpg"), member("b/x.jpg")), "'b/x.jpg' has"),
     "a large image": (tgz(member("x.jpg", bytes(2_000_000))), "holds more than 1,000,000 bytes"),
     "a large file": (tgz(member("x.txt", bytes(2_000_000))), "holds more than 1,000,000 bytes"),
     "zeros after the end": (gzip.compress(WHOLE + bytes(2_000_000)), "more than 1,000,000 bytes"),
