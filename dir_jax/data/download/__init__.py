@@ -162,10 +162,10 @@ def _add_images(truth: Path, archives: list[Path], progress: bool) -> None:
     try:
         scratch.mkdir()
         for archive in archives:
-            source = read_records(folder)[archive.name]["source"] if archive in fetched else ""
-            if _BLURRED in archive.name + source.rpartition("/")[2]:
+            source = read_records(folder)[archive.name]["source"] if archive in fetched else None
+            if _BLURRED in archive.name + (source or "").rpartition("/")[2]:
                 name = archive.name.removesuffix(".partial")
-                log.warning("%s has blurred faces, so that mAP may differ", name)
+                log.warning("%s has blurred faces: mAP may differ from the originals'", name)
             with _deleted_if_bad(archive):
                 extract_images(archive, scratch, _MOST_UNPACKED, progress=progress)
         found = set(os.listdir(scratch))

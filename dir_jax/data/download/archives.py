@@ -21,23 +21,20 @@ _MOST_MEMBERS = 1_000_000
 
 
 def extract_images(archive: Path, folder: Path, limit: int, *, progress: bool = True) -> None:
-    """Writes the archive's regular `.jpg` files into `folder`, without their folders.
+    """Writes the regular `.jpg` files of a .tgz into `folder`, without their folders.
 
-    Args:
-      archive: a tar in gzip; it is read to its end, checksums included.
-      folder: an existing folder with nothing but the images of earlier archives.
-      limit: the largest unpacked size that is accepted, in bytes.
-      progress: whether progress is shown.
+    The archive is read to its end, checksums included. `folder` holds nothing but the images of
+    earlier archives. `limit` is the largest unpacked size that is accepted, in bytes.
 
     Raises:
       UserError: it is damaged, hostile or too large. `folder` then holds a part of the images.
       OSError: the archive cannot be read, or the images cannot be written.
     """
-    name = f"extract {archive.name.removesuffix('.partial')}"
+    name = archive.name.removesuffix(".partial")
+    bar = progress_bar(f"extract {name}", None, "img", progress)
     try:
-        with _Bounded(archive) as stream, progress_bar(name, None, "img", progress) as bar:
-            stream.limit = limit
-            written = 0
+        with bar, _Bounded(archive) as stream:
+            stream.limit, written = limit, 0
             with tarfile.open(fileobj=stream, mode="r:") as tar:
                 kept: list[tarfile.TarInfo] = tar.members  # type: ignore[attr-defined]
                 for count, member in enumerate(iter(tar.next, None)):

@@ -143,12 +143,11 @@ def _compare(part: Path, record: Record) -> None:
     with part.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     before = read_records(folder).get(part.stem)
-    if before and (before["size"], before["sha256"]) != (record["size"], digest):
+    if before and before["sha256"] != digest:
         raise UserError(
-            f"{record['url']} has changed: it has {record['size']} bytes and SHA-256 {digest}, but "
-            f"{folder}/downloads.json records {before['size']} bytes and {before['sha256']}; to "
-            f"accept the change, delete {folder}/downloads.json, otherwise delete {part}; then run "
-            "this again"
+            f"{record['url']} has changed: its SHA-256 is {digest}, but {folder}/downloads.json "
+            f"records {before['sha256']}; to accept the change, delete {folder}/downloads.json, "
+            f"otherwise delete {part}; then run this again"
         )
     _record(folder, part.name, record | {"sha256": digest})
 

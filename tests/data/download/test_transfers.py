@@ -280,7 +280,7 @@ class TestServersThatNeverEnd:
         assert "bytes in 0.1 seconds" in message or "timed out" in message
 
     def test_slow_but_good(self, server, monkeypatch):
-        monkeypatch.setattr(connection, "PATIENCE", 0.05)
-        server.pause = 0.002
+        monkeypatch.setattr(connection, "PATIENCE", 0.2)
+        server.pause = 0.01
         server.fetch()
         assert server.starts() == [0]
