@@ -152,6 +152,8 @@ def _split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def _check_keys(overrides: Sequence[str], known: Sequence[str]) -> None:
     """Raises UserError for the first `--config.KEY` whose key does not exist."""
+    from dir_jax.training.config import nearest_key
+
     for override in overrides:
         prefix, _, rest = override.partition(".")
         key = rest.partition("=")[0]
@@ -159,17 +161,9 @@ def _check_keys(overrides: Sequence[str], known: Sequence[str]) -> None:
             continue
         if inner := [k for k in known if k.startswith(f"{key}.")]:
             raise UserError(f"config.{key} is a group of keys; set one, such as config.{inner[0]}")
-        raise UserError(f"there is no key config.{key}{_did_you_mean_key(key, known)}")
-
-
-def _did_you_mean_key(key: str, known: Sequence[str]) -> str:
-    """A phrase that offers the nearest key: of that name elsewhere, abbreviated so, or misspelt."""
-    name = key.split(".")[-1]
-    for candidate in known:
-        last = candidate.split(".")[-1]
-        if name in (last, "".join(word[0] for word in last.split("_"))):
-            return f"; did you mean config.{candidate}?"
-    return did_you_mean(f"config.{key}", [f"config.{k}" for k in known])
+        near = nearest_key(key)
+        hint = f"; did you mean config.{near}?" if near else ""
+        raise UserError(f"there is no key config.{key}{hint}")
 
 
 def _keys(tree: dict[str, Any], prefix: str = "") -> list[str]:
