@@ -23,6 +23,11 @@ from dir_jax.commands.running import Parser, run_parsed
 from dir_jax.runtime.allocator import restart_with_allocator
 
 
+def main(prog: str | None = None) -> int:
+    """Describes as the command line says; returns the exit code. For `prog` see `run_parsed`."""
+    return run_parsed(_parser(), _main, prog)
+
+
 def _parser() -> Parser:
     parser = Parser("dir_jax.extract_features", __doc__)
     add_dataset_flags(parser)
@@ -53,4 +58,4 @@ def _main(args: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     restart_with_allocator()
-    sys.exit(run_parsed(_parser(), _main))
+    sys.exit(main())

@@ -30,6 +30,11 @@ if TYPE_CHECKING:
     from dir_jax.describe.describer import Descriptors
 
 
+def main(prog: str | None = None) -> int:
+    """Describes as the command line says; returns the exit code. For `prog` see `run_parsed`."""
+    return run_parsed(_parser(), _main, prog)
+
+
 def _parser() -> Parser:
     parser = Parser("dir_jax.extract_kapture", __doc__)
     parser.add_argument(
@@ -189,4 +194,4 @@ class KaptureFeatures:
 
 if __name__ == "__main__":
     restart_with_allocator()
-    sys.exit(run_parsed(_parser(), _main))
+    sys.exit(main())

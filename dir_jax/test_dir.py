@@ -35,6 +35,11 @@ if TYPE_CHECKING:
     from dir_jax.evaluation import Evaluation
 
 
+def main(prog: str | None = None) -> int:
+    """Evaluates as the command line says; returns the exit code. For `prog` see `run_parsed`."""
+    return run_parsed(_parser(), _main, prog)
+
+
 def _parser() -> Parser:
     parser = Parser("dir_jax.test_dir", __doc__)
     add_dataset_flags(parser)
@@ -233,4 +238,4 @@ def _write_report(
 
 if __name__ == "__main__":
     restart_with_allocator()
-    sys.exit(run_parsed(_parser(), _main))
+    sys.exit(main())

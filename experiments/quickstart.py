@@ -10,15 +10,15 @@ which is
 Data: synthetic landmarks, which the first command draws from a seed in half a minute. Training and
 test landmarks are different ones.
 
-Expected result: mAP from 0.11 to 0.28 (0.30 whitened) on the test landmarks, in five to six minutes
-on two CPU cores.
+Cost: 320 steps of 64 images of 64 × 64 pixels, 20,480 images in all: five to six minutes and 1 GB
+of memory on two CPU cores.
+
+Expected result, measured here: mAP on the test landmarks from 0.11 to 0.28 (0.30 whitened).
 """
 
 import ml_collections
 
 from dir_jax.training.config import default_config
-
-_DATA = "runs/synthetic-landmarks"
 
 
 def get_config() -> ml_collections.ConfigDict:
@@ -31,10 +31,12 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.arch = "resnet18_rmac"
     config.model.out_dim = 256
 
-    config.data.train = f'ImageListLabels("{_DATA}/train.txt", "{_DATA}")'
-    config.data.eval = f'ImageListLabels("{_DATA}/test.txt", "{_DATA}")'
+    config.data.root = "runs/synthetic-landmarks"
+    root = config.data.get_ref("root")  # what is made from it follows it when it is changed
+    config.data.train = 'ImageListLabels("' + root + '/train.txt", "' + root + '")'
+    config.data.eval = 'ImageListLabels("' + root + '/test.txt", "' + root + '")'
     config.data.eval_oxford = (
-        f'ImageListRelevants("{_DATA}/gnd_synthetic.pkl", "{_DATA}", "images")'
+        'ImageListRelevants("' + root + '/gnd_synthetic.pkl", "' + root + '", "images")'
     )
     config.data.transform = "Scale((76, 76)), RandomCrop(64), ColorJitter(0.3, 0.3, 0.3, 0.1)"
     config.data.num_workers = 0

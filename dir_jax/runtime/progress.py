@@ -31,7 +31,7 @@ def progress_bar(name: str, total: int | None, unit: str, shown: bool, done: int
     """
     look: dict[str, Any] = {"leave": False}
     if not sys.stderr.isatty():
-        line = "{desc}: {n_fmt} of {total_fmt} {unit}, {rate_fmt}"
+        line = "{desc}: {n_fmt} of {total_fmt} {unit}, {rate_fmt}{postfix}"
         look = {"file": _Lines(), "mininterval": 10, "bar_format": line}
     scale = {"unit_scale": True, "unit_divisor": 1024} if unit == "B" else {}
     return tqdm(desc=name, total=total, initial=done, unit=unit, disable=not shown, **look, **scale)

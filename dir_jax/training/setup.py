@@ -1,4 +1,8 @@
-"""Turns a config into the pieces of a run, and refuses what cannot work before it writes."""
+"""Turns a config into the pieces of a run, and refuses what cannot work.
+
+Nothing is written here. A config that gets through does not fail later for what could have been
+known at the start.
+"""
 
 from __future__ import annotations
 
@@ -35,22 +39,39 @@ log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class TrainingData:
-    """The images to train on."""
+    """The images to train on.
+
+    Attributes:
+      dataset: the images and their labels.
+      images: the same images, with the sizes of their files.
+      transform: what is applied to each image; all come out in one size.
+    """
 
     dataset: LabelledDataset
-    images: ImageList  # the same images, with the sizes of their files
+    images: ImageList
     transform: Compose
 
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """Everything that a run is made of, checked."""
+    """The pieces of a run, checked.
+
+    Attributes:
+      data: the images to train on.
+      held_out: the data sets to evaluate on.
+      whitening_transform: what is applied to the images that the whitening is learned from.
+      mining_transform: what is applied to the images that triplets are mined from.
+      sampler: which images are in a batch; None if triplets are mined.
+      loss: the loss of a batch.
+      preprocessing: the mean and standard deviation of the network's input.
+      chunk_size: how many images go through one device at a time; it divides those of a device.
+    """
 
     data: TrainingData
     held_out: HeldOutSets
     whitening_transform: Compose
     mining_transform: Compose
-    sampler: Sampler | None  # None: triplets are mined
+    sampler: Sampler | None
     loss: BatchLoss
     preprocessing: Preprocessing
     chunk_size: int
@@ -60,7 +81,7 @@ def create_setup(config: ml_collections.ConfigDict) -> Setup:
     """Builds and checks the pieces of a run.
 
     Raises:
-      UserError: anything about the config or its data that would fail later.
+      UserError: something in the config or in its data would fail later.
     """
     chunk_size = _chunk_size(config)
     parse = _parse_named
@@ -81,8 +102,8 @@ def create_setup(config: ml_collections.ConfigDict) -> Setup:
     smallest, largest = _output_sizes(transform, images.sizes)
     if smallest != largest:
         raise UserError(
-            f"config.data.transform={config.data.transform!r} gives images between "
-            f"{_by(smallest)} and {_by(largest)} pixels; a batch needs one size: end it with "
+            f"config.data.transform={config.data.transform!r} gives images of {_by(smallest)} to "
+            f"{_by(largest)} pixels, but the images of a batch need one size; end it with "
             "RandomCrop(size) or CenterCrop(size)"
         )
     if config.sampler.name == "mined":
@@ -105,7 +126,8 @@ def create_network(config: ml_collections.ConfigDict) -> RetrievalNetwork:
     """The network to start from: random weights, or those of `config.model.init` where they fit.
 
     Raises:
-      UserError: an unknown architecture or option; an `init` that shares no array with it.
+      UserError: there is no such architecture or option, or `config.model.init` cannot be read or
+        has no array that fits.
     """
     options = config.model.to_dict()
     init = options.pop("init")
@@ -123,9 +145,9 @@ def create_network(config: ml_collections.ConfigDict) -> RetrievalNetwork:
             else:
                 left.append(name)
     if len(left) == len(params) + len(stats):
-        raise UserError(f"config.model.init={init!r} shares no array with {options['arch']}")
+        raise UserError(f"config.model.init={init!r} has no array that fits {options['arch']}")
     if left:
-        log.warning("not in %s, so left at random: %s", init, ", ".join(left))
+        log.warning("%s lacks these arrays, which stay random: %s", init, ", ".join(left))
     return merge_variables(graphdef, params, stats)
 
 
@@ -148,14 +170,14 @@ def _chunk_size(config: ml_collections.ConfigDict) -> int:
     if config.batch_size % devices:
         below = config.batch_size // devices * devices
         raise UserError(
-            f"config.batch_size={config.batch_size} cannot be divided between {devices} devices; "
-            f"take {' or '.join(str(b) for b in (below, below + devices) if b)}"
+            f"config.batch_size={config.batch_size} cannot be divided evenly between {devices} "
+            f"devices; use {' or '.join(str(b) for b in (below, below + devices) if b)}"
         )
     rows = config.batch_size // devices
     if config.sampler.name == "mined" and rows % 3:
         raise UserError(
-            f"config.batch_size={config.batch_size} on {devices} devices is {rows} images each, "
-            f"not whole triplets; take a multiple of {3 * devices}"
+            f"config.batch_size={config.batch_size} gives each of {devices} devices {rows} images, "
+            f"which are not whole triplets; use a multiple of {3 * devices}"
         )
     chunk = max(c for c in range(1, min(config.chunk_size, rows) + 1) if rows % c == 0)
     if chunk < min(config.chunk_size, rows):
@@ -185,7 +207,7 @@ def _create_sampler(
         per_class = config.sampler.images_per_class
         if batch % per_class:
             raise UserError(
-                f"config.batch_size={batch} is no multiple of "
+                f"config.batch_size={batch} is not a multiple of "
                 f"config.sampler.images_per_class={per_class}"
             )
         return samplers.ClassesByImages(
@@ -221,7 +243,7 @@ def _parse_named(text: str, key: str) -> Compose:
 
 
 def _output_sizes(transform: Compose, sizes: np.ndarray) -> tuple[tuple[int, int], tuple[int, int]]:
-    """The smallest and the largest (width, height), side by side, that images can come out with."""
+    """The smallest and the largest width and height of images after the transform, in pixels."""
     ranges = [
         transform.output_size((width, height), (width, height))
         for width, height in np.unique(sizes, axis=0).tolist()

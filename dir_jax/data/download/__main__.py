@@ -15,9 +15,9 @@ from dir_jax.data.download import DOWNLOADABLE, download_dataset
 from dir_jax.errors import UserError
 
 
-def main() -> int:
-    """Downloads what the command line names, and returns the process's exit code."""
-    return run_parsed(create_parser(), run)
+def main(prog: str | None = None) -> int:
+    """Downloads as the command line says; returns the exit code. For `prog` see `run_parsed`."""
+    return run_parsed(create_parser(), run, prog)
 
 
 def create_parser() -> Parser:
