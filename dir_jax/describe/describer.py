@@ -101,6 +101,11 @@ class Descriptors:
     def __len__(self) -> int:
         return len(self.dataset)
 
+    @property
+    def names(self) -> list[str]:
+        """What the list calls each image."""
+        return self.dataset.names
+
     def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
         """Yields (first row, rows): (n, D) float32 finished descriptors, in order, each once."""
         total = len(self)
