@@ -17,7 +17,7 @@ from dir_jax.data.images import ImageDataset
 from dir_jax.data.workers import Prefetcher
 from dir_jax.errors import UserError
 
-Transform = Callable[[Image.Image, np.random.Generator], Image.Image]
+Augmentation = Callable[[Image.Image, np.random.Generator], Image.Image]
 
 
 class BatchSampler(Protocol):
@@ -42,7 +42,7 @@ class BatchLoader(Prefetcher[np.ndarray]):
     def __init__(
         self,
         dataset: ImageDataset,
-        transform: Transform,
+        transform: Augmentation,
         sampler: BatchSampler,
         *,
         seed: int,
@@ -88,7 +88,7 @@ class _Units:
     """The arrays by number, each made on its own, which Grain divides between the workers."""
 
     dataset: ImageDataset
-    transform: Transform
+    transform: Augmentation
     sampler: BatchSampler
     seed: int
     rows: np.ndarray

@@ -118,7 +118,7 @@ class TestLabelled:
         assert dataset.names == ["a.jpg", "c.jpg"]
         assert dataset.classes == ["4", "k"]
         file = write(tmp_path / "n.json", '{"a.jpg": null}')
-        with pytest.raises(UserError, match="has the cluster null"):
+        with pytest.raises(UserError, match="has a cluster: all are null"):
             create_dataset(f"ImageClusters({file!r})")
 
 
