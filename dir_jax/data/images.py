@@ -8,14 +8,14 @@ import importlib.util
 import io
 import json
 import os
-import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from PIL import Image
 
 from dir_jax.errors import UserError
+from dir_jax.runtime.files import open_regular
 
 # What a picture may be. Pillow knows many more formats, some of which start other programs.
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
@@ -95,29 +95,12 @@ def _opened(file: str | io.BytesIO, name: str) -> Iterator[Image.Image]:
     """An image of which the header is read; whatever fails meanwhile becomes a UserError."""
     try:
         with contextlib.ExitStack() as stack:
-            content = stack.enter_context(_open_regular(file)) if isinstance(file, str) else file
+            content = stack.enter_context(open_regular(file)) if isinstance(file, str) else file
             yield stack.enter_context(Image.open(content, formats=_formats()))
     except UserError:
         raise
     except Exception as e:  # Pillow's many decoders raise many types on damaged files
         raise _cannot_read(name, e) from e
-
-
-def _open_regular(path: str) -> BinaryIO:
-    """Opens a file for reading. A pipe or a device would never end, or never begin."""
-    descriptor = os.open(
-        path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    )
-    try:
-        mode = os.fstat(descriptor).st_mode
-        if stat.S_ISDIR(mode):
-            raise IsADirectoryError("it is a folder")
-        if not stat.S_ISREG(mode):
-            raise OSError("it is a pipe, a socket or a device, not a regular file")
-        return os.fdopen(descriptor, "rb")
-    except BaseException:
-        os.close(descriptor)
-        raise
 
 
 @functools.cache
