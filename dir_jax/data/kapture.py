@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 HEADER = "# kapture format: 1.1"
 """The first line of the files."""
 
-_VERSION = re.compile(r"# kapture format:\s*(\d{1,9}\.\d{1,9})")
+_VERSION = re.compile(r"# kapture format:\s*([0-9]{1,9}\.[0-9]{1,9})")
 _TIMESTAMP = re.compile(r"[+-]?[0-9]{1,20}")
 _LONGEST_ROW = 10_000  # bytes; a path has at most 4096
 # How many parameters each model of a camera has, width and height included.
@@ -57,7 +57,7 @@ def read_images(root: str) -> list[str]:
         valid, such as an image outside the folder of images. The message has file and line.
     """
     cameras = _read_cameras(Path(root))
-    file = Path(root, "sensors", "records_camera.txt")
+    folder, file = image_folder(root), Path(root, "sensors", "records_camera.txt")
     if not os.path.exists(file):
         raise UserError(f"the kapture dataset {root} has no images: there is no {file}")
     names: dict[str, None] = {}
@@ -69,7 +69,7 @@ def read_images(root: str) -> list[str]:
         if not _TIMESTAMP.fullmatch(timestamp):
             raise row_error(file, line, f"the timestamp {shown(timestamp)} is not an integer")
         try:
-            inside(image_folder(root), name)
+            inside(folder, name)
         except UserError as e:
             raise row_error(file, line, str(e)) from e
         if camera in cameras:

@@ -214,6 +214,8 @@ class Describer:
         try:
             variables = self._extractor.replicate(self._params, self._stats)
             sinks = run_passes(self._extractor, variables, passes, store, skip_failures=skip)
+            if store is not None:
+                store.sync()
         except BaseException:
             if store is not None:
                 store.close()

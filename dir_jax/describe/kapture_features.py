@@ -145,6 +145,7 @@ class GlobalFeatures:
                 f"the global features {self._name!r} of {self._root} are {there}; "
                 f"these would be {ours}: {advice}"
             )
+        self._check_inside(self._folder)
         self._check_inside(self._tar)
         if self._members is None:
             for folder in {posixpath.dirname(image) for image in images}:
@@ -164,6 +165,7 @@ class GlobalFeatures:
         scratch = self._folder / _SCRATCH
         try:
             self._make(self._folder)
+            self._check_inside(self._tar)
             scratch.unlink(missing_ok=True)
             if self._members is not None:
                 shutil.copy(self._tar, scratch)  # a killed run must not leave a torn archive
@@ -217,7 +219,7 @@ class GlobalFeatures:
         if self._members is not None:
             return self._members.get(f"{image}.gfeat")
         try:
-            there = os.stat(inside(self._folder, f"{image}.gfeat"))
+            there = os.stat(os.path.join(self._folder, f"{image}.gfeat"))
         except OSError:
             return None
         return there.st_size if stat.S_ISREG(there.st_mode) else None

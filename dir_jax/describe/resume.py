@@ -83,6 +83,11 @@ class PartialDescriptors:
         self._open.append(sink)
         return sink
 
+    def sync(self) -> None:
+        """Marks everything as done, so that what follows can fail without losing it."""
+        for sink in self._open:
+            sink.sync()
+
     def close(self) -> None:
         """Writes what is pending and releases the lock; a folder without descriptors goes."""
         empty = bool(self._open) and not any(sink.has_batches for sink in self._open)
