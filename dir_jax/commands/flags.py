@@ -21,9 +21,7 @@ def add_dataset_flags(parser: Parser) -> None:
         help="a name such as ROxford5K, or a list such as 'ImageList(\"list.txt\", \"folder\")'",
     )  # fmt: skip
     parser.add_argument(
-        "--db-root",
-        metavar="DIR",
-        help="folder of the named data sets (default: $DB_ROOT)",
+        "--db-root", metavar="DIR", help="folder of the named data sets (default: $DB_ROOT)"
     )
 
 

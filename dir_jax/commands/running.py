@@ -89,9 +89,7 @@ def with_hyphens(argument: str) -> str:
 
 
 def run_parsed(
-    parser: Parser,
-    main: Callable[[argparse.Namespace], int | None],
-    prog: str | None = None,
+    parser: Parser, main: Callable[[argparse.Namespace], int | None], prog: str | None = None
 ) -> int:
     """Parses the command line, runs a command, and returns its exit code.
 

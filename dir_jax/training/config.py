@@ -39,9 +39,8 @@ def config_keys() -> dict[str, Any]:
         "chunk_size": _Key(16, at_least=1),
         # How a step is run on several devices: by jax.shard_map or by jax.pmap.
         "parallel": _Key("shard_map", choices=("shard_map", "pmap")),
-        # What BatchNorm does in training; `dir_jax.training.state` has the table.
-        # 'frozen': nothing of it changes (fine-tuning).
-        # 'frozen_statistics': scale and bias are trained; mean and variance stay.
+        # What BatchNorm does in training. 'frozen': nothing of it changes (fine-tuning);
+        # 'frozen_statistics': scale and bias are trained; mean and variance stay;
         # 'trained': each chunk is normalised by its own mean and variance, which are tracked.
         "batch_norm": _Key("frozen", choices=("frozen", "frozen_statistics", "trained")),
         "model": {
@@ -73,12 +72,10 @@ def config_keys() -> dict[str, Any]:
             "root": _Key("", changes_numbers=False),
             # Labelled data set to train on, such as 'ImageListLabels("list.txt", "root")'.
             "train": _Key(""),
-            # Labelled data set of other classes to evaluate on, with or without queries of its own;
-            # logged as 'mAP', 'top1', …. '' for none.
+            # Labelled data set of other classes to evaluate on, logged as 'mAP', 'top1', …; or ''.
             "eval": _Key(""),
-            # Data set with Oxford-style ground truth to evaluate on; '' for none. Logged as
-            # 'mAP-easy', 'mP@1-easy', … at the revisited protocol's three levels, or as
-            # 'mAP-classic', 'mP@1-classic', … by the classic protocol.
+            # Data set with Oxford-style ground truth to evaluate on, or ''. Logged as 'mAP-easy',
+            # 'mP@1-easy', … at the revisited protocol's three levels, or as 'mAP-classic', ….
             "eval_oxford": _Key(""),
             # Folder of the data sets that go by name; '' for the environment variable DB_ROOT.
             "db_root": _Key("", changes_numbers=False),
@@ -180,13 +177,10 @@ def default_config() -> ml_collections.ConfigDict:
 
 
 def validate_config(config: ml_collections.ConfigDict) -> None:
-    """Checks the keys of a config, and their types, choices and ranges.
-
-    Raises:
-      UserError: names every missing key, or the first key that does not exist or has a bad value.
-    """
-    expected = _flatten(config_keys())
-    found = _flatten(config.to_dict())
+    """Raises UserError, naming the keys, unless a config has exactly the keys there are, with
+    values of their types, choices and ranges that go together."""
+    expected = flatten(config_keys())
+    found = flatten(config.to_dict())
     if missing := [key for key in expected if key not in found]:
         raise UserError(
             f"the config lacks {', '.join('config.' + key for key in missing)}; start it from "
@@ -194,9 +188,7 @@ def validate_config(config: ml_collections.ConfigDict) -> None:
         )
     for key in found:
         if key not in expected:
-            near = nearest_key(key)
-            hint = f"; did you mean config.{near}?" if near else ""
-            raise UserError(f"the config has config.{key}, which is not a key{hint}")
+            raise UserError(f"the config has config.{key}, which is not a key{did_you_mean(key)}")
     for key, rule in expected.items():
         _check_value(key, found[key], rule)
     if not found["data.train"]:
@@ -233,13 +225,11 @@ def _check_value(key: str, value: Any, rule: _Key) -> None:
 
 
 def nearest_key(name: str) -> str | None:
-    """The key that was most likely meant by a name that is not a key, such as 'lr'.
+    """The key that a name which is no key, such as 'lr' or 'batchsize', most likely means.
 
-    Returns:
-      A key, such as 'optimizer.learning_rate', that is spelled almost like `name`; or whose last
-      part is that of `name` or is abbreviated by it; or None.
+    It is spelled almost like `name`, or its last part is that of `name` or is abbreviated by it.
     """
-    keys = list(_flatten(config_keys()))
+    keys = list(flatten(config_keys()))
     last = name.split(".")[-1]
     if near := difflib.get_close_matches(name, keys, n=1, cutoff=0.85):
         return near[0]
@@ -251,10 +241,15 @@ def nearest_key(name: str) -> str | None:
     return near[0] if near else None
 
 
+def did_you_mean(name: str) -> str:
+    """A phrase that suggests the nearest key; '' where none is near."""
+    near = nearest_key(name)
+    return f"; did you mean config.{near}?" if near else ""
+
+
 def config_differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """The keys by which two configs, as `config_to_json` gives them, train differently."""
-    a, b = _flatten(old), _flatten(new)
-    rules = _flatten(config_keys())
+    a, b, rules = flatten(old), flatten(new), flatten(config_keys())
     return [
         key
         for key in sorted(a.keys() | b.keys())
@@ -267,11 +262,12 @@ def config_to_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
     return json.loads(json.dumps(config.to_dict()))
 
 
-def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted key -> value of a tree of dicts."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{key}.")
+            flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[prefix + key] = value
     return flat

@@ -46,12 +46,12 @@ def write_results(
 
     Args:
       directory: the directory of the run.
-      config: the config of the run.
+      config: its config.
       setup: its pieces.
       current: what describes the images to learn the whitening from.
       state: the state after the last update, REPLICATED.
       described: the held-out sets, described with this state.
-      rows: the rows of the run's log; the first has the evaluation before training.
+      rows: the run's log; the first row has the evaluation before training.
 
     Raises:
       UserError: an image cannot be read, or the results cannot be written.
