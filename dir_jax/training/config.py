@@ -30,10 +30,8 @@ def config_keys() -> dict[str, Any]:
     return {
         # Seed of the random weights, the batches, the augmentation and the dropout.
         "seed": _Key(0, at_least=0),
-        # Updates in the whole run.
-        "num_steps": _Key(100, at_least=0),
-        # Images in one update, over all devices.
-        "batch_size": _Key(128, at_least=1),
+        "num_steps": _Key(100, at_least=0),  # Updates in the whole run.
+        "batch_size": _Key(128, at_least=1),  # Images in one update, over all devices.
         # Images that go through one device at a time. It bounds the memory; with 'trained'
         # BatchNorm it is also the group of images that are normalised together.
         "chunk_size": _Key(16, at_least=1),
@@ -46,20 +44,15 @@ def config_keys() -> dict[str, Any]:
         "model": {
             # The architecture, such as 'resnet101_rmac'; `dir_jax.models` lists them.
             "arch": _Key("resnet50_rmac"),
-            # Values in a descriptor.
-            "out_dim": _Key(2048),
-            # 'gem', 'max' or 'avg'.
-            "pooling": _Key("gem"),
-            # GeM's power before the first update; it is trained.
-            "gemp": _Key(3.0),
+            "out_dim": _Key(2048),  # Values in a descriptor.
+            "pooling": _Key("gem"),  # 'gem', 'max' or 'avg'.
+            "gemp": _Key(3.0),  # GeM's power before the first update; it is trained.
             # Whether the pooled features are L2-normalised before the projection.
             "norm_features": _Key(False),
             # How much more than the border the centre of the feature map counts; 0.0 for no bias.
             "center_bias": _Key(0.0),
-            # Probability that dropout drops a feature; 0.0 for no dropout.
-            "dropout_p": _Key(0.0),
-            # Whether the projection (`fc`) is left out.
-            "without_fc": _Key(False),
+            "dropout_p": _Key(0.0),  # Probability that dropout drops a feature; 0.0 for no dropout.
+            "without_fc": _Key(False),  # Whether the projection (`fc`) is left out.
             # Type of the computation, 'float32' or 'bfloat16'. Parameters are always float32.
             "dtype": _Key("float32"),
             # Precision of float32 products: 'default' lets a GPU use TF32 and a TPU bfloat16.
@@ -103,8 +96,7 @@ def config_keys() -> dict[str, Any]:
             "num_bins": _Key(20, at_least=2),
             # Whether all classes of a batch count equally, for the AP losses.
             "class_weighted": _Key(False),
-            # Margin between the distances of a triplet, for 'triplet'.
-            "margin": _Key(0.1),
+            "margin": _Key(0.1),  # Margin between the distances of a triplet, for 'triplet'.
             # Triplets of a batch that the triplet losses use, unless the sampler is 'mined'.
             "mining": _Key("hardest", choices=("hardest", "semihard", "all")),
         },
@@ -112,8 +104,7 @@ def config_keys() -> dict[str, Any]:
         "mining": {
             # Images in the pool, chosen at random each time; 0 for all of the data set.
             "pool_size": _Key(0, at_least=0),
-            # Steps from one pool to the next.
-            "refresh_every": _Key(100, at_least=1),
+            "refresh_every": _Key(100, at_least=1),  # Steps from one pool to the next.
             # Hardest negatives of an anchor, of which each triplet gets one at random.
             "negatives": _Key(10, at_least=1),
             # Which image of the anchor's class is its positive.
@@ -123,14 +114,11 @@ def config_keys() -> dict[str, Any]:
         },
         "optimizer": {
             "name": _Key("adam", choices=("adam", "sgd")),
-            # The highest learning rate.
-            "learning_rate": _Key(1e-4, at_least=0),
+            "learning_rate": _Key(1e-4, at_least=0),  # The highest learning rate.
             # How the rate falls: 'linear' or 'cosine' to 0 at the last step, or not at all.
             "schedule": _Key("linear", choices=("linear", "constant", "cosine")),
-            # Steps in which the rate first rises.
-            "warmup_steps": _Key(0, at_least=0),
-            # Momentum of 'sgd'.
-            "momentum": _Key(0.9),
+            "warmup_steps": _Key(0, at_least=0),  # Steps in which the rate first rises.
+            "momentum": _Key(0.9),  # Momentum of 'sgd'.
             # Multiple of the parameters that is added to their gradient, as in torch's optimisers.
             "weight_decay": _Key(0.0, at_least=0),
         },
@@ -144,12 +132,10 @@ def config_keys() -> dict[str, Any]:
         },
         # PCA whitening, learned from training images at the end of the run and kept with the model.
         "whitening": {
-            # Name that it is kept under; '' for no whitening.
-            "name": _Key("train"),
+            "name": _Key("train"),  # Name that it is kept under; '' for no whitening.
             # Most images to learn it from, chosen at random; 0 for as many as training has seen.
             "max_images": _Key(0, at_least=0),
-            # Transforms of these images; '' for those of `eval.transform`.
-            "transform": _Key(""),
+            "transform": _Key(""),  # Transforms of these images; '' for those of `eval.transform`.
             # Power of the eigenvalues in the whitened evaluation that the summary reports.
             "power": _Key(0.25),
         },
@@ -167,13 +153,10 @@ def config_keys() -> dict[str, Any]:
 def default_config() -> ml_collections.ConfigDict:
     """Every key that training reads, with its default; `config_keys` says what each means."""
 
-    def defaults(tree: dict[str, Any]) -> dict[str, Any]:
-        return {
-            name: defaults(value) if isinstance(value, dict) else value.default
-            for name, value in tree.items()
-        }
+    def default(node: Any) -> Any:
+        return {k: default(v) for k, v in node.items()} if isinstance(node, dict) else node.default
 
-    return ml_collections.ConfigDict(defaults(config_keys()))
+    return ml_collections.ConfigDict(default(config_keys()))
 
 
 def validate_config(config: ml_collections.ConfigDict) -> None:

@@ -51,15 +51,10 @@ class Feed:
         self._open = contextlib.ExitStack()  # the loader and the progress bar
 
     def __call__(self, step: int, state: TrainState) -> tuple[Iterator[np.ndarray], np.ndarray]:
-        """The batch of a step; steps are asked for one after the other.
+        """The `chunks` and `labels` of a step, as `ThreeStageStep` takes them.
 
-        Args:
-          step: the number of updates made before.
-          state: the state after them, REPLICATED.
-
-        Returns:
-          An iterator whose next items are the `chunks` of this step, and the `labels`, as
-          `ThreeStageStep` takes them.
+        Steps are asked for one after the other: the next items of the iterator are this step's
+        chunks. `state`, which is REPLICATED, is that after `step` updates.
 
         Raises:
           UserError: images cannot be read, or there is nothing to mine from.

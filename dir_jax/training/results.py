@@ -44,14 +44,8 @@ def write_results(
 ) -> None:
     """Learns the whitening, then writes model/, curves.png, ranked.png and summary.json.
 
-    Args:
-      directory: the directory of the run.
-      config: its config.
-      setup: its pieces.
-      current: what describes the images to learn the whitening from.
-      state: the state after the last update, REPLICATED.
-      described: the held-out sets, described with this state.
-      rows: the run's log; the first row has the evaluation before training.
+    `described` are the held-out sets by the last `state`, which is REPLICATED; `rows` are the run's
+    log, whose first row has the evaluation before training.
 
     Raises:
       UserError: an image cannot be read, or the results cannot be written.

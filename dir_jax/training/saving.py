@@ -31,11 +31,7 @@ def saved_with_model(optimizer: optax.OptState, triplets: MinedTriplets | None) 
 def restore_newest(
     checkpoints: RunCheckpoints, state: TrainState
 ) -> tuple[int, TrainState, MinedTriplets | None]:
-    """Reads the newest checkpoint of a run.
-
-    Args:
-      checkpoints: those of the run.
-      state: the state before the first update.
+    """Reads the newest checkpoint of a run, whose state before the first update is `state`.
 
     Returns:
       The number of updates made, the state after them, and the triplets mined last. Without a
@@ -68,12 +64,9 @@ def refuse_non_finite(metrics: Mapping[str, float], step: int, checkpoints: RunC
     if np.isfinite(list(metrics.values())).all():
         return
     checkpoints.wait()
-    last = checkpoints.latest()
-    where = (
-        f"the last good checkpoint is {checkpoints.path(last)}"
-        if last
-        else "no checkpoint was saved before it"
-    )
+    where = "no checkpoint was saved before it"
+    if last := checkpoints.latest():
+        where = f"the last good checkpoint is {checkpoints.path(last)}"
     found = ", ".join(f"{name} {value}" for name, value in metrics.items())
     raise UserError(
         f"the loss or the gradient of step {step} is no longer finite ({found}); {where}; "

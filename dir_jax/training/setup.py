@@ -124,10 +124,8 @@ def _create_held_out(config: ml_collections.ConfigDict, transform: Compose) -> H
     if not isinstance(labelled, LabelledDataset | None):
         raise UserError(f"config.data.eval={keys.eval!r} has no labels")
     if not isinstance(oxford, RelevantsDataset | None):
-        raise UserError(
-            f"config.data.eval_oxford={keys.eval_oxford!r} is not Oxford-style: it has no lists of "
-            "relevant images"
-        )
+        words = f"config.data.eval_oxford={keys.eval_oxford!r}"
+        raise UserError(f"{words} is not Oxford-style: it has no lists of relevant images")
     return HeldOutSets(labelled, oxford, transform)
 
 
@@ -176,9 +174,7 @@ def _create_sampler(
         return samplers.ClassesByImages(
             labels, batch // per_class, per_class, seed, class_names=classes
         )
-    if name == "shuffle":
-        return samplers.Shuffle(len(labels), batch, seed)
-    return None
+    return samplers.Shuffle(len(labels), batch, seed) if name == "shuffle" else None
 
 
 def _create_loss(config: ml_collections.ConfigDict) -> BatchLoss:

@@ -195,15 +195,10 @@ class ThreeStageStep:
         return self._finish(state, gradient, new_stats, loss)
 
     def memory_analysis(self, state: TrainState, height: int, width: int) -> dict[str, Any]:
-        """The memory that each program takes on one device, as XLA reports it.
-
-        Args:
-          state: the state, REPLICATED.
-          height: the height of the images, in pixels.
-          width: the width of the images, in pixels.
+        """The memory that the step takes on one device with images of this size in pixels.
 
         Returns:
-          `jax.stages.Compiled.memory_analysis()`, in bytes, of the programs 'describe', 'loss',
+          program -> XLA's `CompiledMemoryStats`, for the programs 'describe', 'loss',
           'back-propagate' and 'update'.
         """
         put, local = self._replicas.put_rows, self._replicas.local_count
