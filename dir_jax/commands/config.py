@@ -53,12 +53,10 @@ class ConfigParser(Parser):
 
 
 def load_config(recipe: str, overrides: Sequence[str] = ()) -> ml_collections.ConfigDict:
-    """Runs a recipe and changes some of its keys; `validate_config` tells if training can use them.
+    """Runs a recipe and sets the keys of `overrides`, such as '--config.batch_size=1024'.
 
-    Args:
-      recipe: a name from `recipes()` or the path of a Python file with a `get_config()`; followed
-        by `:ARGUMENT`, if its `get_config` takes one.
-      overrides: such as '--config.batch_size=1024'.
+    `recipe` is a name from `recipes()` or the path of a Python file with a `get_config()`; followed
+    by `:ARGUMENT`, if its `get_config` takes one. Values are for `validate_config` to check.
 
     Raises:
       UserError: there is no such recipe, it fails, or a key does not exist or has another type.

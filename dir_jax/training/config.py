@@ -194,9 +194,7 @@ def validate_config(config: ml_collections.ConfigDict) -> None:
 
 def _check_value(key: str, value: Any, rule: _Key) -> None:
     wanted = (int, float) if isinstance(rule.default, float) else type(rule.default)
-    if not isinstance(value, wanted) or (
-        isinstance(value, bool) and not isinstance(rule.default, bool)
-    ):
+    if not isinstance(value, wanted) or isinstance(value, bool) != isinstance(rule.default, bool):
         raise UserError(
             f"config.{key} is {value!r}, a {type(value).__name__}; "
             f"expected a {type(rule.default).__name__}"

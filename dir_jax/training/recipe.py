@@ -24,10 +24,10 @@ from dir_jax.training.config import validate_config
 from dir_jax.training.current import CurrentNetwork
 from dir_jax.training.feed import Feed
 from dir_jax.training.optimizer import create_optimizer, create_schedule
-from dir_jax.training.results import is_complete, write_results
+from dir_jax.training.results import SUMMARY, write_results
 from dir_jax.training.saving import refuse_non_finite, restore_newest, saved_with_model
 from dir_jax.training.setup import create_network, create_setup
-from dir_jax.training.state import count_bytes, create_state, trains_statistics
+from dir_jax.training.state import count_bytes, create_state
 from dir_jax.training.step import ThreeStageStep
 from dir_jax.training.workdir import (
     MetricsLog,
@@ -75,7 +75,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) ->
         chunk_size=setup.chunk_size,
         mean=setup.preprocessing.mean,
         std=setup.preprocessing.std,
-        train_statistics=trains_statistics(config.batch_norm),
+        train_statistics=config.batch_norm == "trained",
         dropout=config.model.dropout_p > 0,
     )
     with (
@@ -88,7 +88,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) ->
     ):
         # Resume, or begin.
         step, state, triplets = restore_newest(checkpoints, state)
-        if step >= config.num_steps and is_complete(directory):
+        if step >= config.num_steps and (directory / SUMMARY).exists():
             log.info("this run is complete: %s", directory)
             return 0
         state = replicas.replicate(state)

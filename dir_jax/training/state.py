@@ -6,8 +6,8 @@
 | 'frozen_statistics' | trained        | fixed, and used to normalise                          |
 | 'trained'           | trained        | each chunk uses its own, and the averages follow them |
 
-BatchNorm is frozen in two places, both in this file: `create_state` keeps scales and biases away
-from the optimiser, and `trains_statistics` decides which mean and variance normalise a chunk.
+BatchNorm is frozen in two places: `create_state` keeps scales and biases away from the optimiser,
+and `train_statistics` of `ThreeStageStep` decides which mean and variance normalise a chunk.
 """
 
 from __future__ import annotations
@@ -51,11 +51,6 @@ def create_state(
         stats=dict(stats),
         optimizer=optimizer.init(trained),
     )
-
-
-def trains_statistics(batch_norm: str) -> bool:
-    """Whether chunks are normalised by their own mean and variance, which are then tracked."""
-    return batch_norm == "trained"
 
 
 def count_bytes(state: TrainState) -> int:
