@@ -14,13 +14,7 @@ import os
 import shutil
 import sys
 
-from dir_jax.commands.flags import (
-    add_model_flags,
-    create_describer,
-    load_checkpoint,
-    recipe_of,
-    set_up,
-)
+from dir_jax.commands.flags import add_model_flags, create_describer, recipe_of
 from dir_jax.commands.running import Parser, run_parsed
 from dir_jax.errors import UserError
 from dir_jax.runtime.allocator import restart_with_allocator
@@ -60,8 +54,7 @@ def _main(args: argparse.Namespace) -> None:
         if not images:
             print("All global features are already extracted")
             return
-        set_up(args)
-        describer = create_describer(args, load_checkpoint(args), recipe)
+        describer = create_describer(args, recipe)
         dataset.check_width(describer.finished_size)
         # Named after its list, which is another one once some of the images have features.
         digest = hashlib.sha256("\n".join(images).encode()).hexdigest()[:12]
