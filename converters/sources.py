@@ -153,7 +153,8 @@ def _from_cirtorch(tree: dict[Any, Any], tensors: dict[str, Tensor]) -> Source:
     architecture = meta.get("architecture")
     if architecture is not None and architecture not in list(RESNETS):  # it may be unhashable
         raise CheckpointFileError(
-            f"it is a cirtorch network on {_plain(architecture)}; supported are {', '.join(RESNETS)}"
+            f"it is a cirtorch network on {_plain(architecture)}; supported are "
+            f"{', '.join(RESNETS)}"
         )
     renamed = {_from_cirtorch_name(name): tensor for name, tensor in tensors.items()}
     stated: dict[str, Any] = {"without_fc": "fc.weight" not in renamed, "norm_features": False}

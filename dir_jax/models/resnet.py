@@ -63,7 +63,7 @@ RESNETS = {
 
 
 class ResidualBlock(nnx.Module):
-    """Convolutions `conv1`, `conv2`, …, each followed by a BatchNorm, and a shortcut around them."""
+    """Convolutions `conv1`, `conv2`, … with a BatchNorm after each, and a shortcut around them."""
 
     def __init__(
         self, features_in: int, width: int, stride: int, block: Block, conv: Callable[..., Conv]
@@ -149,9 +149,7 @@ class ResNet(nnx.Module):
           rounded up at every halving.
         """
         x = nnx.relu(
-            normalized(
-                self.conv1, self.bn1, images, sizes, use_running_average=use_running_average
-            )
+            normalized(self.conv1, self.bn1, images, sizes, use_running_average=use_running_average)
         )
         x, sizes = max_pool(x, reduced(sizes, 2)).astype(self.conv1.dtype), reduced(sizes, 4)
         maps = {"stem": x}

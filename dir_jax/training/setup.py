@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import logging
 
 import jax
@@ -21,15 +20,10 @@ from dir_jax.data.datasets import (
 from dir_jax.data.samplers import Sampler
 from dir_jax.data.transforms import Compose, parse_transforms
 from dir_jax.errors import UserError
-from dir_jax.losses import (
-    batch_triplet_loss,
-    grouped_triplet_loss,
-    listwise_average_precision_loss,
-)
+from dir_jax.losses import LOSSES, BatchLoss
 from dir_jax.models import RetrievalNetwork, create_model
 from dir_jax.models.variables import merge_variables, split_variables
 from dir_jax.training.evaluation import EvaluationSet
-from dir_jax.training.three_stage import BatchLoss
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +106,7 @@ def create_setup(config: ml_collections.ConfigDict) -> Setup:
         whitening_transform=whitening_transform,
         mining_transform=mining_transform,
         sampler=_create_sampler(config, dataset.labels, dataset.classes),
-        loss=_create_loss(config),
+        loss=LOSSES[config.loss.name].bind(config.loss, of_triplets=config.sampler.name == "mined"),
         preprocessing=Preprocessing(tuple(config.data.mean), tuple(config.data.std)),
         chunk_size=chunk_size,
     )
@@ -197,23 +191,6 @@ def _create_sampler(
     if name == "shuffle":
         return samplers.Shuffle(len(labels), batch, seed)
     return None
-
-
-def _create_loss(config: ml_collections.ConfigDict) -> BatchLoss:
-    options = config.loss
-    if options.name in ("ap", "tie_aware_ap"):
-        return functools.partial(
-            listwise_average_precision_loss,
-            num_bins=options.num_bins,
-            class_weighted=options.class_weighted,
-            tie_aware=options.name == "tie_aware_ap",
-        )
-    log_exp = options.name == "triplet_log_exp"
-    if config.sampler.name == "mined":
-        return functools.partial(grouped_triplet_loss, margin=options.margin, log_exp=log_exp)
-    return functools.partial(
-        batch_triplet_loss, mining=options.mining, margin=options.margin, log_exp=log_exp
-    )
 
 
 def _parse_named(text: str, key: str) -> Compose:

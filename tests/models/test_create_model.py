@@ -68,9 +68,7 @@ def test_every_product_has_the_precision_asked_for(options, expected, platform):
     """Forward and backward; what a GPU then does with it (TF32 or not) a CPU cannot show."""
     graphdef, params, stats = split_variables(create_model("resnet50_rmac", out_dim=8, **options))
     images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
-    gradient = jax.grad(
-        lambda p, x: merge_variables(graphdef, p, stats)(x).sum(), argnums=(0, 1)
-    )
+    gradient = jax.grad(lambda p, x: merge_variables(graphdef, p, stats)(x).sum(), argnums=(0, 1))
     program = jax.jit(gradient).trace(params, images).lower(lowering_platforms=(platform,))
     products = re.findall(r"stablehlo\.(?:convolution|dot_general).*", program.as_text())
     # 53 convolutions and the projection, each with two gradients; a gradient may repeat its

@@ -1,22 +1,23 @@
 """The network's costly operations, each in the form that is fast where the program runs.
 
-The layers call these four functions and know nothing of platforms:
+The layers call these three functions and know nothing of platforms:
 
 - `convolve`: a convolution, optionally with the factors of a frozen BatchNorm;
 - `add_relu`: the end of a residual block;
 - `max_pool`: the 3×3 pooling of the stem.
 
-`plain` has each of them as XLA offers it, which is what runs on GPUs and TPUs. `cpu` has what XLA's
-CPU compiler is fast at instead; both give the same numbers but for rounding.
+The module `plain` has each of them as XLA offers it, which is what runs on GPUs and TPUs. `cpu` has
+the forms that XLA's CPU compiler is fast at. Both give the same numbers up to rounding.
 
-**How the platform is known.** By `jax.lax.platform_dependent`: both forms are traced, and lowering,
-which knows the devices that a program is for, keeps one of them. So it is right for a GPU's host
-that runs a program on its CPU, for `jax.jit` under anybody's control, and for lowering for a machine
-that is not there. `jax.default_backend()` would be none of these, and a setting that is read while
-tracing could be out of date in a cached trace. The compiler never sees the other form.
+**How the platform is known.** Through `jax.lax.platform_dependent`. Both forms are traced; lowering,
+which knows the devices that a program is for, keeps one of them, and the compiler never sees the
+other. So the choice is right on a GPU's host that runs a program on its CPU, under a user's own
+`jax.jit`, and for a program that is lowered for another machine. `jax.default_backend()` can be
+wrong in each of these cases, and a setting that is read while tracing could be out of date in a
+cached trace.
 
-**Derivatives.** Each function has a reverse-mode derivative of its own, which chooses in the same
-way. Differentiating the choice itself would make it carry the residuals of both forms.
+**Derivatives.** Each function has its own reverse-mode derivative, which makes the same choice.
+Differentiating the choice itself would make it carry the residuals of both forms.
 """
 
 from __future__ import annotations

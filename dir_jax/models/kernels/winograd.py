@@ -1,10 +1,10 @@
 """3×3 convolutions of stride 1 in 2.25 times fewer multiplications, for CPUs.
 
-F(2×2, 3×3) of Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, CVPR 2016
+This is F(2×2, 3×3) of Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, CVPR 2016
 (arXiv:1509.09308), equation 8: each 2×2 of the output comes from 4×4 of the input through 16
-products of matrices, where the plain sum has 36. In float32 it is as exact as the plain sum: the
-transforms only add, subtract and halve. In bfloat16 the transforms are float32, and what they give
-is rounded once more than the plain sum's inputs: twice its rounding, which networks do not notice.
+products of matrices, where the plain sum has 36. In float32 it is as exact as the plain sum, since
+the transforms only add, subtract and halve. In bfloat16 the transforms are float32 and their
+results are rounded again, which doubles the rounding of the plain sum; networks do not notice.
 """
 
 from __future__ import annotations
