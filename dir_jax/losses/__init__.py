@@ -53,8 +53,8 @@ __all__ = [
 ]
 
 BatchLoss = Callable[..., jax.Array]
-"""`loss(descriptors (b, D), labels (b,), axis_name=…) -> ()`: takes a replica's own rows, and gives
-the loss of the whole batch, with an exact gradient with respect to those rows."""
+"""`loss(descriptors (b, D), labels (b,), axis_name=…) -> ()`: takes the rows of one replica and
+returns the loss of the whole batch, with an exact gradient with respect to those rows."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -27,7 +27,7 @@ _BLOCK_SCORES_CPU, _BLOCK_SCORES_ELSEWHERE = 1 << 16, 1 << 22
 
 
 def bin_positions(scores: jax.Array, num_bins: int, vmin: float, vmax: float) -> jax.Array:
-    """Where scores are among the centres: at 0 for `vmax`, the first, to num_bins − 1 for `vmin`."""
+    """The places of scores among the centres: from 0 at `vmax`, to num_bins − 1 at `vmin`."""
     return (vmax - scores) * ((num_bins - 1) / (vmax - vmin))
 
 

@@ -105,7 +105,9 @@ class ResidualBlock(nnx.Module):
             conv, bn = getattr(self, f"conv{i}"), getattr(self, f"bn{i}")
             y = norm(conv, bn, nnx.relu(y) if i > 1 else x, sizes)
             sizes = reduced(sizes, conv.stride)
-        shortcut = x.astype(jnp.float32) if self.downsample is None else norm(*self.downsample, x)
+        shortcut = x.astype(jnp.float32)
+        if self.downsample is not None:
+            shortcut = norm(self.downsample[0], self.downsample[1], x)
         return kernels.add_relu(y, shortcut).astype(x.dtype)
 
 

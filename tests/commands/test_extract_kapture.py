@@ -161,7 +161,7 @@ def test_an_image_that_cannot_be_used(dataset, run):
     ("flags", "message"),
     [
         (["--kapture-root", "/nowhere"], "no kapture dataset"),
-        (["--global-features-type", "a/b"], "no name of a folder"),
+        (["--global-features-type", "a/b"], "not a valid folder name"),
         (["--checkpoint", "/nowhere"], "no checkpoint"),
         (["--whiten", "Landmarks_clean"], "it has none"),
         (["--trfs", "Scale(12"], "--trfs"),

@@ -1,7 +1,7 @@
-"""Taking the pictures out of a .tgz that somebody else made.
+"""Takes the images out of a .tgz that somebody else made.
 
-Nothing is written under a name from the archive but a picture's last part, into a new folder, so
-no member can reach anything else; an archive that tries to is not trusted with its pictures either.
+Only regular files are written, under the last part of their names, into a new folder. An archive
+that tries to reach anything else is damaged or hostile, and none of its images are used.
 """
 
 from __future__ import annotations
@@ -9,73 +9,64 @@ from __future__ import annotations
 import gzip
 import posixpath
 import re
-import shutil
 import tarfile
 from pathlib import Path
 from typing import BinaryIO
 
-from tqdm import tqdm
+from dir_jax.errors import UserError
+from dir_jax.runtime.files import inside
+from dir_jax.runtime.progress import progress_bar
 
 _BLOCK = 512  # bytes; a tar is made of these, and ends with empty ones
 _LARGEST_READ = 1 << 20  # bytes; tarfile reads a header's extensions at once, however long
+_MOST_MEMBERS = 1_000_000
 
 
 class ArchiveError(Exception):
     """The archive is damaged or cannot be trusted; the message says why."""
 
 
-def extract_pictures(
-    archive: Path, folder: Path, members: dict[str, str], limit: int, *, progress: bool = True
-) -> int:
+def extract_images(archive: Path, folder: Path, limit: int, *, progress: bool = True) -> None:
     """Writes the archive's regular `.jpg` files into `folder`, without their folders.
 
     Args:
-      archive: a tar in gzip; it is read to its end, check sums included.
-      folder: is there, and holds nothing but earlier archives' pictures.
-      members: the member that each file in `folder` is from; grows.
-      limit: bytes that the archive may decompress to.
-      progress: show a bar.
-
-    Returns:
-      The bytes that it decompresses to.
+      archive: a tar in gzip; it is read to its end, checksums included.
+      folder: an existing folder with nothing but the images of earlier archives.
+      limit: the largest unpacked size that is accepted, in bytes.
+      progress: whether progress is shown.
 
     Raises:
-      ArchiveError: it is damaged, too large, has two pictures of one name, or a member that is a
-        device or leads out of the archive. `folder` then holds a part of the pictures.
-      OSError: the archive cannot be read, or the pictures cannot be written.
+      ArchiveError: it is damaged or too large, an image has the name of another, or a member is a
+        device or leads out of the archive. `folder` then holds a part of the images.
+      OSError: the archive cannot be read, or the images cannot be written.
     """
+    name = f"extract {archive.name.removesuffix('.partial')}"
     try:
-        with (
-            gzip.open(archive) as unzipped,
-            tqdm(
-                desc=f"extract {archive.name.removesuffix('.partial')}",
-                unit="img",
-                leave=False,
-                disable=not progress,
-            ) as bar,
-        ):
+        with gzip.open(archive) as unzipped, progress_bar(name, None, "img", progress) as bar:
             stream = _Bounded(unzipped, limit)
-            written = 0
+            written = count = 0
             with tarfile.open(fileobj=stream, mode="r:") as tar:  # type: ignore[call-overload]
-                for member in tar:
-                    _refuse_escape(member)
+                while member := tar.next():
+                    tar.members.clear()  # tarfile would keep them all
+                    _check(member, folder)
+                    if (count := count + 1) > _MOST_MEMBERS:
+                        raise ArchiveError(f"it has more than {_MOST_MEMBERS:,} members")
                     if member.isfile() and member.name.endswith(".jpg"):
                         written += member.size
                         stream.check(written)  # a sparse file is larger than its share of the tar
-                        _extract(tar, member, folder, members)
+                        _extract(tar, member, folder)
                         bar.update()
                 _check_end(stream)
-            return max(stream.tell(), written)
-    except gzip.BadGzipFile as e:  # an OSError, but not of the disk's
-        raise ArchiveError(f"it is damaged, or no gzip file ({e})") from e
+    except gzip.BadGzipFile as e:  # an OSError, but not one of the disk's
+        raise ArchiveError(f"it is damaged, or not a gzip file ({e})") from e
     except (ArchiveError, OSError):
         raise
     except Exception as e:  # a hostile or damaged archive can fail in any of tarfile's steps
-        raise ArchiveError(f"it is damaged ({e or type(e).__name__})") from e
+        raise ArchiveError(f"it is damaged ({str(e)[:200] or type(e).__name__})") from e
 
 
 class _Bounded:
-    """What tarfile reads from: gives no more than `limit` bytes, and no large piece at once."""
+    """What tarfile reads from: gives at most `limit` bytes, and no large piece at once."""
 
     def __init__(self, stream: BinaryIO | gzip.GzipFile, limit: int):
         self._stream = stream
@@ -101,43 +92,31 @@ class _Bounded:
             raise ArchiveError(f"it holds more than {self._limit:,} bytes, which is refused")
 
 
-def _extract(
-    tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path, members: dict[str, str]
-) -> None:
+def _check(member: tarfile.TarInfo, folder: Path) -> None:
+    """Refuses devices, pipes, and whatever leads out of the folder."""
+    name = member.name[:200]
+    try:
+        inside(folder, member.name)
+        tarfile.data_filter(member, str(folder))
+        if member.issym() or member.islnk():  # never made, but Windows' spellings mean no good
+            start = posixpath.dirname(member.name) if member.issym() else ""
+            inside(folder, posixpath.normpath(posixpath.join(start, member.linkname)))
+    except tarfile.SpecialFileError as e:
+        raise ArchiveError(f"its member {name!r} is a device, a pipe or unknown") from e
+    except (UserError, tarfile.FilterError) as e:
+        raise ArchiveError(f"its member {name!r} leads out of the folder") from e
+
+
+def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:
     base = re.split(r"[/\\]", member.name)[-1]
-    if base in members:
-        raise ArchiveError(f"{member.name!r} and {members[base]!r} would both become {base}")
-    members[base] = member.name
-    source = tar.extractfile(member)
-    assert source is not None  # it is for folders and devices
-    with source, (folder / base).open("xb") as stream:
-        shutil.copyfileobj(source, stream)
-
-
-def _refuse_escape(member: tarfile.TarInfo) -> None:
-    if _leads_out(member.name):
-        raise ArchiveError(f"its member {member.name!r} leads out of the folder")
-    if member.issym() or member.islnk():
-        start = posixpath.dirname(member.name) if member.issym() else ""
-        target = posixpath.join(start, member.linkname)
-        if _leads_out(posixpath.normpath(target)) or _leads_out_at_once(member.linkname):
-            raise ArchiveError(
-                f"its member {member.name!r} is a link out of the folder, to {member.linkname!r}"
-            )
-    elif not (member.isfile() or member.isdir()):
-        raise ArchiveError(f"its member {member.name!r} is a device, a pipe or unknown")
-
-
-def _leads_out(name: str) -> bool:
-    return _leads_out_at_once(name) or ".." in re.split(r"[/\\]", name)
-
-
-def _leads_out_at_once(name: str) -> bool:
-    return re.match(r"[/\\]|[A-Za-z]:", name) is not None  # Windows' spellings as well
+    if (folder / base).exists():
+        raise ArchiveError(f"{member.name[:200]!r} would become {base}, as another image does")
+    flat = member.replace(name=base, deep=False)
+    tar.extract(flat, folder, set_attrs=False, filter="data")
 
 
 def _check_end(stream: _Bounded) -> None:
-    """Reads on to the end: tarfile stops in silence at a damaged header, as at the end mark."""
+    """Reads on to the end: tarfile stops silently at a damaged header, as it does at the end."""
     if stream.last != bytes(_BLOCK):
         raise ArchiveError("it is cut off, or damaged, within the tar")
     while block := stream.read(_LARGEST_READ):

@@ -9,8 +9,8 @@ The layers call these three functions and know nothing of platforms:
 The module `plain` has each of them as XLA offers it, which is what runs on GPUs and TPUs. `cpu` has
 the forms that XLA's CPU compiler is fast at. Both give the same numbers up to rounding.
 
-**How the platform is known.** Through `jax.lax.platform_dependent`. Both forms are traced; lowering,
-which knows the devices that a program is for, keeps one of them, and the compiler never sees the
+**How the platform is known.** Through `jax.lax.platform_dependent`. Both forms are traced.
+Lowering, which knows the devices of a program, keeps one of them, and the compiler never sees the
 other. So the choice is right on a GPU's host that runs a program on its CPU, under a user's own
 `jax.jit`, and for a program that is lowered for another machine. `jax.default_backend()` can be
 wrong in each of these cases, and a setting that is read while tracing could be out of date in a
