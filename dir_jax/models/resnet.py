@@ -1,6 +1,6 @@
 """ResNet v1.5 (He et al., CVPR 2016, with a bottleneck's stride on its 3×3): the feature maps.
 
-A variant is a row of `RESNETS`: what its blocks are made of, and how many of them each stage has.
+A variant is a row of `RESNETS`: what its blocks are made of, and how many each stage has.
 Attributes are named as in torchvision, `layer1[0].conv1` and so on, so that converting a torch
 checkpoint is a renaming.
 """
@@ -59,7 +59,7 @@ RESNETS = {
     "resnet101": Variant(BOTTLENECK, (3, 4, 23, 3)),
     "resnet152": Variant(BOTTLENECK, (3, 8, 36, 3)),
 }
-"""Name -> variant. A row more is a backbone more, with every head of `architectures`."""
+"""Name -> variant. Each is the backbone of the networks that `architectures` makes of it."""
 
 
 class ResidualBlock(nnx.Module):
@@ -86,7 +86,7 @@ class ResidualBlock(nnx.Module):
             setattr(self, f"conv{i}", conv(previous, features, size, own_stride))
             setattr(self, f"bn{i}", BatchNorm(features))
         changes_shape = stride > 1 or features_in != features
-        self.downsample = (
+        self.downsample: nnx.List | None = (
             nnx.List([conv(features_in, features, 1, stride), BatchNorm(features)])
             if changes_shape
             else None
@@ -107,7 +107,8 @@ class ResidualBlock(nnx.Module):
             sizes = reduced(sizes, conv.stride)
         shortcut = x.astype(jnp.float32)
         if self.downsample is not None:
-            shortcut = norm(self.downsample[0], self.downsample[1], x)
+            conv, bn = self.downsample
+            shortcut = norm(conv, bn, x)
         return kernels.add_relu(y, shortcut).astype(x.dtype)
 
 
