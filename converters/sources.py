@@ -17,7 +17,7 @@ from converters.arrays import Array, Tensor
 from converters.errors import CheckpointFileError, shown, some
 from converters.whitenings import from_lw, from_pca, numbers
 from dir_jax.checkpoint import Preprocessing
-from dir_jax.models.resnet import DEPTHS, Bottleneck
+from dir_jax.models.resnet import BOTTLENECK, RESNETS
 from dir_jax.retrieval.whitening import Whitening
 
 _COUNTERS = ("epoch", "iter", "current_iter")
@@ -151,9 +151,10 @@ def _from_cirtorch(tree: dict[Any, Any], tensors: dict[str, Tensor]) -> Source:
         if meta.get(key):
             raise CheckpointFileError(f"it is a cirtorch network with {key}: not supported")
     architecture = meta.get("architecture")
-    if architecture is not None and architecture not in list(DEPTHS):  # it may be unhashable
+    if architecture is not None and architecture not in list(RESNETS):  # it may be unhashable
         raise CheckpointFileError(
-            f"it is a cirtorch network on {_plain(architecture)}; supported are {', '.join(DEPTHS)}"
+            f"it is a cirtorch network on {_plain(architecture)}; supported are "
+            f"{', '.join(RESNETS)}"
         )
     renamed = {_from_cirtorch_name(name): tensor for name, tensor in tensors.items()}
     stated: dict[str, Any] = {"without_fc": "fc.weight" not in renamed, "norm_features": False}
@@ -217,8 +218,8 @@ def _infer(tensors: dict[str, Tensor]) -> dict[str, Any]:
     )
     bottleneck = "layer1.0.conv3.weight" in tensors
     inferred: dict[str, Any] = {}
-    for backbone, (block, depth) in DEPTHS.items():
-        if depth == counts and (block is Bottleneck) == bottleneck:
+    for backbone, variant in RESNETS.items():
+        if variant.depths == counts and (variant.block == BOTTLENECK) == bottleneck:
             head = "fpn0_rmac" if "adpoolx5.p" in tensors else "rmac"
             head = "fpn_rmac" if "conv1x5.weight" in tensors else head
             inferred["arch"] = f"{backbone}_{head}"

@@ -91,7 +91,9 @@ def config_keys() -> dict[str, Any]:
             "images_per_class": _Key(4, at_least=2),
         },
         "loss": {
-            "name": _Key("ap", choices=("ap", "tie_aware_ap", "triplet", "triplet_log_exp")),
+            # A row of `dir_jax.losses.LOSSES`: 'ap', 'tie_aware_ap', 'triplet' or
+            # 'triplet_log_exp'.
+            "name": _Key("ap"),
             # Bins of the histogram of similarities, for the AP losses.
             "num_bins": _Key(20, at_least=2),
             # Whether all classes of a batch count equally, for the AP losses.
@@ -179,10 +181,14 @@ def validate_config(config: ml_collections.ConfigDict) -> None:
             "config.data.train names no data set; give one, such as "
             """--config.data.train='ImageListLabels("list.txt", "root")'"""
         )
-    if found["sampler.name"] == "mined" and not found["loss.name"].startswith("triplet"):
+    from dir_jax.losses import LOSSES  # not above: a recipe is read before jax is needed
+
+    _check_value("loss.name", found["loss.name"], _Key("ap", choices=tuple(LOSSES)))
+    if found["sampler.name"] == "mined" and LOSSES[found["loss.name"]].of_triplets is None:
+        names = [repr(name) for name, loss in LOSSES.items() if loss.of_triplets]
         raise UserError(
-            "config.sampler.name='mined' makes triplets, which need config.loss.name='triplet' or "
-            f"'triplet_log_exp'; it is {found['loss.name']!r}"
+            f"config.sampler.name='mined' makes triplets, which need config.loss.name="
+            f"{' or '.join(names)}; it is {found['loss.name']!r}"
         )
     if found["batch_norm"] != "trained" and not found["model.init"]:
         raise UserError(

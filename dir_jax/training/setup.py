@@ -7,7 +7,6 @@ known at the start.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import logging
 
 import jax
@@ -24,11 +23,10 @@ from dir_jax.data.samplers import Sampler
 from dir_jax.data.transforms import Compose, parse_transforms
 from dir_jax.describe.passes import ImageList
 from dir_jax.errors import UserError
-from dir_jax.losses import batch_triplet_loss, grouped_triplet_loss, listwise_average_precision_loss
+from dir_jax.losses import LOSSES, BatchLoss
 from dir_jax.models import RetrievalNetwork, create_model
 from dir_jax.models.variables import merge_variables, split_variables
 from dir_jax.training.held_out import HeldOutSets
-from dir_jax.training.three_stage import BatchLoss
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +80,7 @@ def create_setup(config: ml_collections.ConfigDict) -> Setup:
         whitening_transform=whitening_transform,
         mining_transform=mining_transform,
         sampler=_create_sampler(config, dataset.labels, dataset.classes),
-        loss=_create_loss(config),
+        loss=LOSSES[config.loss.name].bind(config.loss, of_triplets=config.sampler.name == "mined"),
         preprocessing=Preprocessing(tuple(config.data.mean), tuple(config.data.std)),
         chunk_size=chunk_size,
     )
@@ -175,23 +173,6 @@ def _create_sampler(
             labels, batch // per_class, per_class, seed, class_names=classes
         )
     return samplers.Shuffle(len(labels), batch, seed) if name == "shuffle" else None
-
-
-def _create_loss(config: ml_collections.ConfigDict) -> BatchLoss:
-    options = config.loss
-    if options.name in ("ap", "tie_aware_ap"):
-        return functools.partial(
-            listwise_average_precision_loss,
-            num_bins=options.num_bins,
-            class_weighted=options.class_weighted,
-            tie_aware=options.name == "tie_aware_ap",
-        )
-    log_exp = options.name == "triplet_log_exp"
-    if config.sampler.name == "mined":
-        return functools.partial(grouped_triplet_loss, margin=options.margin, log_exp=log_exp)
-    return functools.partial(
-        batch_triplet_loss, mining=options.mining, margin=options.margin, log_exp=log_exp
-    )
 
 
 def _transform(config: ml_collections.ConfigDict, group: str, otherwise: str = "") -> Compose:

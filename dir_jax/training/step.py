@@ -18,12 +18,12 @@ import optax
 from flax import nnx
 from jax import Array
 
+from dir_jax.losses import BatchLoss
 from dir_jax.models.network import RetrievalNetwork
 from dir_jax.models.variables import Variables
 from dir_jax.runtime.replicas import AXIS, PARTIAL, REPLICATED, ROWS, SCALAR, Replicas
 from dir_jax.training.state import TrainState
 from dir_jax.training.three_stage import (
-    BatchLoss,
     Forward,
     back_propagate_chunk,
     describe_chunk,

@@ -22,20 +22,16 @@ them for one or more devices and sends the chunks through.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
 import jax
 import optax
 from flax import nnx
 
+from dir_jax.losses import BatchLoss
 from dir_jax.models.network import RetrievalNetwork
 from dir_jax.models.preprocess import normalize
 from dir_jax.models.variables import Variables, merge_variables, statistics
 from dir_jax.training.state import TrainState
-
-BatchLoss = Callable[..., jax.Array]
-"""`loss(descriptors (b, D), labels (b,), axis_name=…) -> ()`: takes the rows of one replica and
-returns the loss of the whole batch, with an exact gradient with respect to those rows."""
 
 
 @dataclasses.dataclass(frozen=True)
