@@ -1,4 +1,8 @@
-"""The one exception a user is meant to read."""
+"""The one exception a user is meant to read, and how its message shows text from a file."""
+
+from __future__ import annotations
+
+_LONGEST_NAME = 80  # characters of a name that a message repeats
 
 
 class UserError(Exception):
@@ -7,3 +11,10 @@ class UserError(Exception):
     Commands print it as one line on standard error and exit with code 2, without a traceback. The
     message says what is wrong, where (file, flag or config key), and what to do about it.
     """
+
+
+def shown(text: object) -> str:
+    """A name taken from a file, fit for a message of one line: short, no control characters."""
+    text = str(text)
+    short = text if len(text) <= _LONGEST_NAME else text[:_LONGEST_NAME] + "…"
+    return short if short.isprintable() else ascii(short)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dir_jax.data.safe_pickle import load_pickle
+from dir_jax.data.pickles import load_pickle
 from dir_jax.errors import UserError
 
 PLAIN = {
