@@ -122,11 +122,13 @@ def _load(path: Path, unknown: set[str]) -> Any:
                 tree = torch.load(path, map_location="cpu", weights_only=True, encoding="latin1")
             except Exception as e:
                 # torch's own first line tells people to switch its protection off.
-                reason = re.search(r"WeightsUnpickler error: ([^\n]*)", str(e))
+                reason = re.search(r"WeightsUnpickler error:\s*([^\n]+)", str(e))
                 what = reason[1] if reason else str(e).partition("\n")[0]
-                if "Unsupported operand" in what:
-                    what = "only protocol 2 is; save it again without pickle_protocol"
-                raise CheckpointFileError(f"it is not read by torch: {shown(what)}") from None
+                if what.startswith("Unsupported operand"):
+                    what = (
+                        "it takes only pickles of protocol 2; save it again without pickle_protocol"
+                    )
+                raise CheckpointFileError(f"torch does not read it: {shown(what)}") from None
     return resolve(tree, to_numpy)
 
 

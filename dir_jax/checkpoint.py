@@ -1,13 +1,13 @@
-"""The one on-disk format of a model, and of a training run's state.
+"""The on-disk format of a model, and of a training run's state.
 
 A checkpoint is a directory:
 
-    model/model.json   architecture and options, preprocessing, whitenings, versions: for people
+    model/model.json   architecture and options, preprocessing, whitenings, versions; for people too
     arrays/            parameters, BatchNorm statistics, whitenings (Orbax)
     train/             optimiser, step and sampler (Orbax); only in a run's `checkpoints/STEP/`
 
-Whatever reads a model takes such a directory, or a training run's, whose `model/` it finds, or a
-file of PyTorch (`converters.from_torch`).
+`read_model` takes such a directory, or a training run's directory, which has one in `model/`.
+`dir_jax.loading` also takes the files of other programs.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import re
 import shutil
@@ -28,13 +29,14 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from dir_jax.errors import UserError
+from dir_jax.errors import UserError, shown
 from dir_jax.models import RetrievalNetwork, create_model
 from dir_jax.models.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from dir_jax.models.variables import Variables, merge_variables, split_variables
 from dir_jax.retrieval.whitening import Whitening
 
 FORMAT_VERSION = 1
+_LARGEST_WHITENING = 1 << 28  # elements of an array: 16,384 × 16,384
 _VERSIONED = ("dir_jax", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -110,12 +112,12 @@ def save_model(
             shutil.rmtree(scratch, ignore_errors=True)
 
 
-def load_model(path: str | os.PathLike[str], **options: Any) -> Checkpoint:
+def read_model(path: str | os.PathLike[str], **options: Any) -> Checkpoint:
     """Reads a model from a checkpoint directory or from a training run's directory.
 
     Args:
-      path: of either.
-      **options: of `ModelConfig`, in place of the model's own; such as dtype='bfloat16'.
+      path: the directory.
+      **options: options of `ModelConfig` that replace the model's own, such as dtype='bfloat16'.
 
     Raises:
       UserError: there is no checkpoint, it is incomplete, or its arrays are not those of the
@@ -124,14 +126,18 @@ def load_model(path: str | os.PathLike[str], **options: Any) -> Checkpoint:
     directory = find_checkpoint(path)
     description = read_description(directory)
     model = create_model(**description["model"] | options)
+    graphdef, params, stats = split_variables(model)
+    what = f"the checkpoint {directory}"
     try:
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            # Before anything is allocated: damaged metadata may claim arrays of any size.
+            shapes = checkpointer.metadata(directory / "arrays").item_metadata.tree
+            check_variables(params, shapes["params"], what)
+            check_variables(stats, shapes["batch_stats"], what)
+            _check_whitenings(shapes.get("whitening") or {}, what)
             arrays = checkpointer.restore(directory / "arrays")
-    except (OSError, ValueError, KeyError) as e:
-        raise UserError(f"the checkpoint {directory} cannot be read: {_first_line(e)}") from e
-    graphdef, params, stats = split_variables(model)
-    check_variables(params, arrays["params"], f"the checkpoint {directory}")
-    check_variables(stats, arrays["batch_stats"], f"the checkpoint {directory}")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
+        raise UserError(f"{what} cannot be read: {_first_line(e)}") from e
     return Checkpoint(
         model=merge_variables(graphdef, arrays["params"], arrays["batch_stats"]),
         preprocessing=Preprocessing(**{k: tuple(v) for k, v in description["preprocess"].items()}),
@@ -144,17 +150,16 @@ def load_model(path: str | os.PathLike[str], **options: Any) -> Checkpoint:
 
 
 def find_checkpoint(path: str | os.PathLike[str]) -> Path:
-    """The checkpoint directory meant by `path`: itself, or a run's `model/`, or its newest step.
+    """The checkpoint directory that `path` means: itself, a run's `model/`, or its newest step.
 
-    A file is taken for one of PyTorch and converted; the result is kept for the next time.
+    Raises:
+      UserError: there is none.
     """
     root = Path(path).absolute()
-    if root.is_file():
-        from converters.cache import cached_conversion
-
-        return cached_conversion(root)
     if not root.exists():
         raise UserError(f"there is no checkpoint {root}")
+    if not root.is_dir():
+        raise UserError(f"{root} is a file; expected the directory of a checkpoint")
     steps = [p for p in (root / "checkpoints").glob("[0-9]*") if p.name.isdigit()]
     newest = sorted(steps, key=lambda p: int(p.name), reverse=True)
     for candidate in (root, root / "model", *newest):
@@ -164,6 +169,16 @@ def find_checkpoint(path: str | os.PathLike[str]) -> Path:
         f"{root} is not a checkpoint: it holds neither model/model.json with arrays/, nor a "
         "training run's model/ or checkpoints/"
     )
+
+
+def _check_whitenings(whitenings: Mapping[str, Any], what: str) -> None:
+    for name, fields in whitenings.items():
+        for field, array in fields.items():
+            if math.prod(array.shape) > _LARGEST_WHITENING:
+                raise UserError(
+                    f"{what}: {field} of the whitening {shown(name)} has shape {array.shape}, which "
+                    "is larger than any whitening"
+                )
 
 
 def read_description(directory: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from dir_jax.checkpoint import (
     Preprocessing,
     RunCheckpoints,
     find_checkpoint,
-    load_model,
+    read_model,
     save_model,
 )
 from dir_jax.errors import UserError
@@ -41,7 +41,7 @@ def saved(model, tmp_path_factory):
 
 def test_round_trip_is_exact(model, saved):
     path, whitening = saved
-    loaded = load_model(path)
+    loaded = read_model(path)
     assert loaded.model.config == model.config
     for old, new in zip(split_variables(model)[1:], split_variables(loaded.model)[1:], strict=True):
         assert old.keys() == new.keys()
@@ -69,7 +69,7 @@ def test_existing_directory_is_refused_unless_overwritten(model, saved, tmp_path
     with pytest.raises(UserError, match="exists"):
         save_model(path, model)
     save_model(path, model, overwrite=True)
-    assert load_model(path).whitenings == {}
+    assert read_model(path).whitenings == {}
     assert [p.name for p in tmp_path.iterdir()] == ["copy"]  # nothing left lying about
 
 
@@ -84,17 +84,17 @@ def test_a_run_directory_is_found_by_its_model_or_newest_step(saved, tmp_path):
 
 def test_broken_checkpoints_say_what_is_wrong(saved, tmp_path):
     with pytest.raises(UserError, match="no checkpoint"):
-        load_model(tmp_path / "nowhere")
+        read_model(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="not a checkpoint"):
-        load_model(tmp_path / "empty")
+        read_model(tmp_path / "empty")
 
     def broken(name, change):
         path = tmp_path / name
         shutil.copytree(saved[0], path)
         change(path)
         with pytest.raises(UserError) as e:
-            load_model(path)
+            read_model(path)
         assert "\n" not in str(e.value)
         return str(e.value)
 
@@ -133,7 +133,7 @@ def test_run_keeps_the_newest_and_the_best(model, tmp_path):
     np.testing.assert_array_equal(params["fc.kernel"], split_variables(model)[1]["fc.kernel"])
     assert stats.keys() == split_variables(model)[2].keys()
     checkpoints.close()
-    assert load_model(tmp_path / "run" / "5").model.config == model.config  # a step is a model, too
+    assert read_model(tmp_path / "run" / "5").model.config == model.config  # a step is a model, too
 
 
 def test_full_disk_is_one_message(monkeypatch, tmp_path):
@@ -149,7 +149,7 @@ def test_full_disk_is_one_message(monkeypatch, tmp_path):
 
 
 def test_a_whitening_that_is_not_there_lists_those_that_are(saved):
-    checkpoint = load_model(saved[0])
+    checkpoint = read_model(saved[0])
     (name,) = checkpoint.whitenings
     assert checkpoint.whitening(name) is checkpoint.whitenings[name]
     with pytest.raises(UserError, match=f"no whitening 'other'; it has {name}"):

@@ -108,7 +108,7 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
 
 def load_checkpoint(args: argparse.Namespace) -> Checkpoint:
     """The model of --checkpoint, with the options that flags give."""
-    from dir_jax.checkpoint import load_model
+    from dir_jax.loading import load_model
 
     names = ("center_bias", "dtype", "precision")
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}

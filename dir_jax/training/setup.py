@@ -10,7 +10,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from dir_jax.checkpoint import Preprocessing, load_model
+from dir_jax.checkpoint import Preprocessing
 from dir_jax.data import samplers
 from dir_jax.data.datasets import (
     LabelledDataset,
@@ -21,6 +21,7 @@ from dir_jax.data.datasets import (
 from dir_jax.data.samplers import Sampler
 from dir_jax.data.transforms import Compose, parse_transforms
 from dir_jax.errors import UserError
+from dir_jax.loading import load_model
 from dir_jax.losses import (
     batch_triplet_loss,
     grouped_triplet_loss,

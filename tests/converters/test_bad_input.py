@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from converters import from_torch
-from dir_jax.checkpoint import load_model, save_model
+from dir_jax.checkpoint import save_model
 from dir_jax.errors import UserError
+from dir_jax.loading import load_model
 from dir_jax.models import create_model
 from torch_reference.networks import create_network
 

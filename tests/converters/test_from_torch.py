@@ -12,7 +12,8 @@ from sklearn.decomposition import PCA
 
 from converters.from_torch import convert
 from converters.to_torch import to_published
-from dir_jax.checkpoint import Preprocessing, load_model
+from dir_jax.checkpoint import Preprocessing
+from dir_jax.loading import load_model
 from dir_jax.models import create_model
 from dir_jax.models.variables import split_variables
 from dir_jax.retrieval.whitening import apply_whitening
