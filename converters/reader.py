@@ -125,10 +125,10 @@ def _load(path: Path, unknown: set[str]) -> Any:
                 reason = re.search(r"WeightsUnpickler error:\s*([^\n]+)", str(e))
                 what = reason[1] if reason else str(e).partition("\n")[0]
                 if what.startswith("Unsupported operand"):
-                    what = (
-                        "it takes only pickles of protocol 2; save it again without pickle_protocol"
-                    )
-                raise CheckpointFileError(f"torch does not read it: {shown(what)}") from None
+                    what = "only protocol 2 is; save the file again without pickle_protocol"
+                raise CheckpointFileError(
+                    f"its pickle is not read by torch: {shown(what)}"
+                ) from None
     return resolve(tree, to_numpy)
 
 

@@ -58,7 +58,7 @@ class Checkpoint:
     description: dict[str, Any]  # model.json
 
     def whitening(self, name: str) -> Whitening:
-        """The whitening called `name`. Raises UserError, naming those there are, if it is none."""
+        """The whitening called `name`. Raises UserError, with the names there are, if it is not."""
         if name not in self.whitenings:
             there = ", ".join(self.whitenings) or "none"
             raise UserError(f"the checkpoint has no whitening {name!r}; it has {there}")
@@ -77,12 +77,12 @@ def save_model(
     """Writes a model as a checkpoint directory, whole or not at all.
 
     Args:
-      directory: where; its parents are made.
+      directory: the directory to make; its parents are made too.
       model: the network.
-      preprocessing: how its input is made; ImageNet's mean and deviation by default.
-      whitenings: name -> whitening to keep with it.
+      preprocessing: how the network's input is made; ImageNet's mean and deviation by default.
+      whitenings: name -> a whitening to keep with the model.
       notes: JSON values to add to model.json (step, metrics, origin).
-      overwrite: replace what is there; otherwise an existing directory is refused.
+      overwrite: whether an existing directory is replaced; otherwise it is refused.
 
     Raises:
       UserError: `directory` exists and `overwrite` is False, or it cannot be written.
@@ -140,7 +140,7 @@ def read_model(path: str | os.PathLike[str], **options: Any) -> Checkpoint:
         raise UserError(f"{what} cannot be read: {_first_line(e)}") from e
     return Checkpoint(
         model=merge_variables(graphdef, arrays["params"], arrays["batch_stats"]),
-        preprocessing=Preprocessing(**{k: tuple(v) for k, v in description["preprocess"].items()}),
+        preprocessing=_read_preprocessing(description),
         whitenings={
             name: Whitening.from_arrays(fields)
             for name, fields in (arrays.get("whitening") or {}).items()
@@ -176,8 +176,8 @@ def _check_whitenings(whitenings: Mapping[str, Any], what: str) -> None:
         for field, array in fields.items():
             if math.prod(array.shape) > _LARGEST_WHITENING:
                 raise UserError(
-                    f"{what}: {field} of the whitening {shown(name)} has shape {array.shape}, which "
-                    "is larger than any whitening"
+                    f"{what}: {field} of the whitening {shown(name)} has shape {array.shape}, "
+                    "which is larger than any whitening"
                 )
 
 
@@ -187,16 +187,26 @@ def read_description(directory: Path) -> dict[str, Any]:
     try:
         description = json.loads(file.read_text())
         version = description["format_version"]
-        _ = description["model"]["arch"], description["preprocess"]
-    except (OSError, ValueError, KeyError, TypeError) as e:
+        if not all(isinstance(x, str | int | float | None) for x in description["model"].values()):
+            raise ValueError("an option of the model is neither text nor a number")
+        _ = description["model"]["arch"], _read_preprocessing(description)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
         raise UserError(f"{file} does not describe a model: {_first_line(e)}") from e
     if version != FORMAT_VERSION:
         raise UserError(f"{file} has format version {version}; this dir_jax reads {FORMAT_VERSION}")
     return description
 
 
+def _read_preprocessing(description: dict[str, Any]) -> Preprocessing:
+    """Raises ValueError, TypeError or AttributeError if it is not mean and std of three numbers."""
+    fields = {name: tuple(map(float, x)) for name, x in description["preprocess"].items()}
+    if not all(len(x) == 3 and all(map(math.isfinite, x)) for x in fields.values()):
+        raise ValueError("its preprocess is not a mean and a std of three numbers each")
+    return Preprocessing(**fields)  # type: ignore[arg-type]
+
+
 def check_variables(expected: Mapping[str, Any], found: Mapping[str, Any], source: str) -> None:
-    """Raises UserError where two sets of arrays differ in names or shapes."""
+    """Raises UserError if two sets of arrays differ in names or shapes."""
     for names, word in (
         (expected.keys() - found.keys(), "lacks"),
         (found.keys() - expected.keys(), "has surplus"),
@@ -213,14 +223,14 @@ def check_variables(expected: Mapping[str, Any], found: Mapping[str, Any], sourc
 
 
 class RunCheckpoints:
-    """The checkpoints of one training run: saved in the background, the newest and the best kept.
+    """The checkpoints of one training run, saved in the background; the newest and best are kept.
 
     A step's directory is renamed into place when it is complete, so that a killed run always finds
-    its last complete one.
+    its last complete step.
     """
 
     def __init__(self, directory: str | os.PathLike[str], *, keep: int, metric: str = "mAP"):
-        """Opens (and makes) `directory`; keeps the `keep` newest and the best by `metric`."""
+        """Opens `directory`, or makes it; keeps the `keep` newest steps and the best by `metric`."""
         policy = ocp.checkpoint_managers.preservation_policy
         self._metric = metric
         self._manager = ocp.CheckpointManager(
@@ -250,14 +260,14 @@ class RunCheckpoints:
         preprocessing: Preprocessing,
         mean_average_precision: float | None = None,
     ) -> None:
-        """Copies the state to the host and writes it while training goes on.
+        """Copies the state to the host and writes it while training continues.
 
         Args:
-          step: how many updates the state has seen.
+          step: the number of updates that the state has seen.
           model: the network, whose variables every process holds whole.
-          train: a pytree of arrays: optimiser, sampler.
-          preprocessing: the network's.
-          mean_average_precision: of this very state, if it was evaluated.
+          train: a pytree of arrays: optimiser and sampler.
+          preprocessing: how the network's input is made.
+          mean_average_precision: the mAP of exactly this state, if it was evaluated.
 
         Raises:
           UserError: this step, or an earlier one in the background, cannot be written.
@@ -298,16 +308,16 @@ class RunCheckpoints:
         except (OSError, ValueError, KeyError) as e:
             raise UserError(
                 f"the checkpoint {self._manager.directory / str(step)} cannot be read: "
-                f"{_first_line(e)}; delete that folder to go on from the one before"
+                f"{_first_line(e)}; delete that folder to continue from the step before"
             ) from e
         return items["arrays"]["params"], items["arrays"]["batch_stats"], items["train"]
 
     def path(self, step: int) -> Path:
-        """Where a step is kept."""
+        """The directory of a step."""
         return Path(self._manager.directory) / str(step)
 
     def wait(self) -> None:
-        """Returns when everything saved so far is on disk.
+        """Waits until everything saved so far is on disk.
 
         Raises:
           UserError: it cannot be written.
@@ -323,7 +333,7 @@ class RunCheckpoints:
 
 @contextlib.contextmanager
 def _writing(target: os.PathLike[str]) -> Iterator[None]:
-    """Turns what the system says against a write into a UserError."""
+    """Turns the system's reasons against a write into a UserError."""
     try:
         yield
     except OSError as e:
