@@ -7,14 +7,13 @@ files unpack to petabytes (Fifield, A better zip bomb, WOOT 2019).
 from __future__ import annotations
 
 import contextlib
-import os
+import shutil
 import struct
 import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from converters.errors import CheckpointFileError, some
 from dir_jax.errors import shown
@@ -23,6 +22,7 @@ _LARGEST_DIRECTORY = 4 << 20  # bytes; a ResNet-152's has 0.1 MB
 # Weights hardly compress. Less than the floor is harmless whatever the ratio.
 _LARGEST_RATIO, _UNPACKED_FLOOR = 10, 64 << 20
 _PIECE = 1 << 20
+_LOCAL_HEADER = 30  # bytes before a member's name and content
 # How `zipfile` fails where a zip is damaged.
 _BROKEN = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, ValueError)
 
@@ -41,7 +41,7 @@ class _BoundedStream:
 
 
 @contextlib.contextmanager
-def open_zip(path: str | os.PathLike[str]) -> Iterator[zipfile.ZipFile]:
+def open_zip(stream: BinaryIO) -> Iterator[zipfile.ZipFile]:
     """Opens a zip whose members are apart from each other and have names of their own.
 
     Raises:
@@ -49,12 +49,11 @@ def open_zip(path: str | os.PathLike[str]) -> Iterator[zipfile.ZipFile]:
         or have a name that leads out of a folder.
     """
     try:
-        with open(path, "rb") as stream:
-            bounded = _BoundedStream(stream)
-            with zipfile.ZipFile(bounded) as archive:
-                bounded.limit = float("inf")
-                _check_members(archive)
-                yield archive
+        bounded = _BoundedStream(stream)
+        with zipfile.ZipFile(bounded) as archive:
+            bounded.limit = float("inf")
+            _check_members(archive)
+            yield archive
     except (
         zipfile.BadZipFile,
         zlib.error,
@@ -63,7 +62,8 @@ def open_zip(path: str | os.PathLike[str]) -> Iterator[zipfile.ZipFile]:
         NotImplementedError,
         ValueError,
     ) as e:
-        raise CheckpointFileError(f"it is a damaged or truncated zip: {shown(e)}") from None
+        what = "the end is missing" if "not a zip" in str(e) else shown(e)
+        raise CheckpointFileError(f"it is a damaged or truncated zip: {what}") from None
 
 
 def _check_members(archive: zipfile.ZipFile) -> None:
@@ -79,7 +79,7 @@ def _check_members(archive: zipfile.ZipFile) -> None:
         names.add(name)
         if info.header_offset < end:
             raise CheckpointFileError(f"it is damaged: {shown(name)} overlaps another file in it")
-        end = info.header_offset + info.compress_size
+        end = info.header_offset + _LOCAL_HEADER + len(name) + info.compress_size
     if end > archive.start_dir:
         raise CheckpointFileError("it is damaged: a file in it reaches into the directory")
 
@@ -110,7 +110,7 @@ def check_stored(archive: zipfile.ZipFile, data: Any) -> None:
 
 
 @contextlib.contextmanager
-def unpacked_checkpoint(archive: zipfile.ZipFile, packed: int) -> Iterator[Path]:
+def unpacked_checkpoint(archive: zipfile.ZipFile, packed: int) -> Iterator[BinaryIO]:
     """The checkpoint in a zip of `packed` bytes that holds one, as a temporary file.
 
     Raises:
@@ -137,9 +137,8 @@ def unpacked_checkpoint(archive: zipfile.ZipFile, packed: int) -> Iterator[Path]
             f"the file {shown(infos[0].filename)} in it would unpack to {infos[0].file_size:,} "
             "bytes, which weights never do"
         )
-    with tempfile.TemporaryDirectory(prefix="dir_jax-") as folder:
-        target = Path(folder, "checkpoint")
-        with archive.open(infos[0]) as member, target.open("wb") as out:
-            while piece := member.read(_PIECE):
-                out.write(piece)
-        yield target
+    with tempfile.TemporaryFile() as out:
+        with archive.open(infos[0]) as member:
+            shutil.copyfileobj(member, out, _PIECE)
+        out.flush()
+        yield out

@@ -101,8 +101,8 @@ def convert(path: str | os.PathLike[str], **options: Any) -> Conversion:
 
     Raises:
       CheckpointFileError: the file is not a checkpoint, is damaged, or does not fit its network;
-        there is no such architecture or option; an option contradicts the file.
-      UserError: the file is PyTorch's, and PyTorch is not installed.
+        there is no such architecture or option; an option contradicts the file; PyTorch is needed
+        to read it, and not installed.
     """
     tree = read_file(path)
     try:

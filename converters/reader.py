@@ -7,13 +7,14 @@ ask for no more than they hold (see `converters.torch_pickles`); safetensors by 
 from __future__ import annotations
 
 import contextlib
+import json
 import mmap
 import os
 import re
 import warnings
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import ml_dtypes
 import numpy as np
@@ -23,7 +24,7 @@ from converters.errors import CheckpointFileError
 from converters.torch_pickles import STAND_INS, Rehearsal
 from dir_jax.data.pickles import resolve
 from dir_jax.data.stand_ins import Inert, RefusedPickleError
-from dir_jax.errors import UserError, shown
+from dir_jax.errors import shown
 
 _ZIP, _PICKLE = b"PK\3\4", b"\x80"
 _MAGIC_NUMBER, _PROTOCOL_VERSION = 0x1950A86A20F9469CFC6C, 1001  # of torch's layout before 1.6
@@ -54,8 +55,8 @@ def read_file(path: str | os.PathLike[str]) -> Any:
 
     Raises:
       CheckpointFileError: the file cannot be read, is not a checkpoint, is truncated or damaged, or
-        asks for anything that a checkpoint has no need for.
-      UserError: it is a file of PyTorch, and PyTorch is not installed.
+        asks for anything that a checkpoint has no need for; or it is PyTorch's, and PyTorch is not
+        installed.
     """
     file = Path(path)
     if file.is_dir():
@@ -66,27 +67,27 @@ def read_file(path: str | os.PathLike[str]) -> Any:
     try:
         if not file.stat().st_size:
             raise CheckpointFileError(f"{file} is empty")
-        return _read(file, in_zip=False)
+        with file.open("rb") as stream:
+            return _read(stream, file)
     except OSError as e:
         raise CheckpointFileError(f"{file} cannot be read: {e.strerror or e}") from e
     except (CheckpointFileError, RefusedPickleError) as e:
         raise CheckpointFileError(f"{file} cannot be used: {e}") from None
 
 
-def _read(path: Path, *, in_zip: bool) -> Any:
+def _read(stream: BinaryIO, name: Path, *, in_zip: bool = False) -> Any:
     with contextlib.ExitStack() as stack:
-        stream = stack.enter_context(path.open("rb"))
         data = stack.enter_context(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
         if data[:4] == _ZIP:
-            archive = stack.enter_context(open_zip(path))
-            if in_zip or any(name.split("/")[-1] == "data.pkl" for name in archive.namelist()):
-                return _load(path, _rehearse_zip(archive, data))
+            archive = stack.enter_context(open_zip(stream))
+            if in_zip or any(path.split("/")[-1] == "data.pkl" for path in archive.namelist()):
+                return _load(stream, _rehearse_zip(archive, data))
             inner = stack.enter_context(unpacked_checkpoint(archive, len(data)))
-            return _read(inner, in_zip=True)
+            return _read(inner, name, in_zip=True)
         if data[:1] == _PICKLE:
-            return _load(path, _rehearse_legacy(data))
-        if data[8:9] == b"{" or path.suffix == ".safetensors":
-            return _read_safetensors(path, data)
+            return _load(stream, _rehearse_legacy(data))
+        if data[8:9] == b"{" or name.suffix == ".safetensors":
+            return _read_safetensors(data)
         head = data[:512]
     kind = next((name for start, name in _OTHERS.items() if head.startswith(start)), None)
     if head[257:262] == b"ustar":
@@ -96,13 +97,13 @@ def _read(path: Path, *, in_zip: bool) -> Any:
     )
 
 
-def _load(path: Path, unknown: set[str]) -> Any:
+def _load(stream: BinaryIO, unknown: set[str]) -> Any:
     """Lets torch read a file whose pickle was rehearsed; `unknown` are names of no importance."""
     try:
         import torch
     except ImportError as e:
-        raise UserError(
-            f"{path}: reading files of PyTorch needs PyTorch, which cannot be imported ({e}); "
+        raise CheckpointFileError(
+            f"reading a file of PyTorch needs PyTorch, which cannot be imported ({e}); "
             "pip install 'dir_jax[torch]'"
         ) from e
 
@@ -118,17 +119,16 @@ def _load(path: Path, unknown: set[str]) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with torch.serialization.safe_globals([(x, name) for name, x in stand_ins.items()]):
+            stream.seek(0)
             try:
-                tree = torch.load(path, map_location="cpu", weights_only=True, encoding="latin1")
+                tree = torch.load(stream, map_location="cpu", weights_only=True, encoding="latin1")
             except Exception as e:
                 # torch's own first line tells people to switch its protection off.
                 reason = re.search(r"WeightsUnpickler error:\s*([^\n]+)", str(e))
                 what = reason[1] if reason else str(e).partition("\n")[0]
                 if what.startswith("Unsupported operand"):
                     what = "only protocol 2 is; save the file again without pickle_protocol"
-                raise CheckpointFileError(
-                    f"its pickle is not read by torch: {shown(what)}"
-                ) from None
+                raise CheckpointFileError(f"torch does not read its pickle: {shown(what)}") from e
     return resolve(tree, to_numpy)
 
 
@@ -190,17 +190,16 @@ def _rehearse_zip(archive: zipfile.ZipFile, data: mmap.mmap) -> set[str]:
     return rehearsal.unknown
 
 
-def _read_safetensors(path: Path, data: mmap.mmap) -> dict[str, Any]:
-    from safetensors import SafetensorError, deserialize, safe_open
+def _read_safetensors(data: mmap.mmap) -> dict[str, Any]:
+    from safetensors import SafetensorError, deserialize
 
     header = int.from_bytes(data[:8], "little")
     if header > min(_LONGEST_HEADER, len(data) - 8):
         raise CheckpointFileError("it is a damaged or truncated safetensors file: its header")
     try:
-        with safe_open(path, framework="np") as file:
-            metadata = file.metadata() or {}
         content = deserialize(data[:])
-    except SafetensorError as e:
+        metadata = json.loads(data[8 : 8 + header]).get("__metadata__") or {}
+    except (SafetensorError, ValueError, RecursionError) as e:
         raise CheckpointFileError(f"it is a damaged safetensors file: {shown(e)}") from None
     tensors = {}
     for name, tensor in content:

@@ -12,9 +12,10 @@ import dataclasses
 import pickle
 import re
 import sys
+from collections.abc import Sequence
 from typing import Any
 
-from dir_jax.data.pickles import Dispatch, Unpickler
+from dir_jax.data.pickles import PYTHON_2, Dispatch, Unpickler
 from dir_jax.data.stand_ins import (
     NUMPY,
     Inert,
@@ -42,10 +43,10 @@ _UNREADABLE = {
 # neither Python's, NumPy's nor torch's does not matter either, whatever its name.
 _HARMLESS = re.compile(
     r"argparse\.Namespace|types\.SimpleNamespace|datetime\.\w+|pathlib(\._local)?\.\w+Path"
-    r"|numpy\.(float|int|uint|bool)\d*_?|numpy\.random\._(pickle\.__\w+_ctor|\w+\.[A-Z]\w+)"
-    r"|builtins\.(int|float|str|list|dict|object)"
+    r"|numpy\.(float|int|uint|bool)\d*_?|numpy\.random(\.\w+){1,2}"
+    r"|builtins\.(int|float|str|list|dict)"
 )
-_STRICT = {*sys.stdlib_module_names, "torch", "numpy", "__builtin__", "copy_reg"}
+_STRICT = {*sys.stdlib_module_names, "torch", "numpy"}
 _DTYPES = ("float16", "bfloat16", "float32", "float64", "uint8", "int8", "int16", "int32", "int64",
            "bool")  # fmt: skip
 
@@ -105,14 +106,19 @@ class Tensor(Inert):
         match state:
             case (storage, offset, shape, stride):  # of torch before 0.4
                 self._check(storage, offset, shape, stride)
-            case (Tensor(), bool(), _, dict(), *_) | (bool(), _, dict()) | dict():
+            case (Tensor(), *more) if _are_flags(more):
                 pass  # of a Parameter: its tensor, requires_grad, hooks
             case _:
                 raise RefusedPickleError("it is damaged: a tensor's state makes no sense")
 
 
+def _are_flags(values: Sequence[Any]) -> bool:
+    """Whether what follows a tensor's numbers is only requires_grad and empty hooks."""
+    return all(isinstance(value, bool | None) or value == {} for value in values)
+
+
 def _rebuilt(storage: Any, offset: Any, shape: Any, stride: Any, *more: Any) -> Tensor:
-    if not all(value is None or isinstance(value, bool | dict) for value in more):
+    if not _are_flags(more):
         raise RefusedPickleError("it is damaged: a tensor has hooks")
     return Tensor(storage, offset, shape, stride)
 
@@ -122,7 +128,7 @@ def _empty_tensor() -> Tensor:
 
 
 def _parameter(data: Any = None, *more: Any) -> Tensor:
-    if not isinstance(data, Tensor | None) or not all(isinstance(x, bool | dict) for x in more):
+    if not isinstance(data, Tensor | None) or not _are_flags(more):
         raise RefusedPickleError("it is damaged: a parameter of something other than a tensor")
     return data or Tensor()
 
@@ -144,6 +150,7 @@ STAND_INS: dict[str, Any] = {
     **{f"sklearn.decomposition.{module}.PCA": InertPCA for module in ("pca", "_pca")},
     "collections.defaultdict": _default_dict,
     "copyreg._reconstructor": rebuild_object,
+    "builtins.object": Inert,
     "builtins.frozenset": frozenset,
     "builtins.bytes": no_bytes,
 }
@@ -187,6 +194,7 @@ class Rehearsal(Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         """The stand-in for a name; nothing is imported."""
+        module = PYTHON_2.get(module, module)
         path = f"{module}.{name}"
         harmless = module.split(".")[0] not in _STRICT or _HARMLESS.fullmatch(path)
         if harmless and path not in self.names:

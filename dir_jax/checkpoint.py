@@ -36,6 +36,7 @@ from dir_jax.models.variables import Variables, merge_variables, split_variables
 from dir_jax.retrieval.whitening import Whitening
 
 FORMAT_VERSION = 1
+_LARGEST_MEAN = 1e6  # of an image in [0, 1], or in [0, 255]
 _LARGEST_WHITENING = 1 << 28  # elements of an array: 16,384 × 16,384
 _VERSIONED = ("dir_jax", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -199,9 +200,12 @@ def read_description(directory: Path) -> dict[str, Any]:
 
 def _read_preprocessing(description: dict[str, Any]) -> Preprocessing:
     """Raises ValueError, TypeError or AttributeError if it is not mean and std of three numbers."""
-    fields = {name: tuple(map(float, x)) for name, x in description["preprocess"].items()}
-    if not all(len(x) == 3 and all(map(math.isfinite, x)) for x in fields.values()):
-        raise ValueError("its preprocess is not a mean and a std of three numbers each")
+    fields = {name: tuple(x) for name, x in description["preprocess"].items()}
+    for numbers in fields.values():
+        if len(numbers) != 3 or not all(isinstance(x, int | float) for x in numbers):
+            raise ValueError("its preprocess is not a mean and a std of three numbers each")
+        if not all(abs(x) < _LARGEST_MEAN for x in numbers):
+            raise ValueError("its preprocess has a number that no image has")
     return Preprocessing(**fields)  # type: ignore[arg-type]
 
 
@@ -230,7 +234,7 @@ class RunCheckpoints:
     """
 
     def __init__(self, directory: str | os.PathLike[str], *, keep: int, metric: str = "mAP"):
-        """Opens `directory`, or makes it; keeps the `keep` newest steps and the best by `metric`."""
+        """Opens or makes `directory`; keeps the `keep` newest steps and the best by `metric`."""
         policy = ocp.checkpoint_managers.preservation_policy
         self._metric = metric
         self._manager = ocp.CheckpointManager(

@@ -115,6 +115,28 @@ def test_broken_checkpoints_say_what_is_wrong(saved, tmp_path):
     assert "cannot be read" in broken("arrays", lambda p: shutil.rmtree(p / "arrays" / "d"))
 
 
+def test_absurd_values_are_refused_before_anything_is_allocated(saved, tmp_path, monkeypatch):
+    path = tmp_path / "absurd"
+    shutil.copytree(saved[0], path)
+    file = path / "model" / "model.json"
+    good = json.loads(file.read_text())
+    for part, key, value in (
+        ("model", "out_dim", 10**12), ("model", "arch", []), ("model", "gemp", [[]]),
+        ("preprocess", "mean", [1, 2]), ("preprocess", "std", 5), ("preprocess", "colour", [1] * 3),
+        ("preprocess", "mean", ["a"] * 3), ("preprocess", "mean", [10**400] * 3),
+    ):  # fmt: skip
+        file.write_text(json.dumps(good | {part: good[part] | {key: value}}))
+        with pytest.raises(UserError) as error:
+            read_model(path)
+        assert len(str(error.value).splitlines()) == 1
+    file.write_text(json.dumps(good | {"model": good["model"] | {"out_dim": 9}}))
+    with monkeypatch.context() as m, pytest.raises(UserError, match="has shape"):
+        m.setattr(ocp.Checkpointer, "restore", None)  # the arrays' metadata is enough
+        read_model(path)
+    file.write_text(json.dumps(good))
+    read_model(path)
+
+
 def test_run_keeps_the_newest_and_the_best(model, tmp_path):
     checkpoints = RunCheckpoints(tmp_path / "run", keep=2)
     state = {"optimizer": {"count": np.int32(0), "mu": np.arange(3.0)}}

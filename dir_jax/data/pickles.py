@@ -40,7 +40,8 @@ _WIDE_ESCAPE = re.compile(rb"\\U|\\u(?!00)")  # and how protocol 0 does
 _DEEPEST = 100  # levels of containers
 
 
-_PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}
+# Names of modules in Python 2, which protocol 2 still writes.
+PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 
 
 class _Source:
@@ -131,7 +132,7 @@ class Unpickler(pickle._Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         """The stand-in for a name; nothing is imported."""
-        path = f"{_PYTHON_2.get(module, module)}.{name}"
+        path = f"{PYTHON_2.get(module, module)}.{name}"
         if path not in self.names:
             raise RefusedPickleError(
                 f"it asks for {shown(path)}, which was neither imported nor called"
