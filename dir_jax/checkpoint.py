@@ -206,7 +206,7 @@ def _read_preprocessing(description: dict[str, Any]) -> Preprocessing:
             raise ValueError("its preprocess is not a mean and a std of three numbers each")
         if not all(abs(x) < _LARGEST_MEAN for x in numbers):
             raise ValueError("its preprocess has a number that no image has")
-    return Preprocessing(**fields)  # type: ignore[arg-type]
+    return Preprocessing(**fields)
 
 
 def check_variables(expected: Mapping[str, Any], found: Mapping[str, Any], source: str) -> None:
