@@ -2,7 +2,8 @@
 
 A checkpoint is a directory:
 
-    model/model.json   architecture and options, preprocessing, whitenings, versions; for people too
+    model/model.json   architecture and options, preprocessing, whitenings, versions, and a digest
+                       of every array, which is checked whenever the arrays are read
     arrays/            parameters, BatchNorm statistics, whitenings (Orbax)
     train/             optimiser, step and sampler (Orbax); only in a run's `checkpoints/STEP/`
 
@@ -14,7 +15,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import json
+import logging
 import math
 import os
 import re
@@ -35,10 +38,16 @@ from dir_jax.models.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from dir_jax.models.variables import Variables, merge_variables, split_variables
 from dir_jax.retrieval.whitening import Whitening
 
+log = logging.getLogger(__name__)
+
 FORMAT_VERSION = 1
 _LARGEST_MEAN = 1e6  # of an image in [0, 1], or in [0, 255]
 _LARGEST_WHITENING = 1 << 28  # elements of an array: 16,384 × 16,384
 _VERSIONED = ("dir_jax", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+class DamagedCheckpointError(UserError):
+    """A checkpoint is incomplete, or is not what was written."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +102,10 @@ def save_model(
         raise UserError(f"{target} exists already; choose another directory, or overwrite it")
     _, params, stats = split_variables(model)
     whitenings = dict(whitenings or {})
-    description = _describe(model, preprocessing or Preprocessing(), list(whitenings), notes)
+    arrays = _arrays(params, stats, whitenings)
+    description = _describe(
+        model, preprocessing or Preprocessing(), list(whitenings), {"arrays": arrays}, notes
+    )
     with _writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
@@ -103,7 +115,7 @@ def save_model(
                     scratch / "new",
                     ocp.args.Composite(
                         model=ocp.args.JsonSave(description),
-                        arrays=ocp.args.PyTreeSave(_arrays(params, stats, whitenings)),
+                        arrays=ocp.args.PyTreeSave(arrays),
                     ),
                 )
             if target.exists():
@@ -139,6 +151,7 @@ def read_model(path: str | os.PathLike[str], **options: Any) -> Checkpoint:
             arrays = checkpointer.restore(directory / "arrays")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
         raise UserError(f"{what} cannot be read: {_first_line(e)}") from e
+    _check_digests(description, {"arrays": arrays}, what)
     return Checkpoint(
         model=merge_variables(graphdef, arrays["params"], arrays["batch_stats"]),
         preprocessing=_read_preprocessing(description),
@@ -192,7 +205,8 @@ def read_description(directory: Path) -> dict[str, Any]:
             raise ValueError("an option of the model is neither text nor a number")
         _ = description["model"]["arch"], _read_preprocessing(description)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
-        raise UserError(f"{file} does not describe a model: {_first_line(e)}") from e
+        why = _first_line(e)
+        raise DamagedCheckpointError(f"{file} does not describe a model: {why}") from e
     if version != FORMAT_VERSION:
         raise UserError(f"{file} has format version {version}; this dir_jax reads {FORMAT_VERSION}")
     return description
@@ -279,14 +293,14 @@ class RunCheckpoints:
         if step in self._manager.all_steps():
             return
         _, params, stats = split_variables(model)
-        description = _describe(model, preprocessing, [], {"step": step})
+        items = {"arrays": _arrays(params, stats, {}), "train": _to_host(train)}
+        description = _describe(model, preprocessing, [], items, {"step": step})
         with _writing(self._manager.directory):
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
                     model=ocp.args.JsonSave(description),
-                    arrays=ocp.args.PyTreeSave(_arrays(params, stats, {})),
-                    train=ocp.args.PyTreeSave(_to_host(train)),
+                    **{name: ocp.args.PyTreeSave(tree) for name, tree in items.items()},
                 ),
                 metrics=(
                     None
@@ -300,8 +314,40 @@ class RunCheckpoints:
         """The newest complete step, or None."""
         return self._manager.latest_step()
 
-    def restore(self, step: int) -> tuple[Variables, Variables, Any]:
-        """A step's parameters, BatchNorm statistics and training state, as NumPy arrays."""
+    def restore_newest(self) -> tuple[int, Variables, Variables, Any] | None:
+        """Reads the newest step that is not damaged; damaged ones after it are put aside.
+
+        Returns:
+          The step, its parameters, BatchNorm statistics and training state as NumPy arrays; None
+          where there are no steps.
+
+        Raises:
+          UserError: every step is damaged, or the newest is of another version of the format.
+        """
+        damaged: list[tuple[int, DamagedCheckpointError]] = []
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                found = step, *self._restore(step)
+            except DamagedCheckpointError as e:
+                damaged.append((step, e))
+                continue
+            for later, error in damaged:
+                aside = self.path(later).with_name(f"damaged-{later}")
+                shutil.rmtree(aside, ignore_errors=True)
+                self.path(later).rename(aside)
+                log.warning("%s; it is now %s; continuing from step %d", error, aside, step)
+            self._manager.reload()
+            return found
+        if damaged:
+            raise UserError(
+                f"{damaged[0][1]}; there is no other step to continue from: delete "
+                f"{self._manager.directory} to start again"
+            )
+        return None
+
+    def _restore(self, step: int) -> tuple[Variables, Variables, Any]:
+        what = f"the checkpoint {self.path(step)}"
+        description = read_description(self.path(step))
         try:
             items = self._manager.restore(
                 step,
@@ -309,12 +355,12 @@ class RunCheckpoints:
                     arrays=ocp.args.PyTreeRestore(), train=ocp.args.PyTreeRestore()
                 ),
             )
-        except (OSError, ValueError, KeyError) as e:
-            raise UserError(
-                f"the checkpoint {self._manager.directory / str(step)} cannot be read: "
-                f"{_first_line(e)}; delete that folder to continue from the step before"
-            ) from e
-        return items["arrays"]["params"], items["arrays"]["batch_stats"], items["train"]
+            trees = {"arrays": items["arrays"], "train": items["train"]}
+            params, stats = items["arrays"]["params"], items["arrays"]["batch_stats"]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
+            raise DamagedCheckpointError(f"{what} cannot be read: {_first_line(e)}") from e
+        _check_digests(description, trees, what)
+        return params, stats, items["train"]
 
     def path(self, step: int) -> Path:
         """The directory of a step."""
@@ -360,6 +406,7 @@ def _describe(
     model: RetrievalNetwork,
     preprocessing: Preprocessing,
     whitenings: list[str],
+    items: Mapping[str, Any],
     notes: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     return {
@@ -368,6 +415,7 @@ def _describe(
         "preprocess": dataclasses.asdict(preprocessing),
         "whitening": whitenings,
         "versions": {name: metadata.version(name) for name in _VERSIONED},
+        "digests": _digests(items),
         **(notes or {}),
     }
 
@@ -381,6 +429,38 @@ def _arrays(
         "whitening": {name: w.to_arrays() for name, w in whitenings.items()},
     }
     return _to_host(tree)
+
+
+def _digests(items: Mapping[str, Any]) -> dict[str, str]:
+    """The SHA-256 of every array's type, shape and bytes, by its place in the checkpoint."""
+    found = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(dict(items)):
+        array = np.ascontiguousarray(leaf)
+        digest = hashlib.sha256(f"{array.dtype} {np.shape(leaf)} ".encode())
+        digest.update(array.reshape(-1).view(np.uint8).data)
+        found[jax.tree_util.keystr(path)] = digest.hexdigest()
+    return found
+
+
+def _check_digests(description: Mapping[str, Any], items: Mapping[str, Any], what: str) -> None:
+    """Raises UserError unless all arrays are those that were written.
+
+    A checkpoint without digests, of dir_jax 0.1.0, is read with a warning.
+    """
+    expected = description.get("digests")
+    if expected is None:
+        log.warning("%s has no digests, so damage to its arrays cannot be noticed", what)
+        return
+    found = _digests(items)
+    if not isinstance(expected, dict):
+        expected = {}
+    read = tuple(f"[{name!r}]" for name in items)  # a model is read without its training state
+    names = {*found, *(name for name in expected if name.startswith(read))}
+    if wrong := sorted(name for name in names if expected.get(name) != found.get(name)):
+        raise DamagedCheckpointError(
+            f"{what} is damaged: {len(wrong)} of its arrays are not what was written, such as "
+            f"{shown(wrong[0])}"
+        )
 
 
 def _to_host(tree: Any) -> Any:

@@ -48,7 +48,7 @@ class SavedRun:
         self._checkpoints = RunCheckpoints(directory / "checkpoints", keep=keep)
 
     def restore(self, state: TrainState) -> tuple[int, TrainState, MinedTriplets | None]:
-        """Reads the newest checkpoint.
+        """Reads the newest checkpoint that is not damaged.
 
         Args:
           state: the state before the first update.
@@ -60,10 +60,10 @@ class SavedRun:
         Raises:
           UserError: the checkpoint cannot be read, or is that of another network or optimiser.
         """
-        step = self._checkpoints.latest() or 0
-        if not step:
+        newest = self._checkpoints.restore_newest()
+        if newest is None:
             return 0, state, None
-        params, stats, train = self._checkpoints.restore(step)
+        step, params, stats, train = newest
         source = f"the checkpoint {self._checkpoints.path(step)}"
         check_variables(state.params, params, source)
         check_variables(state.stats, stats, source)
