@@ -104,8 +104,8 @@ def create_describer(args: argparse.Namespace, recipe: Recipe) -> Describer:
     """
     import jax
 
-    from dir_jax.checkpoint import load_model
     from dir_jax.describe.describer import Describer
+    from dir_jax.loading import load_model
     from dir_jax.runtime.compiler import set_up_jax
     from dir_jax.runtime.devices import select_devices
 

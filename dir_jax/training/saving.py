@@ -40,10 +40,10 @@ def restore_newest(
     Raises:
       UserError: the checkpoint cannot be read, or is that of another network or optimiser.
     """
-    step = checkpoints.latest() or 0
-    if not step:
+    newest = checkpoints.restore_newest()
+    if newest is None:
         return 0, state, None
-    params, stats, train = checkpoints.restore(step)
+    step, params, stats, train = newest
     expected = _leaves_by_path(state.optimizer)
     found = {name: np.asarray(value) for name, value in train["optimizer"].items()}
     for ours, theirs in ((state.params, params), (state.stats, stats), (expected, found)):

@@ -13,7 +13,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from dir_jax.checkpoint import Preprocessing, load_model
+from dir_jax.checkpoint import Preprocessing
 from dir_jax.data import samplers
 from dir_jax.data.datasets import create_dataset
 from dir_jax.data.ground_truth import RelevantsDataset
@@ -23,6 +23,7 @@ from dir_jax.data.samplers import Sampler
 from dir_jax.data.transforms import Compose, parse_transforms
 from dir_jax.describe.passes import ImageList
 from dir_jax.errors import UserError
+from dir_jax.loading import load_model
 from dir_jax.losses import LOSSES, BatchLoss
 from dir_jax.models import RetrievalNetwork, create_model
 from dir_jax.models.variables import merge_variables, split_variables

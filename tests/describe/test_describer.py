@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dir_jax.checkpoint import load_model, save_model
+from dir_jax.checkpoint import save_model
 from dir_jax.describe import describer as module
 from dir_jax.describe.describer import Describer, Recipe
+from dir_jax.loading import load_model
 from dir_jax.models import create_model
 from dir_jax.retrieval.whitening import learn_whitening
 
