@@ -42,7 +42,7 @@ class DescribedSet:
     Attributes:
       dataset: the images.
       database: (N, D) float32, the descriptors of the images.
-      queries: (Q, D) float32, those of the data set's queries; None where it has none apart.
+      queries: (Q, D) float32, those of the data set's queries; None where its own images are.
     """
 
     dataset: ImageDataset
