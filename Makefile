@@ -1,44 +1,56 @@
-# make quickstart   environment, then a training run on the embedded data set
-# make test         environment, then all tests
-# PIP_ARGS is handed to pip, e.g. PIP_ARGS="--index-url …" for a mirror, or for a CPU build of torch.
+# PIP_ARGS is handed to pip: PIP_ARGS="--index-url …" for a mirror, or for a CPU build of torch.
 PYTHON ?= python3
 PIP_ARGS ?=
 BIN := .venv/bin
 
-.PHONY: setup setup-dev quickstart test lint bench clean
+.DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
+.PHONY: help setup setup-dev quickstart test lint docs docs-serve bench wheel clean
 
-setup: .venv/.installed
-setup-dev: .venv/.installed-dev
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/.installed  ## make .venv and install dir_jax into it
+setup-dev: .venv/.installed-dev  ## the same, with what tests, checks and the site need
 
 $(BIN)/python:
 	$(PYTHON) -m venv .venv
 
-.venv/.installed: $(BIN)/python pyproject.toml constraints.txt
+.venv/.installed: $(BIN)/python pyproject.toml setup.py constraints.txt
 	$(BIN)/python -m pip install $(PIP_ARGS) --constraint constraints.txt --editable .
 	touch $@
 
 .venv/.installed-dev: .venv/.installed
-	$(BIN)/python -m pip install $(PIP_ARGS) --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install $(PIP_ARGS) --constraint constraints.txt --editable '.[dev,docs]'
 	touch $@
 
-quickstart: setup
+quickstart: setup  ## a training run on synthetic landmarks, about six minutes on two cores
+	$(BIN)/python -m experiments.synthetic_landmarks --output runs/synthetic-landmarks
 	$(BIN)/python -m dir_jax.train --config experiments/quickstart.py --workdir runs/quickstart
 
-test: setup-dev
+test: setup-dev  ## all tests
 	$(BIN)/python -m pytest
 
-lint: setup-dev
+lint: setup-dev  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: setup-dev  ## the documentation site, in site/
+	$(BIN)/mkdocs build --strict
+
+docs-serve: setup-dev  ## the site on http://localhost:8000, built again at each change
+	$(BIN)/mkdocs serve --strict
+
 # Those that two cores finish in some 20 minutes; benchmarks/RESULTS.md says what else there is, and
 # `python -m benchmarks.results runs/bench/*.json` puts the tables there.
-bench: setup-dev
+bench: setup-dev  ## the benchmarks, as JSON in runs/bench/
 	$(BIN)/python -m pip install $(PIP_ARGS) --constraint constraints.txt --editable '.[bench]'
 	for name in ap_loss network extraction training_step loader evaluation search startup; do \
 	  $(BIN)/python -m benchmarks.$$name --json runs/bench/$$name.json || exit 1; done
 
-clean:
-	rm -rf .venv runs
+wheel: setup  ## what `pip install` installs, in dist/
+	$(BIN)/python -m pip wheel $(PIP_ARGS) --no-deps --wheel-dir dist .
+
+clean:  ## delete everything that these targets made
+	rm -rf .venv runs site build dist

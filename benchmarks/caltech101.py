@@ -1,17 +1,19 @@
 """Real photographs, a fixed budget: our AP and triplet losses, and a PyTorch peer.
 
-    python -m benchmarks.caltech101 --seeds 0 1 2 --json caltech101.json
+    python -m benchmarks.caltech101 --data /path/to/caltech101 --seeds 0 1 2 --json caltech101.json
 
-Every run is experiments/caltech101.py: the same network from the same random weights, the same
-batches of the same augmented images, the same optimiser and number of images seen; only the loss
-differs. The peers are pytorch-metric-learning's SmoothAP and FastAP in plain PyTorch (the batch
-undivided, `loss.backward()`). Evaluation is ours for all: mAP and recall@1 on other categories.
+experiments/caltech101.py says where to get the photographs, and what the folder holds. Every run is
+that recipe: the same network from the same random weights, the same batches of the same augmented
+images, the same optimiser and number of images seen; only the loss differs. The peers are
+pytorch-metric-learning's SmoothAP and FastAP in plain PyTorch (the batch undivided,
+`loss.backward()`). Evaluation is ours for all: mAP and recall@1 on other categories.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -33,6 +35,10 @@ def main() -> None:
     """Runs what is asked for and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument(
+        "--data", required=True, type=os.path.abspath,
+        help="the folder of train.txt, test.txt and the photographs",
+    )  # fmt: skip
+    parser.add_argument(
         "--losses", nargs="+", choices=OURS + PEERS, default=["ap", "triplet", "smooth-ap"]
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
@@ -50,7 +56,7 @@ def main() -> None:
             if key not in results:
                 run = run_ours if loss in OURS else run_peer
                 started = time.perf_counter()
-                results[key] = run(loss, seed, args.steps)
+                results[key] = run(args.data, loss, seed, args.steps)
                 results[key]["seconds"] = time.perf_counter() - started
                 print(key, json.dumps(results[key]), flush=True)
                 if args.json:
@@ -73,12 +79,13 @@ def print_table(results: dict[str, dict[str, Any]], losses: list[str], seeds: li
         print(f"| {loss} | {' | '.join(cells)} | {seconds:.0f} |")
 
 
-def run_ours(loss: str, seed: int, steps: int | None) -> dict[str, Any]:
+def run_ours(data: str, loss: str, seed: int, steps: int | None) -> dict[str, Any]:
     """The training command itself; its own summary."""
     with tempfile.TemporaryDirectory() as folder:
         command = [
             sys.executable, "-m", "dir_jax.train", f"--config={RECIPE}", f"--workdir={folder}/run",
-            f"--config.loss.name={loss}", f"--config.seed={seed}", "--config.whitening.name=",
+            f"--config.data.root={data}", f"--config.loss.name={loss}", f"--config.seed={seed}",
+            "--config.whitening.name=",
         ]  # fmt: skip
         if steps is not None:
             command.append(f"--config.num_steps={steps}")
@@ -86,7 +93,7 @@ def run_ours(loss: str, seed: int, steps: int | None) -> dict[str, Any]:
         return json.loads((Path(folder) / "run" / "summary.json").read_text())
 
 
-def run_peer(loss: str, seed: int, steps: int | None) -> dict[str, Any]:
+def run_peer(data: str, loss: str, seed: int, steps: int | None) -> dict[str, Any]:
     """The same recipe in PyTorch with a loss of pytorch-metric-learning."""
     import torch
     from pytorch_metric_learning import losses
@@ -94,35 +101,35 @@ def run_peer(loss: str, seed: int, steps: int | None) -> dict[str, Any]:
     from benchmarks.torch_peer import load_network, torch_images
     from dir_jax.data.loader import BatchLoader
     from dir_jax.data.samplers import Listed
-    from dir_jax.retrieval.metrics import evaluate_labelled
+    from dir_jax.evaluation import evaluate_descriptors
     from dir_jax.training.optimizer import create_schedule
     from dir_jax.training.setup import create_network, create_setup
     from experiments.caltech101 import get_config
 
     config = get_config()
-    config.seed = seed
+    config.seed, config.data.root = seed, data
     if steps is not None:
         config.num_steps = steps
     setup = create_setup(config)
     assert setup.sampler is not None
-    assert setup.labelled is not None
+    held_out = setup.held_out.labelled
+    assert held_out is not None
     network = load_network(create_network(config))
     labels = setup.data.dataset.labels
     criterion = losses.SmoothAPLoss() if loss == "smooth-ap" else losses.FastAPLoss(num_bins=20)
 
     def evaluate() -> dict[str, float]:
-        assert setup.labelled is not None
         network.eval()
-        size, batch = len(setup.labelled.dataset), config.eval.batch_size
+        size, batch = len(held_out), config.eval.batch_size
         order = np.resize(np.arange(size), -(-size // batch) * batch)
         with torch.inference_mode(), BatchLoader(
-            setup.labelled.dataset, setup.eval_transform, Listed(order, batch), seed=0,
+            held_out, setup.held_out.transform, Listed(order, batch), seed=0,
             rows=np.arange(batch), unit=batch, start_step=0, stop_step=len(order) // batch,
             num_workers=0, prefetch=4,
         ) as loader:  # fmt: skip
             found = torch.cat([network(torch_images(x, setup.preprocessing)) for x in loader])
-        result = evaluate_labelled(found.numpy()[:size], setup.labelled.dataset.labels)  # type: ignore[attr-defined]
-        return {"mAP": float(result.mAP), "top1": float(result.top[1])}
+        metrics = evaluate_descriptors(held_out, found.numpy()[:size]).metrics
+        return {name: metrics[name] for name in ("mAP", "top1")}
 
     summary: dict[str, Any] = {"before": evaluate()}
     optimizer = torch.optim.Adam(

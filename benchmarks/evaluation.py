@@ -78,7 +78,8 @@ def _as_the_original() -> Callable[[], Any]:
 
 
 def _ours() -> Callable[[], Any]:
-    from dir_jax.retrieval.protocols import Scores, evaluate_revisited
+    from dir_jax.retrieval.protocols import evaluate_revisited
+    from dir_jax.retrieval.ranks import Scores
 
     scores, truth = _scores_and_truth()
 

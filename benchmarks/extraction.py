@@ -95,7 +95,7 @@ class _Files:
 
 def _ours() -> Callable[[], Any]:
     from benchmarks.network import create_model
-    from dir_jax.data.datasets import check_dataset
+    from dir_jax.data.headers import check_dataset
     from dir_jax.data.images import ImageDataset
     from dir_jax.data.transforms import Identity
     from dir_jax.describe.extractor import ArraySink, Extractor

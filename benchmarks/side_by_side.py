@@ -166,7 +166,7 @@ def table(results: Sequence[Mapping[str, Any]], on: Mapping[str, Any]) -> str:
 
 def _measure(case: Case) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
-        workers = {name: _Worker(case, name, folder) for name in case.sides}
+        workers = {name: Worker(case, name, folder) for name in case.sides}
         try:
             first = {name: worker.ask("first") for name, worker in workers.items()}
             seconds: dict[str, list[float]] = {name: [] for name in workers}
@@ -237,16 +237,27 @@ def _module() -> str:
     return spec.name if spec else sys.argv[0]
 
 
-class _Worker:
-    """A side's process, which does one thing each time it is asked."""
+class Worker:
+    """The process of one side of a case, which does one thing each time it is asked."""
 
-    def __init__(self, case: Case, side: str, folder: str):
+    def __init__(
+        self, case: Case, side: str, folder: str, module: str | None = None, root: Path = ROOT
+    ):
+        """Starts the process.
+
+        Args:
+          case: the case, which the process looks up by its name.
+          side: the name of one of its sides.
+          folder: where the process leaves the result of its first call.
+          module: the benchmark, by default the one that is running.
+          root: the checkout whose code runs.
+        """
         self.output = Path(folder) / f"{list(case.sides).index(side)}.npy"
-        command = [sys.executable, "-m", _module(), "--worker", case.name, side, folder]
+        command = [sys.executable, "-m", module or _module(), "--worker", case.name, side, folder]
         tuned = {"GLIBC_TUNABLES": ALLOCATOR} if side in case.tuned else {}
         self._process = subprocess.Popen(
             command,
-            cwd=ROOT,
+            cwd=root,
             env={**os.environ, "TQDM_DISABLE": "1", **tuned},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -254,6 +265,7 @@ class _Worker:
         )
 
     def ask(self, what: str) -> float:
+        """Has the process do `what` ('first', 'turn', 'memory', …), and returns its figure."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         print(what, file=self._process.stdin, flush=True)
@@ -263,6 +275,7 @@ class _Worker:
         raise SystemExit("error: a side's process ended; see above")
 
     def close(self) -> None:
+        """Ends the process."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait()

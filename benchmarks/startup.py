@@ -23,7 +23,7 @@ from PIL import Image
 from benchmarks.results import write_figures
 from benchmarks.side_by_side import ROOT, machine
 
-_COMMANDS = (
+COMMANDS = (
     "dir_jax.train",
     "dir_jax.test_dir",
     "dir_jax.extract_features",
@@ -40,11 +40,12 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the figures go")
     args = parser.parse_args()
     helps = {
-        name: statistics.median(_seconds([name, "--help"]) for _ in range(5)) for name in _COMMANDS
+        name: statistics.median(run_seconds([name, "--help"]) for _ in range(5))
+        for name in COMMANDS
     }
     rows = ["| command | `--help` (s, median of 5) |", "|---|---|"]
     rows += [f"| `python -m {name}` | {seconds:.2f} |" for name, seconds in helps.items()]
-    runs = _two_runs()
+    runs = two_runs()
     rows += ["", "| test_dir on ten images | seconds | programs compiled |", "|---|---|---|"]
     rows += [
         f"| {name} run | {run['seconds']:.1f} | {run['compiled']} |" for name, run in runs.items()
@@ -54,12 +55,13 @@ def main() -> None:
     write_figures(args.json, machine(), table, help=helps, test_dir=runs)
 
 
-def _seconds(arguments: list[str], **environment: str) -> float:
+def run_seconds(arguments: list[str], root: Path = ROOT) -> float:
+    """How long `python -m ARGUMENTS` takes in a checkout."""
     started = time.perf_counter()
     subprocess.run(
         [sys.executable, "-m", *arguments],
-        cwd=ROOT,
-        env={**os.environ, **environment},
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root)},
         check=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -67,7 +69,8 @@ def _seconds(arguments: list[str], **environment: str) -> float:
     return time.perf_counter() - started
 
 
-def _two_runs() -> dict[str, dict[str, float]]:
+def two_runs(root: Path = ROOT) -> dict[str, dict[str, float]]:
+    """Seconds, and programs compiled, of a first and a second test_dir in a checkout."""
     from dir_jax.checkpoint import save_model
     from dir_jax.models import create_model
 
@@ -87,7 +90,7 @@ def _two_runs() -> dict[str, dict[str, float]]:
         flags += ["--compilation-cache", str(cache)]
         runs, kept = {}, 0
         for run in ("first", "second"):
-            seconds = _seconds(flags)
+            seconds = run_seconds(flags, root)
             programs = len(list(cache.glob("*-cache")))
             runs[run] = {"seconds": seconds, "compiled": programs - kept}
             kept = programs

@@ -53,7 +53,8 @@ def _ours(count: int) -> Callable[[], Any]:
     from dir_jax.models.variables import split_variables
     from dir_jax.runtime.compiler import set_up_jax
     from dir_jax.runtime.replicas import create_replicas
-    from dir_jax.training.three_stage import ThreeStageStep, create_state
+    from dir_jax.training.state import create_state
+    from dir_jax.training.step import ThreeStageStep
 
     set_up_jax("", asynchronous=False)  # as the command does
     model = create_model(_ARCH)

@@ -30,9 +30,9 @@ def convert(path: str | os.PathLike[str], **options: Any) -> Conversion:
     return conversion.convert(path, **options)
 
 
-def main() -> int:
-    """Converts as the command line says, and returns the process's exit code."""
-    return run_parsed(_parser(), _main)
+def main(prog: str | None = None) -> int:
+    """Converts as the command line says; returns the exit code. For `prog` see `run_parsed`."""
+    return run_parsed(_parser(), _main, prog)
 
 
 def _parser() -> Parser:

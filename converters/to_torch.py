@@ -87,9 +87,9 @@ def export(checkpoint: str | os.PathLike[str], output: str | os.PathLike[str]) -
         torch.save(published, stream, _use_new_zipfile_serialization=False)
 
 
-def main() -> int:
-    """Exports as the command line says, and returns the process's exit code."""
-    return run_parsed(_parser(), _main)
+def main(prog: str | None = None) -> int:
+    """Exports as the command line says; returns the exit code. For `prog` see `run_parsed`."""
+    return run_parsed(_parser(), _main, prog)
 
 
 def _parser() -> Parser:

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dir_jax.api import Model, evaluate, load
 
-__all__ = ["Model", "evaluate", "load"]
+__all__ = ["Model", "__version__", "evaluate", "load"]
+
+__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:

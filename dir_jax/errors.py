@@ -1,6 +1,9 @@
-"""The one exception a user is meant to read, and how its message shows text from a file."""
+"""The one exception that a user is meant to read, and how its messages show names."""
 
 from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
 
 _LONGEST_NAME = 80  # characters of a name that a message repeats
 
@@ -18,3 +21,10 @@ def shown(text: object) -> str:
     text = str(text)
     short = text if len(text) <= _LONGEST_NAME else text[:_LONGEST_NAME] + "…"
     return short if short.isprintable() else ascii(short)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A phrase that suggests the known name nearest to `name`; '' where none is near."""
+    by_letters = {candidate.strip("-").lower(): candidate for candidate in known}
+    near = difflib.get_close_matches(name.strip("-").lower(), by_letters, n=1)
+    return f"; did you mean {by_letters[near[0]]}?" if near else ""

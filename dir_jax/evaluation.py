@@ -1,4 +1,8 @@
-"""The measures of a data set by its own protocol, from descriptors."""
+"""The evaluator: how well descriptors retrieve, by the protocol of the data set they are of.
+
+Training, `test_dir` and the Python interface all check a data set with `check_can_be_evaluated`
+before any image is described, and then evaluate its descriptors with `evaluate_descriptors`.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +20,15 @@ from dir_jax.retrieval.expansion import (
     check_expansion,
     expand_queries,
 )
-from dir_jax.retrieval.metrics import evaluate_labelled
+from dir_jax.retrieval.metrics import count_positives, evaluate_labelled
 from dir_jax.retrieval.protocols import (
-    REVISITED_LEVELS,
-    Scores,
+    check_ground_truth,
     evaluate_classic,
     evaluate_revisited,
+    levels_of,
+    relevant_and_junk,
 )
+from dir_jax.retrieval.ranks import Scores
 from dir_jax.retrieval.search import rank_all, score_all
 
 TOP_K = (1, 5, 10, 20, 50, 100)
@@ -33,11 +39,13 @@ class Evaluation:
     """How well a data set's queries found what is relevant to them.
 
     Attributes:
-      metrics: name -> mean over the queries that have positives, in [0, 1]: 'mAP', 'mP@1', 'top1',
-        …; in the revisited protocol 'mAP-easy' and so on.
-      aps: level of the protocol ('easy', 'medium', 'hard'; '' where there is but one) -> (Q,)
-        float64, each query's average precision; NaN where it has no positives or no descriptor.
-      first: (Q,) int64, labelled sets only: the rank from 0 of the first relevant image, or -1.
+      metrics: name -> mean over the queries that have relevant images, in [0, 1]: 'mAP', 'mP@1',
+        'top1', …; in the revisited protocol 'mAP-easy' and so on.
+      aps: level of the protocol ('easy', 'medium', 'hard'; '' where there is only one) -> (Q,)
+        float64, each query's average precision; NaN where it has no relevant image or no
+        descriptor.
+      first: (Q,) int64, the rank from 0 of each query's first relevant image, or -1 where there is
+        none; None except for labelled sets.
     """
 
     metrics: dict[str, float]
@@ -45,7 +53,7 @@ class Evaluation:
     first: np.ndarray | None = None
 
     def detailed(self) -> dict[str, Any]:
-        """What the original's `--detailed` adds: the queries' own values; -1 for no positives."""
+        """The values of each query, as the original's `--detailed` gives them; -1 for none."""
         found: dict[str, Any] = {
             "APs" + (f"-{level}" if level else ""): np.nan_to_num(ap, nan=-1).tolist()
             for level, ap in self.aps.items()
@@ -58,8 +66,25 @@ class Evaluation:
 
 
 def check_can_be_evaluated(dataset: ImageDataset) -> None:
-    """Raises UserError where a data set does not say what is relevant."""
-    if not isinstance(dataset, LabelledDataset | RelevantsDataset):
+    """Checks, without opening an image, that a data set says what is relevant to its queries.
+
+    Raises:
+      UserError: the data set has neither labels nor a ground truth, nothing is relevant to any
+        query, or the ground truth is of two kinds or refers to images outside the list.
+    """
+    if isinstance(dataset, LabelledDataset):
+        queries = dataset.queries
+        count_positives(dataset.labels, None if queries is None else queries.labels)
+    elif isinstance(dataset, RelevantsDataset):
+        truth = dataset.ground_truth
+        levels = levels_of(truth)
+        check_ground_truth(truth, len(dataset), levels)
+        if not any(len(relevant_and_junk(each, lv)[0]) for each in truth for lv in levels):
+            raise UserError(
+                f"the ground truth has no relevant image for any of its {len(truth)} queries, so "
+                "there is nothing to evaluate"
+            )
+    else:
         raise UserError(
             "this data set has neither labels nor a ground truth, so there is nothing to evaluate; "
             "give ImageListLabels or ImageListRelevants, or use python -m dir_jax.extract_features"
@@ -69,7 +94,7 @@ def check_can_be_evaluated(dataset: ImageDataset) -> None:
 def check_expansions(
     dataset: ImageDataset, aqe: tuple[int, float] | None, adba: tuple[int, float] | None
 ) -> None:
-    """Raises UserError, before any image is read, for what `expand_descriptors` would refuse."""
+    """Raises UserError, before any image is read, where `expand_descriptors` would raise one."""
     for flag, values, available in (("aqe", aqe, len(dataset)), ("adba", adba, len(dataset) - 1)):
         if values is not None:
             try:
@@ -90,8 +115,8 @@ def expand_descriptors(
     Args:
       database: (N, D) float32.
       queries: (Q, D) float32, or None where the database's own images are the queries.
-      aqe: k and alpha of `expand_queries`, or None for none.
-      adba: k and alpha of `augment_database`, or None for none.
+      aqe: k and alpha of `expand_queries`, or None for no query expansion.
+      adba: k and alpha of `augment_database`, or None for no augmentation.
 
     Returns:
       The database and the queries; None only where queries are still the database's rows.
@@ -116,13 +141,15 @@ def evaluate_descriptors(
 
     Args:
       dataset: a `LabelledDataset` or a `RelevantsDataset`.
-      database: (N, D) float32; rows with NaN come last in every ranking, and are left out of a
-        labelled set.
-      queries: (Q, D) float32, of the data set's queries; where it has none apart, of the same
-        images, by default `database` itself. Queries with NaN are left out.
+      database: (N, D) float32. Rows with NaN come last in every ranking; those of a labelled set
+        are left out.
+      queries: (Q, D) float32, the descriptors of the data set's queries. Where its own images are
+        the queries, other descriptors of these; by default `database` itself. Queries with NaN are
+        left out.
 
     Raises:
-      UserError: the data set does not say what is relevant, or nothing is.
+      UserError: as `check_can_be_evaluated`; or nothing is relevant among the images that have
+        descriptors.
     """
     check_can_be_evaluated(dataset)
     if isinstance(dataset, LabelledDataset):
@@ -133,10 +160,10 @@ def evaluate_descriptors(
     valid = np.isfinite(queries).all(axis=1)
     truth = [entry for entry, good in zip(dataset.ground_truth, valid, strict=True) if good]
     scores = Scores(score_all(queries[valid], database))
-    revisited = "easy" in dataset.ground_truth[0]
-    found = (evaluate_revisited if revisited else evaluate_classic)(scores, truth)
+    levels = levels_of(dataset.ground_truth)
+    found = (evaluate_classic if levels == [""] else evaluate_revisited)(scores, truth)
     aps = {}
-    for level in REVISITED_LEVELS if revisited else ("",):
+    for level in levels:
         aps[level] = np.full(len(queries), np.nan)
         aps[level][valid] = found["ap" + (f"-{level}" if level else "")]
     # All mAP first, as the original prints them.
@@ -175,32 +202,35 @@ def rankings_to_show(
     database: np.ndarray,
     queries: np.ndarray | None,
     *,
+    shown: np.ndarray | None = None,
     most: int = 100,
     results: int = 10,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What a report shows: all queries of an Oxford-style set, the worst of a labelled one.
+    """Ranks the database for the queries that a report or a picture shows.
 
     Args:
       dataset: what was evaluated.
-      evaluation: how.
+      evaluation: the result.
       database: (N, D) float32, as it was evaluated.
-      queries: (Q, D) likewise; None where the database's images query each other.
-      most: queries of a labelled set.
-      results: of which the scores are wanted.
+      queries: (Q, D) float32, as they were evaluated; None where they are the database's rows.
+      shown: (S,) integers, numbers of the queries to show; by default all queries of an
+        Oxford-style set, and the worst of a labelled one.
+      most: how many queries of a labelled set are shown by default.
+      results: how many of the first results get their scores.
 
     Returns:
       shown: (S,) int64, numbers of queries.
-      rankings: (S, N) int32, the database from the best on; (S, N − 1) without the query itself
-        where it is one of the database's.
-      scores: (S, results) float32, of the first of them.
+      rankings: (S, N) int32, the database from the best on; (S, N − 1), without the query itself,
+        where it is one of the database's images.
+      scores: (S, results) float32, the scores of the first results.
     """
     own = isinstance(dataset, LabelledDataset) and dataset.queries is None
     queries = database if queries is None else queries
-    shown: np.ndarray = np.arange(len(queries))
-    if isinstance(dataset, LabelledDataset):
+    if shown is None and isinstance(dataset, LabelledDataset):
         ap = evaluation.aps[""]
         order = np.argsort(ap, kind="stable")  # NaN last
         shown = np.sort(order[: min(most, max(np.isfinite(ap).sum(), 1))])
+    shown = np.arange(len(queries)) if shown is None else shown
     rankings = rank_all(queries[shown], database)
     if own:
         rankings = rankings[rankings != shown[:, None]].reshape(len(shown), -1)

@@ -1,20 +1,24 @@
 """Quickstart: a small GeM network learns to recognise drawn landmarks with the AP loss.
 
     make quickstart
-    python -m dir_jax.train --config experiments/quickstart.py --workdir runs/quickstart
 
-Data: the embedded synthetic landmarks, drawn from a seed at the first run into
-runs/synthetic-landmarks. Training and test landmarks are different ones.
+which is
 
-Expected result: mAP from 0.11 to 0.28 (0.30 whitened) on the test landmarks, in five to six minutes
-on two CPU cores.
+    python -m experiments.synthetic_landmarks --output runs/synthetic-landmarks
+    python -m dir_jax.train --config quickstart --workdir runs/quickstart
+
+Data: synthetic landmarks, which the first command draws from a seed in half a minute. Training and
+test landmarks are different ones.
+
+Cost: 320 steps of 64 images of 64 × 64 pixels, 20,480 images in all: five to six minutes and 1 GB
+of memory on two CPU cores.
+
+Expected result, measured here: mAP on the test landmarks from 0.11 to 0.28 (0.30 whitened).
 """
 
 import ml_collections
 
 from dir_jax.training.config import default_config
-
-_DATA = "runs/synthetic-landmarks"
 
 
 def get_config() -> ml_collections.ConfigDict:
@@ -27,9 +31,13 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.arch = "resnet18_rmac"
     config.model.out_dim = 256
 
-    config.data.train = f'SyntheticLandmarks("{_DATA}", "train")'
-    config.data.eval = f'SyntheticLandmarks("{_DATA}", "test")'
-    config.data.eval_oxford = f'SyntheticLandmarks("{_DATA}", "test_oxford")'
+    config.data.root = "runs/synthetic-landmarks"
+    root = config.data.get_ref("root")  # what is made from it follows it when it is changed
+    config.data.train = 'ImageListLabels("' + root + '/train.txt", "' + root + '")'
+    config.data.eval = 'ImageListLabels("' + root + '/test.txt", "' + root + '")'
+    config.data.eval_oxford = (
+        'ImageListRelevants("' + root + '/gnd_synthetic.pkl", "' + root + '", "images")'
+    )
     config.data.transform = "Scale((76, 76)), RandomCrop(64), ColorJitter(0.3, 0.3, 0.3, 0.1)"
     config.data.num_workers = 0
 

@@ -1,16 +1,22 @@
-"""TL-GeM: ResNet-101 with GeM, trained by the triplet loss with mined hard negatives.
+"""TL-GeM: ResNet-101 with GeM, trained with the triplet loss and mined hard negatives.
 
-    python -m dir_jax.train --config experiments/triplet_gem.py --workdir runs/triplet_gem \\
-        --config.model.init=CHECKPOINT --config.data.db_root=DIR
+    python -m dir_jax.train --config triplet_gem --workdir runs/triplet_gem \\
+        --config.model.init=resnet101.pth --config.data.db_root=DIR
 
-Gordo et al., "End-to-end Learning of Deep Visual Representations for Image Retrieval", IJCV 2017,
-section 3.3, with GeM pooling (Radenović et al. 2018) in place of R-MAC.
+Gordo, Almazan, Revaud, Larlus, "End-to-end Learning of Deep Visual Representations for Image
+Retrieval", IJCV 2017, section 3.3, with GeM pooling (Radenović et al., TPAMI 2018) instead of
+R-MAC.
 
-Data and start: as in ap_gem.py.
+Data and start: those of ap_gem.py.
 
-Expected result, as the authors report it for Resnet101-TL-GeM (mAP, one scale, whitened): Oxford5K
-85.7, Paris6K 93.4, ROxford5K 64.5 medium / 40.9 hard, RParis6K 78.8 / 59.2. It has not been
-reproduced here: that takes the pictures and an accelerator.
+Cost: 8,192 steps of 64 triplets, 1,572,864 images of 800 × 800 pixels, at 796 GFLOP each; and 128
+pools of 5,000 images to describe, at 199 GFLOP each. That is about 8 hours on a GPU that sustains
+50 TFLOP/s (estimated from benchmarks/RESULTS.md; not measured on a GPU). A chunk of two images
+takes 4 GB on the device, by XLA's own account.
+
+Expected result, as the authors report it for Resnet101-TL-GeM (mAP in per cent, one scale,
+whitened): Oxford5K 85.7, Paris6K 93.4, ROxford5K 64.5 medium and 40.9 hard, RParis6K 78.8 and 59.2.
+We have not reproduced it: we have neither the pictures nor a GPU.
 """
 
 import ml_collections
@@ -19,7 +25,7 @@ from dir_jax.training.config import default_config
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """SGD on triplets whose negatives come from a pool that is described anew now and then."""
+    """SGD on triplets; the pool that their negatives come from is described every 64 steps."""
     config = default_config()
     config.num_steps = 8192
     config.batch_size = 192  # 64 triplets

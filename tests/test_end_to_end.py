@@ -11,8 +11,13 @@ from sklearn.decomposition import PCA
 
 from dir_jax import extract_features, test_dir
 from dir_jax.commands.running import run_parsed
-from dir_jax.data.synthetic import write_synthetic_landmarks
+from dir_jax.data.datasets import create_dataset
+from dir_jax.data.ground_truth import RelevantsDataset
+from dir_jax.data.headers import check_dataset
+from dir_jax.data.labelled import LabelledDataset
 from dir_jax.training.config import default_config
+from experiments import quickstart
+from experiments.synthetic_landmarks.writing import write_synthetic_landmarks
 from torch_reference.evaluation import (
     describe,
     expand,
@@ -139,7 +144,7 @@ def test_landmarks_with_boxes_scales_whitening_and_expansion(run, random_network
     q = expand(q, x, 4, 2)
     expected = revisited_maps(q, x, truth["gnd"])
 
-    dataset = f'SyntheticLandmarks("{folder}", "test_oxford")'
+    dataset = f'ImageListRelevants("{folder}/gnd_synthetic.pkl", "{folder}", "images")'
     flags = ["--dataset", dataset, "--checkpoint", checkpoint, "--trfs", "", "Scale(0.7071)"]
     whitening = ["--whiten", "Landmarks_clean", "--whitenp", 0.25, "--whitenv", 20]
     run(test_dir, *flags, *whitening, "--aqe", 4, 2, "--adba", 3, 1,
@@ -152,3 +157,29 @@ def test_landmarks_with_boxes_scales_whitening_and_expansion(run, random_network
     np.testing.assert_allclose(
         np.load(tmp_path / "x.dbdescs.npy"), unaugmented, rtol=0, atol=DESCRIPTOR
     )
+
+
+def test_quickstart_names_what_is_drawn_for_it(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    write_synthetic_landmarks(
+        "runs/synthetic-landmarks",
+        train_landmarks=1,
+        test_landmarks=2,
+        views=2,
+        test_views=4,
+        image_size=32,
+        workers=1,
+    )
+    data = quickstart.get_config().data
+    train, test, oxford = map(create_dataset, (data.train, data.eval, data.eval_oxford))
+    assert isinstance(train, LabelledDataset)
+    assert isinstance(test, LabelledDataset)
+    assert isinstance(oxford, RelevantsDataset)
+    assert (len(train), len(train.classes)) == (2, 1)
+    assert (len(test), len(test.classes)) == (8, 2)
+    assert not set(train.classes) & set(test.classes)
+    assert len(oxford.queries) == len(oxford.ground_truth) == 2
+    assert set(oxford.ground_truth[0]) == {"easy", "hard", "junk"}
+    assert oxford.query_boxes is not None
+    for dataset in (train, test, oxford, oxford.queries):
+        check_dataset(dataset, progress=False)

@@ -8,6 +8,7 @@ from dir_jax.data.images import ImageDataset
 from dir_jax.data.labelled import LabelledDataset
 from dir_jax.errors import UserError
 from dir_jax.evaluation import (
+    check_can_be_evaluated,
     check_expansions,
     evaluate_descriptors,
     expand_descriptors,
@@ -144,6 +145,26 @@ def test_what_cannot_be_expanded_or_evaluated():
     check_expansions(images, (5, 1), (4, 1))
     with pytest.raises(UserError, match="neither labels nor a ground truth"):
         evaluate_descriptors(images, draw(5))
+
+
+def test_a_set_in_which_nothing_is_relevant():
+    alone = LabelledDataset(["a.jpg", "b.jpg"], ["a", "b"])
+    with pytest.raises(UserError, match="none of the 2 images has the same label"):
+        check_can_be_evaluated(alone)
+    queries = LabelledDataset(["c.jpg"], ["c"], "", ["a", "b", "c"])
+    apart = LabelledDataset(["a.jpg", "b.jpg"], ["a", "b"], "", ["a", "b", "c"], queries)
+    with pytest.raises(UserError, match="none of the 1 queries has the label"):
+        check_can_be_evaluated(apart)
+    with pytest.raises(UserError, match="no relevant image for any of its 1 queries"):
+        check_can_be_evaluated(relevants([{"easy": [], "hard": [], "junk": [3]}]))
+    check_can_be_evaluated(relevants([{"easy": [], "hard": [2], "junk": [3]}]))
+
+
+def test_ground_truth_that_does_not_fit():
+    with pytest.raises(UserError, match="query 1 has no 'easy'"):
+        check_can_be_evaluated(relevants([REVISITED[0], {"ok": [1], "junk": []}]))
+    with pytest.raises(UserError, match="query 0 refers to image 7, but 5 images"):
+        check_can_be_evaluated(relevants(REVISITED, database=5))
 
 
 def test_a_report_shows_the_worst_of_labelled_queries():

@@ -1,4 +1,4 @@
-"""The flags that test_dir, extract_features and extract_kapture share, and what they stand for."""
+"""The flags that test_dir, extract_features and extract_kapture share, and what they mean."""
 
 from __future__ import annotations
 
@@ -15,77 +15,99 @@ if TYPE_CHECKING:
 
 
 def add_dataset_flags(parser: Parser) -> None:
-    """--dataset and where named ones are."""
+    """Adds --dataset, and --db-root, where the named data sets are."""
     parser.add_argument(
         "--dataset", "-d", required=True, metavar="DATASET",
-        help="a name such as ROxford5K, or such as 'ImageList(\"list.txt\", \"folder\")'",
+        help="a name such as ROxford5K, or a list such as 'ImageList(\"list.txt\", \"folder\")'",
     )  # fmt: skip
     parser.add_argument(
-        "--db-root", metavar="DIR", help="the folder of the named data sets (default: $DB_ROOT)"
+        "--db-root",
+        metavar="DIR",
+        help="folder of the named data sets (default: $DB_ROOT)",
     )
 
 
+def add_cache_flag(parser: Parser) -> None:
+    """Adds --compilation-cache."""
+    parser.add_argument(
+        "--compilation-cache", metavar="DIR",
+        help="folder that keeps compiled programs; '' for none (default: a folder in the user's "
+        "cache folder)",
+    )  # fmt: skip
+
+
 def add_model_flags(parser: Parser, *, whiten: str | None, whitenp: float) -> None:
-    """The checkpoint, how images become descriptors, and what runs it; two defaults differ."""
+    """Adds --checkpoint, how images become descriptors, and where that is computed.
+
+    Args:
+      parser: the command's parser.
+      whiten: the default of --whiten; None for no whitening.
+      whitenp: the default of --whitenp.
+    """
     parser.add_argument(
         "--checkpoint", required=True, metavar="PATH",
-        help="a checkpoint directory, a training run's, or a file of PyTorch, which is converted",
+        help="a checkpoint directory, a training run's directory, or a PyTorch file",
     )  # fmt: skip
     group = parser.add_argument_group("descriptors")
     add = group.add_argument
     add(
         "--trfs", nargs="+", default=[""], metavar="CHAIN",
-        help="transforms such as 'Scale(1050), Pad(800)'; several are several scales, to be pooled "
-        "(default: images as they are)",
+        help="transforms such as 'Scale(1050), Pad(800)'; with several chains, each image is "
+        "described at several scales, which are pooled (default: images as they are)",
     )  # fmt: skip
-    add("--pooling", default="gem", help="of several scales: gem or mean (default: gem)")
-    add("--gemp", type=float, default=3, metavar="P", help="power of that pooling (default: 3)")
+    add("--pooling", default="gem", help="how scales are pooled: gem or mean (default: gem)")
+    add("--gemp", type=float, default=3, metavar="P", help="the power of gem (default: 3)")
     add(
         "--center-bias", type=float, metavar="B",
-        help="weight of the image's centre, instead of the model's own",
+        help="how much more the centre of the image weighs (default: as the model says)",
     )  # fmt: skip
     add(
         "--whiten", default=whiten, metavar="NAME",
-        help="one of the checkpoint's whitenings; '' for none "
+        help="the name of one of the checkpoint's whitenings; '' for none "
         f"(default: {whiten or 'none'})",
     )  # fmt: skip
     add(
         "--whitenp", type=float, default=whitenp, metavar="P",
-        help=f"power of the variance that it divides by (default: {whitenp})",
+        help=f"whitening divides by this power of the variance (default: {whitenp})",
     )  # fmt: skip
-    add("--whitenv", type=int, metavar="N", help="components to keep (default: all)")
-    add("--whitenm", type=float, default=1.0, metavar="M", help="factor of it (default: 1)")
+    add("--whitenv", type=int, metavar="N", help="dimensions that whitening keeps (default: all)")
+    add(
+        "--whitenm", type=float, default=1.0, metavar="M",
+        help="a constant factor of what whitening divides by (default: 1)",
+    )  # fmt: skip
     group = parser.add_argument_group("running")
     add = group.add_argument
     add(
         "--threads", type=int, default=8, metavar="N",
-        help="processes that decode images, at most one a core (default: 8)",
+        help="how many processes decode images, at most one for each core (default: 8)",
     )  # fmt: skip
     add(
         "--gpu", type=int, nargs="+", metavar="N",
-        help="accelerators by number, -1 for the CPU (default: the first, or the CPU)",
+        help="the numbers of the accelerators to use, or -1 for the CPU (default: the first "
+        "accelerator, or the CPU if there is none)",
     )  # fmt: skip
     add(
         "--dtype", choices=("float32", "bfloat16"),
-        help="what the network computes in, instead of the model's own",
+        help="the number format that the network computes in (default: as the model says)",
     )  # fmt: skip
     add(
         "--precision", choices=("highest", "high", "default"),
-        help="of float32 products on accelerators: highest is exact, default may be TF32; instead "
-        "of the model's own",
+        help="the precision of float32 products on accelerators: highest is exact, default may be "
+        "TF32 (default: as the model says)",
     )  # fmt: skip
     add(
         "--on-error", choices=("stop", "skip"), default="stop",
-        help="what to do about an image that cannot be used (default: stop)",
+        help="what to do where an image cannot be used: stop, or skip it (default: stop)",
     )  # fmt: skip
-    add(
-        "--compilation-cache", metavar="DIR",
-        help="keeps compiled programs; '' for none (default: in the user's cache folder)",
-    )  # fmt: skip
+    add_cache_flag(parser)
 
 
 def recipe_of(args: argparse.Namespace) -> Recipe:
-    """How images become descriptors, from the flags; refuses transforms that cannot be read."""
+    """How images become descriptors, as the flags say.
+
+    Raises:
+      UserError: --threads is negative, or --trfs is not valid.
+    """
     from dir_jax.describe.describer import Recipe
 
     if args.threads < 0:
@@ -107,7 +129,11 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
 
 
 def load_checkpoint(args: argparse.Namespace) -> Checkpoint:
-    """The model of --checkpoint, with the options that flags give."""
+    """Loads the model of --checkpoint, with the options that the flags set.
+
+    Raises:
+      UserError: there is no checkpoint, it cannot be read, or an option does not apply to it.
+    """
     from dir_jax.loading import load_model
 
     names = ("center_bias", "dtype", "precision")
@@ -115,13 +141,18 @@ def load_checkpoint(args: argparse.Namespace) -> Checkpoint:
     checkpoint = load_model(args.checkpoint, **given)
     if args.center_bias is not None and "_fpn" in checkpoint.model.config.arch:
         raise UserError(
-            f"--center-bias has no meaning for {checkpoint.model.config.arch}, which has none"
+            f"--center-bias does not apply to {checkpoint.model.config.arch}, which has no centre "
+            "bias"
         )
     return checkpoint
 
 
 def create_describer(args: argparse.Namespace, checkpoint: Checkpoint, recipe: Recipe) -> Describer:
-    """What describes images as the flags say."""
+    """Makes the describer that the flags ask for.
+
+    Raises:
+      UserError: the recipe does not fit the checkpoint, or there is no such device.
+    """
     from dir_jax.describe.describer import Describer
     from dir_jax.runtime.devices import select_devices
 
@@ -135,7 +166,7 @@ def create_describer(args: argparse.Namespace, checkpoint: Checkpoint, recipe: R
 
 
 def set_up(args: argparse.Namespace) -> None:
-    """jax's settings; before anything uses a device."""
+    """Applies the flags that are settings of JAX; must come before a device is used."""
     import jax
 
     from dir_jax.runtime.compiler import set_up_jax

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
-from collections.abc import Callable
-from typing import Any, NoReturn
+from collections.abc import Callable, Sequence
+from typing import NoReturn
 
-from dir_jax.errors import UserError
+from dir_jax.errors import UserError, did_you_mean
 
 
 class Parser(argparse.ArgumentParser):
-    """For commands without a config; its mistakes are one line, like all others."""
+    """Parses a command's flags; a mistake is a UserError of one line.
+
+    Flags are listed with hyphens, and accepted with hyphens or underscores.
+    """
 
     def __init__(self, module: str, doc: str | None):
-        """For `python -m module`, whose docstring `doc` is shown as it is written."""
+        """Makes the parser of the command `python -m MODULE`, without any flags.
+
+        Args:
+          module: the command's module.
+          doc: the module's docstring, which --help shows as it is written.
+        """
         super().__init__(
             prog=f"python -m {module}",
             description=doc,
@@ -23,38 +32,81 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
         )
 
+    def called(self, prog: str) -> None:
+        """Has the usage and the description say how the command was called.
+
+        Args:
+          prog: such as 'dir-jax train'.
+        """
+        self.description = (self.description or "").replace(self.prog, prog)
+        self.prog = prog
+
+    def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """The flags' values.
+
+        Args:
+          arguments: the command line, without the command itself.
+
+        Raises:
+          UserError: there is no such flag, which is reported before any other mistake; or a flag
+            lacks its value, has a wrong one, or is missing.
+        """
+        if any(argument in ("-h", "--help") for argument in arguments):
+            self.print_help()
+            raise SystemExit(0)
+        arguments = [with_hyphens(argument) for argument in arguments]
+        for argument in arguments:
+            self._check_flag(argument)
+        args, rest = self.parse_known_args(arguments)
+        if rest:
+            raise UserError(f"unexpected argument {rest[0]!r}: flags begin with --")
+        return args
+
     def error(self, message: str) -> NoReturn:
         """Raises UserError."""
         raise UserError(f"{message} (--help lists the flags)")
 
+    def _check_flag(self, argument: str) -> None:
+        flag = argument.partition("=")[0]
+        is_flag = re.match(r"--\w|-[^\W\d]", flag) and " " not in flag
+        known = self._option_string_actions
+        if not is_flag or flag in known or (flag[1] != "-" and flag[:2] in known):
+            return
+        raise UserError(
+            f"there is no flag {flag}{did_you_mean(flag, known)} (--help lists the flags)"
+        )
 
-def run_parsed(parser: Parser, main: Callable[[argparse.Namespace], None]) -> int:
-    """Parses the command line by `parser`, runs a command; returns as `run_command`."""
 
-    def run() -> int:
-        main(parser.parse_args())
-        return 0
+def with_hyphens(argument: str) -> str:
+    """A flag with hyphens for underscores.
 
-    return _exit_code(run)
-
-
-def run_command(main: Callable[[], int], doc: str | None) -> int:
-    """Parses absl's flags, runs a command, and returns its exit code.
-
-    A mistake of the user's is one line on standard error and exit code 2; Ctrl-C is 130. Anything
-    else is ours, and keeps its traceback.
+    Its value is left alone, and so are the keys of `--config.KEY` and arguments that are no flags.
     """
-
-    def run() -> int:
-        _parse(doc)
-        return main()
-
-    return _exit_code(run)
+    name = re.match(r"--\w[\w-]*(?=[.=]|$)", argument)
+    if not name:
+        return argument
+    return name[0].replace("_", "-") + argument[name.end() :]
 
 
-def _exit_code(run: Callable[[], int]) -> int:
+def run_parsed(
+    parser: Parser,
+    main: Callable[[argparse.Namespace], int | None],
+    prog: str | None = None,
+) -> int:
+    """Parses the command line, runs a command, and returns its exit code.
+
+    A mistake of the user's is one line on standard error and exit code 2; Ctrl-C is 130. Any other
+    error is a bug of ours, and keeps its traceback.
+
+    Args:
+      parser: the command's flags.
+      main: the command, a function of their values; returns an exit code, where None is 0.
+      prog: how the command was called, such as 'dir-jax train'; by default `python -m MODULE`.
+    """
+    if prog:
+        parser.called(prog)
     try:
-        return run()
+        return main(parser.parse(sys.argv[1:])) or 0
     except UserError as e:
         print(f"error: {e}", file=sys.stderr)
         return 2
@@ -64,45 +116,3 @@ def _exit_code(run: Callable[[], int]) -> int:
     except BrokenPipeError:  # whoever read the output has had enough, as `head` has
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-
-
-def _parse(doc: str | None) -> None:
-    from absl import flags
-
-    module = sys.modules["__main__"]
-    name = getattr(getattr(module, "__spec__", None), "name", None) or sys.argv[0]
-    if any(a in ("-h", "--help", "-help") for a in sys.argv[1:]):
-        print((doc or "").strip() + "\n")
-        print(f"flags of python -m {name}:")
-        for flag in flags.FLAGS.get_key_flags_for_module(module):
-            default = "" if flag.default in (None, "") else f" (default: {flag.default})"
-            print(f"  --{flag.name}: {flag.help}{default}")
-        raise SystemExit(0)
-    try:
-        rest = flags.FLAGS(sys.argv)[1:]
-    except flags.UnrecognizedFlagError as e:
-        raise UserError(f"there is no flag --{e.flagname} (--help lists them)") from e
-    except flags.Error as e:
-        raise UserError(str(e).splitlines()[0]) from e
-    except (
-        OSError,
-        ImportError,
-        SyntaxError,
-        AttributeError,
-        KeyError,
-        TypeError,
-        ValueError,
-    ) as e:
-        # Raised while the config file named by --config is run or changed.
-        raise UserError(
-            f"the config cannot be used: {type(e).__name__}: {e}; is a --config.KEY misspelt?"
-        ) from e
-    if rest:
-        raise UserError(f"do not know what {rest[0]!r} is for; flags begin with --")
-
-
-def require_flag(name: str, value: Any, example: str) -> Any:
-    """The value of a flag that must be given."""
-    if value is None or value == "":
-        raise UserError(f"--{name} is missing; give one, such as --{name} {example}")
-    return value

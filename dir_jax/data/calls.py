@@ -1,7 +1,7 @@
-"""Texts such as `Scale(1050), Pad(800)` read as lists of calls, without evaluating anything.
+"""Reads texts such as `Scale(1050), Pad(800)` as lists of calls, without evaluating anything.
 
-Python's own grammar reads the text; only a call of a known name with literal arguments is then
-acted upon. Everything else is refused with a caret under the place.
+The text is parsed by Python's own grammar, and only calls of known names with literal arguments
+are accepted. Everything else is refused, with a caret under the place.
 """
 
 from __future__ import annotations
@@ -32,17 +32,18 @@ def parse_calls(
     Line breaks count as spaces. All calls are read before the first object is made.
 
     Args:
-      text: such as 'Scale(1050, largest=True), Pad(800)'; blank is no calls.
-      constructors: what each name makes. A ValueError of theirs is an argument's fault.
-      what: such a call is, for error messages: 'transform'.
-      names: constants that arguments may use, such as BILINEAR; may be dotted.
+      text: the calls, such as 'Scale(1050, largest=True), Pad(800)'; a blank text has none.
+      constructors: the function that each name calls. A ValueError that one raises is reported as a
+        mistake in its arguments.
+      what: the word for such a call in error messages, such as 'transform'.
+      names: constants that arguments may use, such as BILINEAR; a name may contain dots.
 
     Returns:
-      One object a call, in the text's order.
+      The object that each call makes, in the text's order.
 
     Raises:
-      UserError: the text is no such list, or names something unknown, or an argument is wrong;
-        shows where, and what would be right. Other errors of a constructor are passed on.
+      UserError: the text is not such a list, names something unknown, or has a wrong argument; the
+        message shows where, and what would be right. Other errors of a constructor are passed on.
     """
     reader = _Reader(text.replace("\n", " ").replace("\r", " ").strip(), what, names or {})
     makers = [reader.maker(node, constructors) for node in reader.elements()]
@@ -50,7 +51,7 @@ def parse_calls(
 
 
 class _Reader:
-    """One text, and the means to complain about any place in it."""
+    """A text that is being read; it can report a mistake at any place in it."""
 
     def __init__(self, text: str, what: str, names: Mapping[str, object]):
         self.text = text
@@ -74,7 +75,7 @@ class _Reader:
         end = self.position(tree.end_lineno, tree.end_col_offset)
         comment = self.text.find("#", end)
         if comment >= 0:
-            self.fail(comment, "comments are not possible here")
+            self.fail(comment, "comments are not allowed here")
         return tree.elts if isinstance(tree, ast.Tuple) else [tree]
 
     def maker(
@@ -84,7 +85,7 @@ class _Reader:
         known = f"known: {', '.join(constructors)}"
         if isinstance(node, ast.Name) and node.id in constructors:
             usage = _usage(node.id, constructors[node.id], self.names)
-            self.fail_at(node, f"{node.id} lacks its parentheses", usage)
+            self.fail_at(node, f"{node.id} needs parentheses", usage)
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
             self.fail_at(
                 node, f"expected a {self.what} such as Name(…), found {self.source(node)}", known
@@ -101,7 +102,7 @@ class _Reader:
         takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
         for keyword in node.keywords:
             if keyword.arg is None:
-                self.fail_at(keyword.value, "** is not possible here")
+                self.fail_at(keyword.value, "** is not allowed here")
             if keyword.arg not in parameters and not takes_any:
                 near = _did_you_mean(keyword.arg, parameters)
                 self.fail_at(keyword, f"{name} has no argument {keyword.arg}{near}", usage)
@@ -139,7 +140,7 @@ class _Reader:
                 if name in self.names:
                     return self.names[name]
                 plain = [known for known in self.names if "." not in known]
-                near = _did_you_mean(name, plain) or "; a text needs quotes"
+                near = _did_you_mean(name, plain) or "; a text must be in quotes"
                 known = f"known: {', '.join(plain)}" if plain else ""
                 self.fail_at(node, f"there is no constant named {name}{near}", known)
         self.fail_at(
@@ -172,7 +173,7 @@ class _Reader:
 
 
 def _usage(name: str, constructor: Callable[..., object], names: Mapping[str, object]) -> str:
-    """How a call is written: the signature without types, constants by their names."""
+    """Shows how a call is written: the signature without types, with constants by their names."""
     parameters = []
     for parameter in inspect.signature(constructor).parameters.values():
         default = parameter.default
@@ -185,7 +186,7 @@ def _usage(name: str, constructor: Callable[..., object], names: Mapping[str, ob
 
 
 def _did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A phrase that offers the known name nearest to an unknown one; '' where none is near."""
+    """Suggests the known name that is nearest to an unknown one; '' where none is near."""
     by_lower = {candidate.lower(): candidate for candidate in known}
     near = difflib.get_close_matches(name.lower(), by_lower, 1)
     return f"; did you mean {by_lower[near[0]]}?" if near else ""

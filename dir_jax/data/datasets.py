@@ -1,82 +1,94 @@
-"""Data sets by name: what `--dataset` and a config's `data` keys say, made into images.
+"""Data sets by name: makes images of the text in `--dataset` or in a config's `data` keys.
 
     ImageList("photos.txt", "photos/")        ImageListLabels("train.txt", "photos/")
     ROxford5K                                 tfds:oxford_flowers102:test
-    SyntheticLandmarks("data/landmarks", "train", train_landmarks=40, views=12)
 
-The text is parsed, never evaluated.
+The text is parsed, never evaluated. A new benchmark is a row in `NAMED`, a new kind of list one in
+`READERS`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-import inspect
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
-
-import numpy as np
-from tqdm import tqdm
 
 from dir_jax.data.calls import parse_calls
-from dir_jax.data.ground_truth import RelevantsDataset, read_ground_truth
+from dir_jax.data.ground_truth import read_ground_truth
 from dir_jax.data.images import ImageDataset, read_image_list
 from dir_jax.data.labelled import (
-    LabelledDataset,
     read_clusters,
     read_labelled_list,
     read_labelled_list_with_queries,
 )
 from dir_jax.errors import UserError
 
-__all__ = [
-    "ImageDataset",
-    "LabelledDataset",
-    "RelevantsDataset",
-    "check_dataset",
-    "create_dataset",
-    "read_sizes",
-]
-
-_HEADER_THREADS = 16  # they wait for the disk more than they compute
-_HEADER_BLOCK = 64  # images a thread takes at once
-_FAILURES_SHOWN = 5
-
-# Files of the named data sets, under DB_ROOT: the list, then the folder of the pictures.
-_GROUND_TRUTHS = {
-    "Oxford5K": ("oxford5k/gnd_oxford5k.pkl", "oxford5k"),
-    "ROxford5K": ("oxford5k/gnd_roxford5k.pkl", "oxford5k"),
-    "Paris6K": ("paris6k/gnd_paris6k.pkl", "paris6k"),
-    "RParis6K": ("paris6k/gnd_rparis6k.pkl", "paris6k"),
+READERS: dict[str, Callable[..., ImageDataset]] = {
+    "ImageList": read_image_list,
+    "ImageListLabels": read_labelled_list,
+    "ImageListLabelsQ": read_labelled_list_with_queries,
+    "ImageClusters": read_clusters,
+    "ImageListRelevants": read_ground_truth,
 }
-_LABELLED_LISTS = {
-    "Landmarks_clean": ("landmarks/annotations/annotation_clean_train.txt", "landmarks"),
-    "Landmarks_clean_val": ("landmarks/annotations/annotation_clean_val.txt", "landmarks"),
-    "Landmarks_lite": ("landmarks/annotations/extra_landmark_images.txt", "landmarks"),
+"""What users can call on their own files: name -> function of paths."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Named:
+    """A data set that is known by its name.
+
+    Attributes:
+      file: the list or ground truth, relative to the folder of the data sets.
+      root: the folder of the images, relative to the folder of the data sets.
+      read: the function that reads the file.
+      downloadable: whether `dir_jax.data.download` can fetch it.
+    """
+
+    file: str
+    root: str
+    read: Callable[..., ImageDataset]
+    downloadable: bool = False
+
+
+_LANDMARKS, _LANDMARKS18 = "landmarks/annotations", "landmarks18/lists"
+NAMED: dict[str, Named] = {
+    "Oxford5K": Named("oxford5k/gnd_oxford5k.pkl", "oxford5k", read_ground_truth, True),
+    "ROxford5K": Named("oxford5k/gnd_roxford5k.pkl", "oxford5k", read_ground_truth, True),
+    "Paris6K": Named("paris6k/gnd_paris6k.pkl", "paris6k", read_ground_truth, True),
+    "RParis6K": Named("paris6k/gnd_rparis6k.pkl", "paris6k", read_ground_truth, True),
     **{
-        f"Landmarks18{name}": (f"landmarks18/lists/{file}.txt", "landmarks18")
-        for name, file in {
-            "_train": "train",
-            "": "train_all",
-            "_lite": "train_lite",
-            "_mid": "train_mid",
-            "_5K": "train_5K",
-            "_val": "val",
-            "_valdstr": "val_distractors",
-        }.items()
+        name: Named(f"{_LANDMARKS}/{file}.txt", "landmarks", read_labelled_list)
+        for name, file in (
+            ("Landmarks_clean", "annotation_clean_train"),
+            ("Landmarks_clean_val", "annotation_clean_val"),
+            ("Landmarks_lite", "extra_landmark_images"),
+        )
+    },
+    **{
+        f"Landmarks18{name}": Named(f"{_LANDMARKS18}/{file}.txt", "landmarks18", read_labelled_list)
+        for name, file in (
+            ("_train", "train"),
+            ("", "train_all"),
+            ("_lite", "train_lite"),
+            ("_mid", "train_mid"),
+            ("_5K", "train_5K"),
+            ("_val", "val"),
+            ("_valdstr", "val_distractors"),
+        )
+    },
+    **{
+        f"Landmarks18{name}": Named(f"{_LANDMARKS18}/{file}.txt", "landmarks18", read_image_list)
+        for name, file in (
+            ("_index", "index"),
+            ("_new_index", "index_new"),
+            ("_test", "test"),
+            ("_pca", "train_pca"),
+            ("_missing_index", "missing_index"),
+        )
     },
 }
-_LISTS = {
-    f"Landmarks18_{name}": (f"landmarks18/lists/{file}.txt", "landmarks18")
-    for name, file in {
-        "index": "index",
-        "new_index": "index_new",
-        "test": "test",
-        "pca": "train_pca",
-        "missing_index": "missing_index",
-    }.items()
-}
+"""Data sets in the folder DB_ROOT, by name."""
 
 
 def create_dataset(spec: str, *, db_root: str | None = None) -> ImageDataset:
@@ -84,17 +96,15 @@ def create_dataset(spec: str, *, db_root: str | None = None) -> ImageDataset:
 
     Args:
       spec: one of
-        `ImageList(file[, root])`, a path a row;
-        `ImageListLabels(file[, root])`, `path label` rows, or JSON of path: label;
+        `ImageList(file[, root])`, a list with a path in each row;
+        `ImageListLabels(file[, root])`, rows of `path label`, or JSON of path: label;
         `ImageListLabelsQ(file, queries[, root])`, two such lists;
         `ImageClusters(file[, root])`, JSON of path: cluster;
-        `ImageListRelevants(pickle[, root, img_dir='jpg', ext='.jpg'])`, Oxford-style;
-        `SyntheticLandmarks(folder[, "train" | "test" | "test_oxford"[, views=…, seed=…, …]])`,
-        drawn on first use, with the options of `dir_jax.data.synthetic`;
-        `tfds:NAME[:SPLIT]`, TensorFlow Datasets with an image and a label;
-        or a benchmark's name, such as `ROxford5K` or `Landmarks_clean`.
-      db_root: the folder of the benchmarks, by default the environment's DB_ROOT; for `tfds:` the
-        folder of TFDS's data sets, by default the one that TFDS uses.
+        `ImageListRelevants(pickle[, root, img_dir='jpg', ext='.jpg'])`, an Oxford-style truth;
+        `tfds:NAME[:SPLIT]`, a TensorFlow Datasets data set with an image and a label;
+        or a name in `NAMED`, such as `ROxford5K` or `Landmarks_clean`.
+      db_root: the folder of the named data sets, by default the environment's DB_ROOT; for `tfds:`
+        the folder of TFDS's data sets, by default the one that TFDS uses.
 
     Raises:
       UserError: the text cannot be read, or names something unknown, missing or malformed.
@@ -104,21 +114,9 @@ def create_dataset(spec: str, *, db_root: str | None = None) -> ImageDataset:
         from dir_jax.data.tfds import create_tfds_dataset
 
         return create_tfds_dataset(spec, db_root)
-    constructors: dict[str, Callable[..., ImageDataset]] = {
-        "ImageList": _of_texts(read_image_list),
-        "ImageListLabels": _of_texts(read_labelled_list),
-        "ImageListLabelsQ": _of_texts(read_labelled_list_with_queries),
-        "ImageClusters": _of_texts(read_clusters),
-        "ImageListRelevants": _of_texts(read_ground_truth),
-        "SyntheticLandmarks": _synthetic_landmarks,
-    }
-    for read, table in (
-        (read_ground_truth, _GROUND_TRUTHS),
-        (read_labelled_list, _LABELLED_LISTS),
-        (read_image_list, _LISTS),
-    ):
-        for name, files in table.items():
-            constructors[name] = functools.partial(_named, read, db_root, name, *files)
+    constructors = {name: _of_texts(read) for name, read in READERS.items()}
+    for name in NAMED:
+        constructors[name] = functools.partial(_read_named, name, db_root)
     found = parse_calls(spec if "(" in spec else f"{spec}()", constructors, what="data set")
     if len(found) != 1 or not isinstance(found[0], ImageDataset):
         raise UserError(f"{spec!r} describes {len(found)} data sets; expected one")
@@ -126,7 +124,7 @@ def create_dataset(spec: str, *, db_root: str | None = None) -> ImageDataset:
 
 
 def _of_texts(read: Callable[..., ImageDataset]) -> Callable[..., ImageDataset]:
-    """The same function, which refuses arguments that are no text, such as a bare number."""
+    """The same function, which refuses arguments that are not texts, such as a bare number."""
 
     @functools.wraps(read)
     def checked(*args: object, **kwargs: object) -> ImageDataset:
@@ -138,121 +136,19 @@ def _of_texts(read: Callable[..., ImageDataset]) -> Callable[..., ImageDataset]:
     return checked
 
 
-def _named(
-    read: Callable[..., ImageDataset], db_root: str | None, name: str, file: str, root: str
-) -> ImageDataset:
+def _read_named(name: str, db_root: str | None) -> ImageDataset:
     folder = db_root or os.environ.get("DB_ROOT")
     if not folder:
         raise UserError(
-            f"{name} is a folder of the data sets' root, which is not known: set it, as in "
+            f"{name} is looked for in the folder of the data sets, which is not known: set it with "
             "export DB_ROOT=/path/to/datasets"
         )
-    path = os.path.join(folder, file)
+    named = NAMED[name]
+    path = os.path.join(folder, named.file)
     if not os.path.isfile(path):
         fetch = f"; python -m dir_jax.data.download --dataset {name} fetches it"
         raise UserError(
             f"{name} is not there: no file {path} (DB_ROOT is {folder})"
-            + (fetch if name in _GROUND_TRUTHS else "")
+            + (fetch if named.downloadable else "")
         )
-    return read(path, os.path.join(folder, root))
-
-
-def _synthetic_landmarks(directory: str, split: str = "train", **options: Any) -> ImageDataset:
-    from dir_jax.data.synthetic import write_synthetic_landmarks
-
-    if not isinstance(directory, str):
-        raise ValueError(f"expected a folder in quotes, found {directory!r}")
-    if split not in ("train", "test", "test_oxford"):
-        raise UserError(
-            f"SyntheticLandmarks has no split {split!r}; it has 'train', 'test', 'test_oxford'"
-        )
-    try:
-        inspect.signature(write_synthetic_landmarks).bind(directory, **options)
-    except TypeError as e:
-        raise UserError(f"SyntheticLandmarks: {e}") from e
-    # Without options, whatever set is there will do.
-    if options or not os.path.isfile(os.path.join(directory, "synthetic.json")):
-        write_synthetic_landmarks(directory, **options)
-    if split == "test_oxford":
-        return read_ground_truth(os.path.join(directory, "gnd_synthetic.pkl"), directory, "images")
-    return read_labelled_list(os.path.join(directory, f"{split}.txt"), directory)
-
-
-def check_dataset(dataset: ImageDataset, *, progress: bool = True) -> np.ndarray:
-    """Reads the header of every image, so that a missing or damaged one is found before any work.
-
-    Args:
-      dataset: the images.
-      progress: show a bar with the rate.
-
-    Returns:
-      (N, 2) int32, width and height of each image in pixels.
-
-    Raises:
-      UserError: images cannot be read (the first few are named, and how many there are), or there
-        are none.
-    """
-    sizes, failures = read_sizes(dataset, progress=progress)
-    if failures:
-        shown = list(failures.values())[:_FAILURES_SHOWN]
-        if len(failures) > len(shown):
-            shown.append(f"and {len(failures) - len(shown)} more")
-        none_good = len(failures) == len(dataset)
-        hint = " (is the root right, the data set's second argument?)" if none_good else ""
-        raise UserError(
-            f"{len(failures)} of {len(dataset)} images cannot be used{hint}: {'; '.join(shown)}"
-        )
-    return sizes
-
-
-def read_sizes(
-    dataset: ImageDataset, *, progress: bool = True
-) -> tuple[np.ndarray, dict[int, str]]:
-    """Reads the header of every image.
-
-    Args:
-      dataset: the images.
-      progress: show a bar with the rate.
-
-    Returns:
-      sizes: (N, 2) int32, width and height of each image in pixels; 0 for those with no header.
-      failures: image number -> why its header cannot be read.
-
-    Raises:
-      UserError: there are no images.
-    """
-    if not len(dataset):
-        raise UserError("the data set has no images")
-
-    def read_block(start: int) -> list[tuple[int, int] | str]:
-        found: list[tuple[int, int] | str] = []
-        for i in range(start, min(start + _HEADER_BLOCK, len(dataset))):
-            try:
-                found.append(dataset.size(i))
-            except UserError as e:
-                found.append(str(e))
-        return found
-
-    sizes = np.zeros((len(dataset), 2), np.int32)
-    failures: dict[int, str] = {}
-    pool = ThreadPoolExecutor(_HEADER_THREADS)
-    try:
-        with tqdm(
-            total=len(dataset),
-            desc="check images",
-            unit="img",
-            leave=False,
-            delay=1,
-            disable=not progress,
-        ) as bar:
-            starts = range(0, len(dataset), _HEADER_BLOCK)
-            for start, block in zip(starts, pool.map(read_block, starts), strict=True):
-                for i, found in enumerate(block, start):
-                    if isinstance(found, str):
-                        failures[i] = found
-                    else:
-                        sizes[i] = found
-                bar.update(len(block))
-    finally:
-        pool.shutdown(cancel_futures=True)  # an interrupt must not wait for the whole list
-    return sizes, failures
+    return named.read(path, os.path.join(folder, named.root))

@@ -1,7 +1,7 @@
-"""Training's batches of images, decoded and transformed ahead.
+"""The batches of images for training, decoded and transformed ahead.
 
-A row of a batch depends on (seed, step, row) alone: the same bytes come for any number of workers,
-for any share of the rows, and after a restart at any step.
+An image depends on the seed, the step and its row in the batch alone. So its bytes are the same for
+any number of workers, whichever rows a process loads, and after a restart at any step.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dir_jax.data.images import ImageDataset
 from dir_jax.data.workers import Prefetcher
 from dir_jax.errors import UserError
 
-Transform = Callable[[Image.Image, np.random.Generator], Image.Image]
+Augmentation = Callable[[Image.Image, np.random.Generator], Image.Image]
 
 
 class BatchSampler(Protocol):
@@ -25,24 +25,24 @@ class BatchSampler(Protocol):
 
     @property
     def batch_size(self) -> int:
-        """Images in a batch."""
+        """How many images are in a batch."""
 
     def __call__(self, step: int) -> np.ndarray:
-        """(batch_size,) numbers of images."""
+        """The numbers of the images in the batch of a step, (batch_size,) int."""
 
 
 class BatchLoader(Prefetcher[np.ndarray]):
     """Iterates over the batches of a range of steps, `unit` images at a time.
 
-    Yields (unit, H, W, 3) uint8 arrays, which are the caller's own: for each step, the images
-    `sampler(step)[rows]` in that order, in len(rows) / unit arrays. H and W are those that the
-    transform gives; they may differ from one array to the next.
+    Yields uint8 arrays (unit, H, W, 3) that belong to the caller. Each step has len(rows) / unit of
+    them, with the images `sampler(step)[rows]` in that order. The transform decides H and W, which
+    may differ from one array to the next.
     """
 
     def __init__(
         self,
         dataset: ImageDataset,
-        transform: Transform,
+        transform: Augmentation,
         sampler: BatchSampler,
         *,
         seed: int,
@@ -57,21 +57,22 @@ class BatchLoader(Prefetcher[np.ndarray]):
 
         Args:
           dataset: the images.
-          transform: of each image; its random numbers are seeded by seed and
-            step · batch_size + row alone.
-          sampler: the images of each step's batch.
-          seed: of the transforms; not negative.
+          transform: what is applied to each image; its random numbers are seeded by the seed and
+            step · batch_size + row.
+          sampler: which images are in the batch of a step.
+          seed: the seed of the transforms; not negative.
           rows: (R,) int, the rows of each batch that this process loads, in the order wanted.
-          unit: images in an array; divides R.
+          unit: how many images are in an array; it divides R.
           start_step: the first step.
-          stop_step: the step before which to stop.
-          num_workers: processes that decode and transform; 0 is threads in this one.
-          prefetch: arrays to prepare ahead, by each worker where there are some; at least 1.
+          stop_step: the step after the last one.
+          num_workers: how many processes decode and transform; 0 for threads of this process.
+          prefetch: how many arrays are prepared ahead, by each worker if there are workers; at
+            least 1.
 
         Raises:
           UserError: `unit` does not divide the rows. While iterating: an image cannot be read or
-            transformed, or gets another size than those it shares an array with (names it); or a
-            worker died.
+            transformed, or has another size than the others of its array (it is named); or a worker
+            died.
         """
         if len(rows) % unit:
             raise UserError(
@@ -84,10 +85,10 @@ class BatchLoader(Prefetcher[np.ndarray]):
 
 @dataclasses.dataclass(frozen=True)
 class _Units:
-    """The arrays by number, each made on its own: what Grain shares out between workers."""
+    """The arrays by number, each made on its own, which Grain divides between the workers."""
 
     dataset: ImageDataset
-    transform: Transform
+    transform: Augmentation
     sampler: BatchSampler
     seed: int
     rows: np.ndarray
@@ -108,10 +109,9 @@ class _Units:
                 first = self.dataset.path(int(numbers[rows[0]]))
                 other = self.dataset.path(int(numbers[row]))
                 raise UserError(
-                    f"images of one batch come out of {self.transform!r} in different sizes: "
-                    f"{first} with {_by(images.shape[1:])} pixels, {other} with "
-                    f"{_by(image.shape)}; end the transforms with one that gives a fixed size, "
-                    "such as RandomCrop(224)"
+                    f"{self.transform!r} gives the images of a batch different sizes: {first} has "
+                    f"{_by(images.shape[1:])} pixels, {other} has {_by(image.shape)}; end the "
+                    "transforms with one that gives a fixed size, such as RandomCrop(224)"
                 )
             images[place] = image
         assert images is not None
@@ -120,7 +120,7 @@ class _Units:
     def _load(self, number: int, stream: int) -> np.ndarray:
         image = self.dataset.open(number)
         try:
-            # A row's own stream of random numbers, whoever draws them.
+            # Each row has its own stream of random numbers, whichever process draws from it.
             image = self.transform(image, np.random.default_rng((self.seed, stream)))
         except Exception as e:
             why = str(e) if isinstance(e, UserError) else f"{type(e).__name__}: {e}"

@@ -1,8 +1,9 @@
 """Which images make the batch of a step.
 
-A sampler has a `batch_size`, and maps a step to the numbers of its images. It is a pure function
-of (seed, step): every process and worker computes the same batch, and a run resumes anywhere.
-Picklable; the batch of the last step is kept, so that asking for one row at a time is cheap.
+A sampler maps the number of a step to the numbers of the images in its batch. It is a pure function
+of the seed and the step, so every process and worker computes the same batch, and a run can be
+resumed at any step. Samplers can be pickled. Each keeps the batch of the last step that it was
+asked for, which makes it cheap to ask for one row at a time.
 """
 
 from __future__ import annotations
@@ -23,21 +24,21 @@ _EPOCHS, _CLASSES, _IMAGES, _ROWS, _TURNS = range(101, 106)
 
 
 class Sampler:
-    """What samplers share: the batch of the last step is kept.
+    """What all samplers have in common.
 
     Attributes:
-      batch_size: images in a batch.
+      batch_size: how many images are in a batch.
     """
 
     def __init__(self, batch_size: int):
         if batch_size < 1:
-            raise UserError(f"a batch of {batch_size} images was asked for; the least is 1")
+            raise UserError(f"a batch needs at least one image; {batch_size} were asked for")
         self.batch_size = batch_size
         self._last: tuple[int, np.ndarray] | None = None
 
     def __call__(self, step: int) -> np.ndarray:
-        """The batch of a step: (batch_size,) int64, read-only, numbers of images."""
-        last = self._last  # one read: other threads may replace it
+        """The numbers of the images in the batch of a step: (batch_size,) int64, read-only."""
+        last = self._last  # read once, as other threads may replace it
         if last is None or last[0] != step:
             batch = self._batch(int(step))
             batch.flags.writeable = False
@@ -52,14 +53,24 @@ class Sampler:
 
 
 class Listed(Sampler):
-    """Given images in their order."""
+    """Images in a given order."""
 
     def __init__(self, indices: np.ndarray, batch_size: int):
-        """Step s has the s-th `batch_size` of indices (N,); N is a multiple of it."""
+        """Cuts a list of images into batches.
+
+        Args:
+          indices: (N,) int, the numbers of the images.
+          batch_size: how many of them are in a batch; it divides N.
+
+        Raises:
+          ValueError: the batch size does not divide N.
+        """
         super().__init__(batch_size)
         self._indices = np.array(indices, np.int64)
         if len(self._indices) % batch_size:
-            raise ValueError(f"{len(self._indices)} images are no whole batches of {batch_size}")
+            raise ValueError(
+                f"{len(self._indices)} images cannot be divided into batches of {batch_size}"
+            )
 
     def _batch(self, step: int) -> np.ndarray:
         if not 0 <= step < len(self._indices) // self.batch_size:
@@ -70,12 +81,21 @@ class Listed(Sampler):
 class Shuffle(Sampler):
     """Random permutations of all images, one after the other.
 
-    Every image comes once before any comes again; a batch may end one permutation and begin the
-    next.
+    Every image is used once before any is used again. A batch may contain the end of one
+    permutation and the beginning of the next.
     """
 
     def __init__(self, num_images: int, batch_size: int, seed: int):
-        """Permutes images 0 … num_images − 1."""
+        """Prepares to draw.
+
+        Args:
+          num_images: how many images there are.
+          batch_size: how many are in a batch.
+          seed: the seed of the permutations; not negative.
+
+        Raises:
+          UserError: there are no images.
+        """
         super().__init__(batch_size)
         if num_images < 1:
             raise UserError("there are no images to draw batches from")
@@ -104,26 +124,27 @@ class Shuffle(Sampler):
 class EveryClass(Sampler):
     """Every class in every batch, as AP-GeM is trained (Revaud et al., ICCV 2019, section 4).
 
-    The classes' shares of a batch are as equal as their sizes and the batch allow: no image comes
-    twice in a batch, so a class gives at most all that it has, and the others make up for it; where
-    the batch does not divide evenly, the classes take turns with one image more. Each class walks
-    through random permutations of its images, so that all of them are seen equally.
+    The classes have shares of the batch that are as equal as possible. No image is twice in a
+    batch, so a small class gives all its images, and the others give more. Where the batch cannot
+    be divided evenly, the classes take turns to give one image more. Each class goes through random
+    permutations of its images, so that all of them are seen equally often.
 
-    Where the batch cannot hold two images of every class (one, where a class has one), it has two
-    images each of batch_size / 2 classes, and the classes take turns in random permutations; the
-    image of a class with only one is then drawn twice, and differs by its augmentation.
+    A batch that is too small for two images of every class (one for a class that has one) contains
+    two images each of batch_size / 2 classes, and the classes take turns in random permutations. A
+    class with a single image then gives it twice; the two differ by their augmentation.
     """
 
     def __init__(self, labels: np.ndarray, batch_size: int, seed: int):
         """Works out the classes' shares.
 
         Args:
-          labels: (N,) int, the class of each image; numbers without an image are no class.
-          batch_size: at most N.
-          seed: of every random choice; not negative.
+          labels: (N,) int, the class of each image. Classes without an image do not count.
+          batch_size: how many images are in a batch; at most N.
+          seed: the seed of every random choice; not negative.
 
         Raises:
-          UserError: the batch is larger than the data set, or odd where classes must take turns.
+          UserError: the batch is larger than the data set, or is odd although the classes have to
+            take turns.
         """
         super().__init__(batch_size)
         self._seed = seed
@@ -131,25 +152,25 @@ class EveryClass(Sampler):
         sizes = self._classes.sizes
         if batch_size > sizes.sum():
             raise UserError(
-                f"a batch of {batch_size} images cannot be drawn from {sizes.sum()} without "
-                "repeating some; take a smaller batch"
+                f"a batch of {batch_size} different images cannot be drawn from {sizes.sum()}; "
+                "take a smaller batch"
             )
         self._in_turns = bool(np.minimum(sizes, 2).sum() > batch_size)
         if self._in_turns:
             if batch_size % 2:
                 raise UserError(
-                    f"a batch of {batch_size} images cannot hold two of each of the {len(sizes)} "
-                    "classes, so it takes pairs from some of them; make it even"
+                    f"a batch of {batch_size} images is too small for two of each of the "
+                    f"{len(sizes)} classes, so it takes two of some of them; make it an even number"
                 )
             log.warning(
-                "a batch of %d images cannot hold two of each of the %d classes: they take turns, "
-                "%d in a batch",
+                "a batch of %d images is too small for two of each of the %d classes: the classes "
+                "take turns, %d in each batch",
                 batch_size,
                 len(sizes),
                 batch_size // 2,
             )
         self._level = _equal_shares(sizes, batch_size)
-        # The classes that have more to give, in the order of their turns.
+        # The classes that have more images than that, in the order of their turns.
         larger = np.flatnonzero(sizes > self._level)
         self._larger = np.random.default_rng((seed, _TURNS)).permutation(larger)
         self._extra = int(batch_size - np.minimum(sizes, self._level).sum())
@@ -167,7 +188,7 @@ class EveryClass(Sampler):
         windows, varies = counts, np.zeros(len(counts), bool)
         if self._extra:
             places, turns = np.arange(len(self._larger)), len(self._larger)
-            # How often each class's turn came among the first step · extra turns: rounded up.
+            # How often it was each class's turn among the first step · extra turns, rounded up.
             before = -((places - step * self._extra) // turns)
             after = -((places - (step + 1) * self._extra) // turns)
             windows = counts.copy()
@@ -185,10 +206,10 @@ class EveryClass(Sampler):
 
 
 class ClassesByImages(Sampler):
-    """P classes, K images of each: the usual batches of triplet losses (Hermans et al., 2017).
+    """P classes with K images each, the usual batches of triplet losses (Hermans et al., 2017).
 
     The classes take turns in random permutations, and so do the images of each class. A class with
-    fewer than K images repeats them as evenly as possible; they differ by their augmentation.
+    fewer than K images repeats them as evenly as possible; the copies differ by their augmentation.
     """
 
     def __init__(
@@ -200,14 +221,14 @@ class ClassesByImages(Sampler):
         *,
         class_names: Sequence[str] | None = None,
     ):
-        """Checks that the classes have what a batch needs.
+        """Checks that there are enough classes and images.
 
         Args:
-          labels: (N,) int, the class of each image; numbers without an image are no class.
-          classes: P, of a batch; at most those that there are.
-          images_per_class: K.
-          seed: of every random choice; not negative.
-          class_names: what error messages call the classes; by default their numbers.
+          labels: (N,) int, the class of each image. Classes without an image do not count.
+          classes: P, the number of classes in a batch.
+          images_per_class: K, the number of images of each.
+          seed: the seed of every random choice; not negative.
+          class_names: the names of the classes for error messages; by default their numbers.
 
         Raises:
           UserError: there are fewer than P classes, or K > 1 and a class has a single image.
@@ -218,7 +239,7 @@ class ClassesByImages(Sampler):
         self._classes = _Classes(labels, seed)
         if classes > len(self._classes.sizes):
             raise UserError(
-                f"batches of {classes} classes were asked for, but the data set has "
+                f"a batch of {classes} classes was asked for, but the data set has only "
                 f"{len(self._classes.sizes)}"
             )
         alone = np.unique(labels)[self._classes.sizes == 1].tolist()
@@ -227,8 +248,8 @@ class ClassesByImages(Sampler):
             if len(alone) > len(names):
                 names.append(f"and {len(alone) - len(names)} more")
             raise UserError(
-                f"a class with a single image has no pairs, and {len(alone)} have one: "
-                f"{', '.join(names)}; leave them out of the list, or add images"
+                f"every class needs at least two images, and {len(alone)} have only one: "
+                f"{', '.join(names)}; remove them from the list, or add images"
             )
 
     def _batch(self, step: int) -> np.ndarray:
@@ -249,16 +270,17 @@ class _Classes:
     def draw(
         self, c: int, position: int, count: int, window: int, *, varies: bool = False
     ) -> np.ndarray:
-        """`count` images of class `c`, from `position` of its walk; see `_walk`."""
+        """`count` images of class `c`, beginning at `position` of its walk; see `_walk`."""
         key = (self._seed, _IMAGES, c)
         places = _walk(key, int(self.sizes[c]), position, count, window, varies=varies)
         return self._images[self._starts[c] + places]
 
     def draw_turns(self, step: int, classes: int, images_per_class: int) -> np.ndarray:
-        """Images of the classes whose turn it is, in a walk through all classes."""
+        """Images of the classes whose turn it is, by a walk through all classes."""
         total, start = len(self.sizes), step * classes
         turns = _walk((self._seed, _CLASSES), total, start, classes, classes)
-        # The walk visits each class once a lap: the lap's number says how often it was drawn from.
+        # The walk visits each class once in a lap, so a class was drawn from as often as there were
+        # laps.
         laps = (start + np.arange(classes)) // total
         return np.concatenate(
             [
@@ -269,7 +291,7 @@ class _Classes:
 
 
 def _equal_shares(sizes: np.ndarray, batch_size: int) -> int:
-    """The largest number that every class (or all of it, where smaller) can give to a batch."""
+    """The largest number of images that every class can give, or all it has if it is smaller."""
     low, high = 0, int(sizes.max())
     while low < high:
         middle = (low + high + 1) // 2
@@ -283,18 +305,18 @@ def _equal_shares(sizes: np.ndarray, batch_size: int) -> int:
 def _walk(
     key: tuple[int, ...], size: int, position: int, count: int, window: int, *, varies: bool = False
 ) -> np.ndarray:
-    """A part of an endless random walk that visits each of `size` places once a lap.
+    """A part of an endless random walk that visits each of `size` places once in every lap.
 
-    Wherever it is cut, `window` places in a row are all different (if `size` allows), though laps
-    are in different orders; and any part is found without walking there.
+    Laps are in different orders, but any `window` successive places are all different (if there are
+    so many). Every part is computed directly, without the parts before it.
 
     Args:
-      key: of the random stream.
-      size: number of places.
+      key: the key of the random stream.
+      size: the number of places.
       position: where the part begins.
-      count: how many places to return, 1 … window.
+      count: how many places to return, from 1 to `window`.
       window: how many places are taken at a time.
-      varies: whether fewer are taken at some times.
+      varies: whether fewer than `window` are sometimes taken.
 
     Returns:
       (count,) int64 in [0, size).
@@ -308,14 +330,14 @@ def _walk(
 def _lap(key: tuple[int, ...], size: int, lap: int, window: int, *, varies: bool) -> np.ndarray:
     overlap = window - 1
     if size < 3 * overlap:
-        # Two laps share too much of a window to have different orders: the same order again, until
-        # a lap ends where a window does.
+        # Too much of a window lies in two laps for them to have different orders: the order stays
+        # the same until a lap and a window end at the same place.
         laps = window // math.gcd(size, window)
         return np.random.default_rng((*key, 0 if varies else lap // laps)).permutation(size)
     order = np.random.default_rng((*key, lap)).permutation(size)
     if lap and overlap:
-        # The last places of the lap before must not come first: they wait behind as many others.
-        # That moves no place of this lap's own end, so it depends on one lap before only.
+        # The last places of the lap before must not come first, so they are moved behind as many
+        # others. That leaves the end of this lap as it is; hence a lap depends on one other only.
         before = np.random.default_rng((*key, lap - 1)).permutation(size)[-overlap:]
         head = order[: 2 * overlap]
         waits = np.isin(head, before)

@@ -1,10 +1,13 @@
-"""Labelled images of a TensorFlow Datasets data set, by its random-access files, no TensorFlow."""
+"""Labelled images of a TensorFlow Datasets data set, read from its files without TensorFlow."""
 
 from __future__ import annotations
 
 import difflib
 import io
+import json
 import re
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,30 +18,33 @@ from dir_jax.data.images import open_rgb, read_size
 from dir_jax.data.labelled import LabelledDataset
 from dir_jax.errors import UserError
 
-# NAME[/CONFIG][:VERSION][:SPLIT]; a split may hold colons of its own: train[:80%].
-_SPEC = re.compile(r"tfds:(?P<name>[^:]+(:\d+\.\d+\.\d+)?)(:(?P<split>.+))?")
+# NAME[/CONFIG][:VERSION][:SPLIT]; a split may contain colons of its own: train[:80%].
+_SPEC = re.compile(
+    r"tfds:(?P<name>[a-z0-9_]+(/\w[\w.-]*)?(:\d+\.\d+\.\d+)?)(:(?P<split>.+))?", re.ASCII
+)
+_LARGEST_DESCRIPTION = 16 << 20  # bytes of a features.json
 _BLOCK = 1024  # examples that are read at once for their labels
 
 
 class TfdsDataset(LabelledDataset):
-    """A split of a prepared TFDS data set with an 'image' and a 'label'.
+    """A split of a prepared TFDS data set that has an 'image' and a 'label'.
 
-    Pictures are read one by one from the data set's ArrayRecord files, and decoded as any other
-    picture here. A copy sent to a worker process opens the files anew.
+    Pictures are read one by one from the data set's ArrayRecord files and decoded like any other
+    picture. A copy that is sent to a worker process opens the files again.
     """
 
     def __init__(self, name: str, split: str, data_dir: str | None):
         """Opens a data set and reads all its labels.
 
         Args:
-          name: as TFDS writes it, with '/config' and ':version' where they matter.
-          split: a split's name, or a part such as 'train[:80%]'.
-          data_dir: where TFDS keeps its data sets; None is $TFDS_DATA_DIR, else
-            ~/tensorflow_datasets.
+          name: the name that TFDS uses, with '/config' and ':version' where they matter.
+          split: the name of a split, or a part of one such as 'train[:80%]'.
+          data_dir: the folder of TFDS's data sets; None is $TFDS_DATA_DIR, or
+            ~/tensorflow_datasets where that is not set.
 
         Raises:
-          UserError: TFDS does not know the data set, it is not prepared, or has no such split, or
-            no image and label.
+          UserError: TFDS does not know the data set; it is not prepared; it has no such split, or
+            no image and label; or its files name a class that is not one of TFDS's own.
         """
         self._spec = (name, split, data_dir)
         self._open()
@@ -60,7 +66,7 @@ class TfdsDataset(LabelledDataset):
         """Decodes image `i` as RGB.
 
         Raises:
-          UserError: it is damaged; names it.
+          UserError: the image is damaged; the message names it.
         """
         return open_rgb(self._content(i), self.path(i))
 
@@ -68,7 +74,7 @@ class TfdsDataset(LabelledDataset):
         """Width and height of image `i` in pixels, from its header.
 
         Raises:
-          UserError: it has no readable header; names it.
+          UserError: the image has no readable header; the message names it.
         """
         return read_size(self._content(i), self.path(i))
 
@@ -128,20 +134,30 @@ class TfdsDataset(LabelledDataset):
 
 
 def create_tfds_dataset(spec: str, data_dir: str | None) -> TfdsDataset:
-    """The data set that `tfds:NAME[:SPLIT]` names; the split is 'train' by default.
+    """Opens the data set that `tfds:NAME[:SPLIT]` names.
+
+    Args:
+      spec: the text; without a split it means 'train'.
+      data_dir: the folder of TFDS's data sets; None is the one that TFDS uses.
 
     Raises:
-      UserError: the text has another form, or as `TfdsDataset`.
+      UserError: the text has another form, or the data set cannot be opened (see `TfdsDataset`).
     """
     match = _SPEC.fullmatch(spec)
     if match is None:
-        raise UserError(f"cannot read {spec!r}; expected tfds:NAME or tfds:NAME:SPLIT")
+        raise UserError(
+            f"{spec!r} does not name a data set; expected tfds:NAME, tfds:NAME:SPLIT or "
+            "tfds:NAME/CONFIG:VERSION:SPLIT"
+        )
     return TfdsDataset(match["name"], match["split"] or "train", data_dir)
 
 
 def _create_builder(name: str, data_dir: str | None) -> Any:
     import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.utils import file_utils
 
+    for folder in file_utils.list_data_dirs(given_data_dir=data_dir):
+        _check_features(Path(folder).expanduser() / re.split("[/:]", name)[0])
     try:
         builder = tfds.builder(name, data_dir=data_dir)
     except tfds.core.registered.DatasetNotFoundError as e:
@@ -151,7 +167,7 @@ def _create_builder(name: str, data_dir: str | None) -> Any:
             f"TFDS knows no data set {name!r}, and none is prepared in "
             f"{data_dir or tfds.core.constants.DATA_DIR}{hint}"
         ) from e
-    except (ValueError, AssertionError, ImportError) as e:
+    except (OSError, ValueError, AssertionError, ImportError) as e:
         why = (str(e) or type(e).__name__).splitlines()[0]
         raise UserError(f"tfds:{name} cannot be opened: {why}") from e
     if not builder.is_prepared():
@@ -159,6 +175,48 @@ def _create_builder(name: str, data_dir: str | None) -> Any:
             f"tfds:{name} is not prepared in {builder.data_dir}; {_how_to_prepare(name, data_dir)}"
         )
     return builder
+
+
+def _check_features(folder: Path) -> None:
+    """Refuses a data set whose files name classes other than TFDS's own features.
+
+    TFDS imports the module of any class that a features.json names, the current folder's included.
+
+    Raises:
+      UserError: such a class is named, or a features.json is not what TFDS writes.
+    """
+    import tensorflow_datasets as tfds
+
+    classes = [getattr(tfds.features, name) for name in tfds.features.__all__]
+    known = {f"{c.__module__}.{c.__qualname__}" for c in classes if isinstance(c, type)}
+    # NAME/VERSION/ or NAME/CONFIG/VERSION/
+    for file in (*folder.glob("*/features.json"), *folder.glob("*/*/features.json")):
+        try:
+            if file.stat().st_size > _LARGEST_DESCRIPTION:
+                raise ValueError(f"it is larger than {_LARGEST_DESCRIPTION >> 20} MiB")
+            named = set(_class_names(json.loads(file.read_bytes())))
+        except (OSError, ValueError, RecursionError) as e:
+            why = getattr(e, "strerror", None) or str(e) or type(e).__name__
+            raise UserError(f"{file} cannot be read: {why[:200]}") from e
+        if strange := sorted(named - known):
+            raise UserError(
+                f"{file} names the class {strange[0][:200]!r}, which is not one of TFDS's own "
+                "features; reading it would run that class's code"
+            )
+
+
+def _class_names(value: Any) -> Iterator[str]:
+    """All classes that a parsed features.json names, at any depth."""
+    if isinstance(value, list):
+        for item in value:
+            yield from _class_names(item)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            # The two spellings that a protocol buffer's JSON may have, and TFDS's older one.
+            if key in ("pythonClassName", "python_class_name", "type") and isinstance(item, str):
+                yield item
+            nested = key in ("json", "content") and isinstance(item, str)
+            yield from _class_names(json.loads(item) if nested else item)
 
 
 def _how_to_prepare(name: str, data_dir: str | None) -> str:

@@ -1,4 +1,4 @@
-"""Values made ahead, in order, by threads or worker processes (Grain)."""
+"""Values that threads or worker processes (of Grain) make ahead, in order."""
 
 from __future__ import annotations
 
@@ -28,30 +28,32 @@ T = TypeVar("T")
 class Prefetcher(Generic[T]):
     """Iterates over make(0), make(1), … make(count - 1), which are made ahead.
 
-    Values are pytrees of NumPy arrays and other picklable leaves, and the caller's own. Memory on
-    the host: about `prefetch` values in all where num_workers is 0, and about prefetch + 4 a worker
-    otherwise.
+    The values are pytrees of NumPy arrays and of other leaves that can be pickled; they belong to
+    the caller. About `prefetch` values are in memory with threads, and about prefetch + 4 for each
+    worker with worker processes.
 
-    Use it as a context manager, or call `close`: worker processes end with it. They end with this
-    process as well, however it ends.
+    Use it as a context manager, or call `close`, which ends the worker processes. They also end
+    when this process ends, in whatever way.
     """
 
     def __init__(self, make: Callable[[int], T], count: int, *, num_workers: int, prefetch: int):
-        """Starts.
+        """Starts to make values.
 
         Args:
-          make: from a number to a value, without side effects; picklable where there are workers.
-          count: how many values.
-          num_workers: processes that make them; 0 is threads in this one.
-          prefetch: values to prepare ahead, by each worker where there are some; at least 1.
+          make: a function without side effects from a number to a value. With worker processes it
+            has to be picklable.
+          count: how many values there are.
+          num_workers: how many processes make them; 0 for threads of this process.
+          prefetch: how many values are prepared ahead, by each worker if there are workers; at
+            least 1.
 
         Raises:
-          UserError: while iterating: what `make` raises, or a worker died.
+          UserError: while iterating: what `make` raised, or a worker died.
         """
         self._length = count
         self._iterator: grain.DatasetIterator | None = _start(make, count, num_workers, prefetch)
         self._copies = num_workers > 0
-        # Collected, or at exit, without having been closed: the workers must end all the same.
+        # The workers must end even if nobody calls `close`.
         self._close = weakref.finalize(self, self._iterator.close)
 
     def __len__(self) -> int:
@@ -67,24 +69,25 @@ class Prefetcher(Generic[T]):
         try:
             value = next(self._iterator)
         except BaseException as e:
-            # Its frames hold arrays in shared memory; see `close`.
+            # The frames of the traceback hold arrays in shared memory; see `close`.
             traceback.clear_frames(e.__traceback__)
             self.close()
             if (death := _describe_death(e)) is not None:
                 raise UserError(death) from e
             raise
-        # A worker's array lies in shared memory that is freed with it; ours has no such strings.
+        # An array from a worker lies in shared memory that is freed with it; a copy does not.
         return jax.tree.map(_own, value) if self._copies else value
 
     def close(self) -> None:
-        """Ends the workers, and drops what they have prepared."""
+        """Ends the workers and discards what they have prepared."""
         if self._iterator is None:
             return
         self._close()
         self._iterator = None
         if self._copies:
-            # Grain's iterators end in reference cycles, which would hold shared memory until Python
-            # happens to look, or to exit, where it warns of a leak. A thread of Grain's frees it.
+            # Grain's iterators leave reference cycles that hold shared memory until the next
+            # garbage collection, or until Python exits and warns of a leak. A thread of Grain frees
+            # it.
             gc.collect()
             time.sleep(0.1)
 
@@ -113,18 +116,18 @@ def _start(
         return iter(numbers.to_iter_dataset(grain.ReadOptions(threads, prefetch)))
     workers = grain.MultiprocessingOptions(
         num_workers=num_workers,
-        # Grain keeps as many again on this side of the pipe.
+        # Grain keeps as many again in this process.
         per_worker_buffer_size=(prefetch + 1) // 2,
     )
     iterator = iter(
-        # No threads within a worker: more workers do the same with less memory.
+        # No threads within a worker, as more workers do the same with less memory.
         numbers.to_iter_dataset(grain.ReadOptions(0, 0)).mp_prefetch(workers, _set_up_worker)
     )
     if not flags.FLAGS.is_parsed():
-        # Grain asks absl for flags of its own, which fails in a program that does not use absl.
+        # Grain reads flags of its own from absl, which fails in programs that do not use absl.
         flags.FLAGS.mark_as_parsed()
-    # All workers start now, while the caller has other things to prepare; and `close` then knows
-    # them all, where otherwise it would overlook those that had delivered nothing.
+    # Starts all workers now, while the caller prepares other things. `close` then ends all of them;
+    # it would miss those that have not delivered anything.
     iterator.get_state()
     iterator.start_prefetch()
     return iterator
@@ -136,9 +139,9 @@ def _set_up_worker(index: int, count: int) -> None:
 
 
 def live_with_parent() -> None:
-    """Makes a worker process live exactly as long as its parent wants it."""
-    # Ctrl-C and a scheduler's SIGTERM reach the whole process group: what they mean is for the main
-    # process to decide, which may still need batches to come to a clean end.
+    """Makes a worker process live exactly as long as its parent wants it to."""
+    # Ctrl-C and SIGTERM from a scheduler reach the whole process group. The main process decides
+    # what they mean, and may still need batches in order to end cleanly.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     parent = parent_process()
@@ -152,15 +155,15 @@ def live_with_parent() -> None:
 
 
 def _describe_death(error: BaseException) -> str | None:
-    """What to do about a worker's death, where Grain's error is about one."""
+    """What to tell the user if Grain's error says that a worker died; otherwise None."""
     died = re.search(r"Worker process was terminated .* exit code (-?\d+)", str(error))
     if died is None:
         return None
     why = {
-        "-9": "killed, most likely for lack of memory",
-        "-7": "a bus error, most likely for lack of shared memory (/dev/shm; docker's --shm-size)",
-        "1": "see its messages above; where a script of your own loads the data, it needs "
-        'if __name__ == "__main__": around what it runs',
+        "-9": "it was killed, most likely because memory ran out",
+        "-7": "a bus error, most likely because /dev/shm ran out (--shm-size of docker)",
+        "1": "see its messages above; a script of your own that loads data has to put what it runs "
+        'under if __name__ == "__main__":',
     }.get(died[1], "see its messages above")
     return (
         f"a worker process of the data loader died with exit code {died[1]} ({why}); "

@@ -1,6 +1,7 @@
 """From images to the descriptors that are compared: scales, pooling, whitening.
 
-What `test_dir`, `extract_features`, `extract_kapture` and the Python interface have in common.
+`test_dir`, `extract_features`, `extract_kapture` and the Python interface all describe images with
+a `Describer`.
 """
 
 from __future__ import annotations
@@ -16,22 +17,21 @@ import jax
 import numpy as np
 
 from dir_jax.checkpoint import Checkpoint
-from dir_jax.data.datasets import read_sizes
 from dir_jax.data.ground_truth import QueryDataset, RelevantsDataset
 from dir_jax.data.images import ImageDataset
 from dir_jax.data.labelled import LabelledDataset
 from dir_jax.data.transforms import Compose, parse_transforms
-from dir_jax.describe.extractor import ArraySink, Extractor, output_sizes
-from dir_jax.describe.padded_shapes import Batch, choose_canvases
-from dir_jax.describe.resume import PartialDescriptors, StoredSink
+from dir_jax.describe.extractor import Extractor
+from dir_jax.describe.passes import Pass, plan_passes, read_list, run_passes
+from dir_jax.describe.resume import PartialDescriptors
 from dir_jax.errors import UserError
 from dir_jax.models.variables import split_variables
-from dir_jax.retrieval.blocks import blocks
+from dir_jax.retrieval.kernels import blocks
 from dir_jax.retrieval.scales import pool_scales
 from dir_jax.retrieval.whitening import Whitening, apply_whitening
 
 _ROWS = 4096  # pooled and whitened at once
-_FAILURES_SHOWN = 5
+_ADVICE = "--on-error skip (on_error='skip' in Python) leaves them out"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,13 +39,13 @@ class Recipe:
     """How an image becomes a descriptor, apart from the network.
 
     Attributes:
-      trfs: a chain of transforms a scale, as texts; '' is the image as it is.
-      pooling: of the scales, 'gem' or 'mean'.
+      trfs: the texts of the transforms, one chain for each scale; '' is the image as it is.
+      pooling: how scales are pooled, 'gem' or 'mean'.
       gemp: the power of 'gem'.
-      whiten: the name of one of the checkpoint's whitenings, or None.
-      whitenp: its power.
-      whitenv: components to keep, or None for all.
-      whitenm: its constant factor.
+      whiten: the name of one of the checkpoint's whitenings, or None for no whitening.
+      whitenp: the power of the variance that whitening divides by.
+      whitenv: how many components whitening keeps, or None for all of them.
+      whitenm: a constant factor of what whitening divides by.
     """
 
     trfs: tuple[str, ...] = ("",)
@@ -57,45 +57,40 @@ class Recipe:
     whitenm: float = 1.0
 
     def transforms(self) -> list[Compose]:
-        """One a scale. Raises UserError, with a caret, for a text that cannot be read."""
+        """One chain for each scale. Raises UserError, with a caret, for one that is not valid."""
         return [parse_transforms(text) for text in self.trfs or ("",)]
 
     def whitening(self, checkpoint: Checkpoint) -> Whitening | None:
-        """The checkpoint's whitening, if one is wanted.
+        """The checkpoint's whitening, if the recipe has one.
 
         Raises:
-          UserError: it has none of that name, or one with fewer components.
+          UserError: the checkpoint has no whitening of that name, or it has too few components or
+            is for descriptors of another length.
         """
         if not self.whiten:
             return None
         whitening = checkpoint.whitening(self.whiten)
-        there = len(whitening.components_)
+        there, width = whitening.components_.shape
         if self.whitenv is not None and not 1 <= self.whitenv <= there:
             raise UserError(
                 f"cannot keep {self.whitenv} dimensions (--whitenv): the whitening "
                 f"{self.whiten!r} has {there}"
             )
+        if width != checkpoint.model.descriptor_size:
+            raise UserError(
+                f"the whitening {self.whiten!r} is for descriptors of {width} dimensions; the "
+                f"network's have {checkpoint.model.descriptor_size}"
+            )
         return whitening
-
-
-@dataclasses.dataclass
-class Pass:
-    """One list of images at one scale."""
-
-    name: str
-    dataset: ImageDataset
-    transform: Compose
-    batches: list[Batch]
-    failures: dict[int, str]
 
 
 @dataclasses.dataclass(frozen=True)
 class Descriptors:
-    """What a list of images gave.
+    """The descriptors of a list of images.
 
     Attributes:
       dataset: the images.
-      failures: image number -> why it has no descriptor; its row is NaN.
+      failures: image number -> why the image has no descriptor; its row is NaN.
     """
 
     dataset: ImageDataset
@@ -106,8 +101,13 @@ class Descriptors:
     def __len__(self) -> int:
         return len(self.dataset)
 
+    @property
+    def names(self) -> list[str]:
+        """What the list calls each image."""
+        return self.dataset.names
+
     def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
-        """(first row, rows): the finished descriptors, (n, D) float32, in order, each row once."""
+        """Yields (first row, rows): (n, D) float32 finished descriptors, in order, each once."""
         total = len(self)
         size = min(_ROWS, total)
         for start, first_new in blocks(total, size):
@@ -115,12 +115,17 @@ class Descriptors:
             yield first_new, rows[first_new - start :]
 
     def array(self) -> np.ndarray:
-        """(N, D) float32."""
+        """All of them, (N, D) float32."""
         return np.concatenate([rows for _, rows in self.blocks()])
 
 
 class Describer:
-    """A model, a recipe and devices: describes lists of images."""
+    """A model, a recipe and devices: describes lists of images.
+
+    Attributes:
+      recipe: how images become descriptors.
+      devices: where everything is computed.
+    """
 
     def __init__(
         self,
@@ -131,40 +136,33 @@ class Describer:
         threads: int = 8,
         skip_failures: bool = False,
     ):
-        """Prepares; reads no image.
+        """Prepares to describe; reads no image.
 
         Args:
           checkpoint: the model.
-          recipe: the rest.
-          devices: where to run; the first by default.
-          threads: processes that decode images, at most one a core.
-          skip_failures: give NaN for an image that cannot be used, instead of stopping.
+          recipe: how images become descriptors.
+          devices: where to compute; the first device by default.
+          threads: how many processes decode images, at most one for each core.
+          skip_failures: gives NaN for an image that cannot be used, instead of stopping.
 
         Raises:
-          UserError: the recipe makes no sense, or does not fit the model.
+          UserError: the recipe is not valid, or does not fit the model.
         """
         self.recipe = recipe
+        self.devices = list(devices) if devices else jax.devices()[:1]
         self._transforms = recipe.transforms()
         self._whitening = recipe.whitening(checkpoint)
         pool_scales([np.ones((1, 1))], pooling=recipe.pooling, p=recipe.gemp)  # refuses nonsense
         self._skip = skip_failures
-        self._devices = list(devices) if devices else [jax.devices()[0]]
         model = checkpoint.model
         graphdef, self._params, self._stats = split_variables(model)
-        self._width = model.descriptor_size
-        if self._whitening is not None and self._whitening.components_.shape[1] != self._width:
-            raise UserError(
-                f"the whitening {recipe.whiten!r} is for descriptors of "
-                f"{self._whitening.components_.shape[1]} dimensions; the network's have "
-                f"{self._width}"
-            )
         self._extractor = Extractor(
             graphdef,
-            width=self._width,
+            width=model.descriptor_size,
             mean=checkpoint.preprocessing.mean,
             std=checkpoint.preprocessing.std,
             num_workers=min(threads, len(os.sched_getaffinity(0))),
-            devices=self._devices,
+            devices=self.devices,
         )
         self._model = dataclasses.asdict(model.config)
         self._preprocess = dataclasses.asdict(checkpoint.preprocessing)
@@ -172,13 +170,13 @@ class Describer:
     @property
     def descriptor_size(self) -> int:
         """The length of a descriptor before whitening."""
-        return self._width
+        return self._extractor.width
 
     @property
     def finished_size(self) -> int:
         """The length of a descriptor after whitening."""
         if self._whitening is None:
-            return self._width
+            return self.descriptor_size
         return self.recipe.whitenv or len(self._whitening.components_)
 
     def describe(
@@ -190,17 +188,23 @@ class Describer:
         all lists and scales.
 
         Args:
-          datasets: (what progress bars call it, images).
-          partial: a folder where descriptors are kept as they come, so that a killed run goes on.
+          datasets: for each list, what progress bars call it, and the images.
+          partial: a folder where descriptors are kept as they come, from which the same call
+            resumes after it was killed.
 
         Raises:
-          UserError: an image cannot be used and is not to be skipped; or none can.
+          UserError: an image cannot be used and is not to be skipped, or no image of a list can be
+            used.
         """
-        passes = self._plan(datasets)
-        variables = self._extractor.replicate(self._params, self._stats)
+        skip = self._skip
+        lists = [read_list(name, dataset) for name, dataset in datasets]
+        passes = plan_passes(
+            self._extractor, lists, self._transforms, skip_failures=skip, advice=_ADVICE
+        )
         store = None if partial is None else PartialDescriptors(partial, self._identity(passes))
         try:
-            sinks = [self._run(each, variables, store) for each in passes]
+            variables = self._extractor.replicate(self._params, self._stats)
+            sinks = run_passes(self._extractor, variables, passes, store, skip_failures=skip)
         except BaseException:
             if store is not None:
                 store.close()
@@ -221,106 +225,45 @@ class Describer:
         return Described(results, store)
 
     def finish(self, scales: list[np.ndarray]) -> np.ndarray:
-        """Pools the scales of some images and whitens: (n, D') float32 from (n, D) each."""
-        x = pool_scales(scales, pooling=self.recipe.pooling, p=self.recipe.gemp)
+        """Pools the scales of some images and whitens: (n, D') float32 from (n, D) at each."""
+        with jax.default_device(self.devices[0]):
+            x = pool_scales(scales, pooling=self.recipe.pooling, p=self.recipe.gemp)
         return self.whiten(np.asarray(x))
 
     def whiten(self, x: np.ndarray) -> np.ndarray:
-        """Whitens (n, D) pooled descriptors, where the recipe says so."""
+        """Whitens (n, D) pooled descriptors, if the recipe says so."""
         if self._whitening is None:
             return x
-        recipe = self.recipe
-        return np.asarray(
-            apply_whitening(
-                x, self._whitening, power=recipe.whitenp, dims=recipe.whitenv, m=recipe.whitenm
+        r = self.recipe
+        with jax.default_device(self.devices[0]):
+            white = apply_whitening(
+                x, self._whitening, power=r.whitenp, dims=r.whitenv, m=r.whitenm
             )
-        )
-
-    def _plan(self, datasets: Sequence[tuple[str, ImageDataset]]) -> list[Pass]:
-        """The passes, all lists at the first scale first, over padded shapes chosen for all."""
-        sizes, unreadable = [], []
-        for _, dataset in datasets:
-            found, failures = read_sizes(dataset)
-            self._refuse(failures, len(dataset))
-            sizes.append(found)
-            unreadable.append(failures)
-        passes, after = [], []
-        for scale, transform in enumerate(self._transforms):
-            for i, (name, dataset) in enumerate(datasets):
-                result, failures = output_sizes(dataset, sizes[i], transform)
-                failures = {**failures, **unreadable[i]}
-                self._refuse(failures, len(dataset))
-                label = name if len(self._transforms) == 1 else f"{name}, scale {scale + 1}"
-                passes.append(Pass(label, dataset, transform, [], failures))
-                after.append(result)
-        usable = [np.delete(s, list(p.failures), 0) for s, p in zip(after, passes, strict=True)]
-        if not sum(map(len, usable)):
-            return passes
-        canvases = choose_canvases(np.concatenate(usable))
-        for each, places, own in zip(passes, map(_kept, passes), usable, strict=True):
-            each.batches = [
-                dataclasses.replace(batch, places=places[batch.places])
-                for batch in self._extractor.plan(own, canvases)
-            ]
-        return passes
-
-    def _refuse(self, failures: dict[int, str], total: int) -> None:
-        if failures and not self._skip:
-            shown = list(failures.values())[:_FAILURES_SHOWN]
-            if len(failures) > len(shown):
-                shown.append(f"and {len(failures) - len(shown)} more")
-            raise UserError(
-                f"{len(failures)} of {total} images cannot be used: {'; '.join(shown)}; "
-                "--on-error skip leaves them out"
-            )
-
-    def _run(
-        self, each: Pass, variables: Any, store: PartialDescriptors | None
-    ) -> ArraySink | StoredSink:
-        rows = len(each.dataset)
-        sink: ArraySink | StoredSink
-        if store is None:
-            sink = ArraySink(rows, self._width)
-        else:
-            sink = store.sink(each.name, rows, self._width)
-        # Given in every run, so that a resumed one need not know whether it was.
-        failed = np.array(list(each.failures), int)
-        sink.write(-1, failed, np.full((len(failed), self._width), np.nan, np.float32), {})
-        self._extractor.run(
-            variables,
-            each.dataset,
-            np.arange(rows),
-            each.transform,
-            each.batches,
-            sink,
-            skip_failures=self._skip,
-            description=each.name,
-        )
-        return sink
+        return np.asarray(white)
 
     def _identity(self, passes: Sequence[Pass]) -> dict[str, Any]:
-        """What must be the same for a run to go on where another was stopped."""
+        """What must be the same for a run to resume another one."""
         model = hashlib.sha256()
         for variables in (self._params, self._stats):
             for name in sorted(variables):
                 model.update(name.encode())
                 model.update(np.ascontiguousarray(variables[name]).tobytes())
         return {
-            "images": _digest([_description(each.dataset) for each in passes]),
+            "images": _digest([_description(each.images.dataset) for each in passes]),
             "transforms": [repr(transform) for transform in self._transforms],
             "model": self._model,
             "weights": model.hexdigest(),
             "preprocess": self._preprocess,
             "batches": _digest([[(b.canvas, b.rows, b.places.tolist()) for b in p.batches]
                                 for p in passes]),
-            "device": f"{len(self._devices)} x {self._devices[0].device_kind}",
+            "device": f"{len(self.devices)} x {self.devices[0].device_kind}",
             "jax": jax.__version__,
         }  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
 class Described:
-    """The results of `Describer.describe`, for each list; and the folder they may lie in."""
+    """The results of `Describer.describe`, one for each list, and the folder they may lie in."""
 
     lists: list[Descriptors]
     _store: PartialDescriptors | None
@@ -341,14 +284,10 @@ def describe_with_queries(
 
 
 def queries_of(dataset: ImageDataset) -> ImageDataset | None:
-    """The images that query a data set, where they are others than its own."""
+    """The images that query a data set, where they are not its own images."""
     if isinstance(dataset, RelevantsDataset | LabelledDataset):
         return dataset.queries
     return None
-
-
-def _kept(each: Pass) -> np.ndarray:
-    return np.delete(np.arange(len(each.dataset)), list(each.failures))
 
 
 def _description(dataset: ImageDataset) -> list[Any]:

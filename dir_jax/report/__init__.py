@@ -1,4 +1,4 @@
-"""The page that shows an evaluation: its figures, its curves, and every query with its results."""
+"""The page that shows an evaluation: its metrics, its curves, and queries with their results."""
 
 from dir_jax.report.writing import write_report
 

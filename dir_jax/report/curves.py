@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from dir_jax.report.evaluation import Evaluation
+from dir_jax.report.verdicts import JudgedRankings
 from dir_jax.retrieval.protocols import positive_ranks
 
 NUM_RECALLS = 101
@@ -17,8 +17,8 @@ class Curve:
     """A mean precision–recall curve.
 
     Attributes:
-      precision: (101,) float64 at the recalls 0, 0.01, …, 1; NaN where no query has one.
-      num_queries: how many it is the mean of.
+      precision: (101,) float64 at the recalls 0, 0.01, …, 1; NaN if no query has relevant images.
+      num_queries: the number of queries that it is the mean of.
     """
 
     precision: np.ndarray
@@ -29,27 +29,27 @@ def interpolated_precision(ranks: np.ndarray, num_positives: int) -> np.ndarray:
     """Precision at evenly spaced recalls: the highest at that recall or at a larger one.
 
     Args:
-      ranks: (P,) integers, 0-based and increasing, of the positives found.
-      num_positives: how many there are to find; not 0.
+      ranks: (P,) integers, the 0-based and increasing ranks of the positives found.
+      num_positives: the number of positives to find; not 0.
 
     Returns:
       (101,) float64 at the recalls 0, 0.01, …, 1; 0 at recalls that are never reached.
     """
     precision = np.arange(1, len(ranks) + 1) / (np.asarray(ranks) + 1)
     highest = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
-    # In integers, as 0.07 * 100 positives would otherwise ask for the eighth.
+    # In integers, because 0.07 * 100 in floats is above 7 and would ask for the eighth positive.
     steps = NUM_RECALLS - 1
     needed = -(-np.arange(NUM_RECALLS) * num_positives // steps)
     return highest[np.clip(needed - 1, 0, len(ranks))]
 
 
-def mean_curve(evaluation: Evaluation, level: str) -> Curve:
-    """The mean over the shown queries that have relevant images at a level, junk taken out."""
+def mean_curve(judged: JudgedRankings, level: str) -> Curve:
+    """The mean over the shown queries that have relevant images at a level, without junk."""
     curves = []
-    for place, query in enumerate(evaluation.shown.tolist()):
-        relevant, junk = evaluation.relevant_and_junk(query, level)
+    for place, query in enumerate(judged.shown.tolist()):
+        relevant, junk = judged.relevant_and_junk(query, level)
         if len(relevant):
-            ranks = positive_ranks(evaluation.whole_ranking(place), relevant, junk)
+            ranks = positive_ranks(judged.whole_ranking(place), relevant, junk)
             curves.append(interpolated_precision(ranks, len(relevant)))
     if not curves:
         return Curve(np.full(NUM_RECALLS, np.nan), 0)

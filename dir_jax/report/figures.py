@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from dir_jax.runtime.files import replacing
 
-# Told apart by lightness as well as by hue, for those who do not see red and green as different.
+# They differ in lightness as well as in hue, for those who cannot tell red from green.
 _FRAMES = {
     "query": (38, 84, 164),
     "relevant": (22, 160, 88),
@@ -31,8 +31,9 @@ class RankedRow:
 
     Attributes:
       query: the query image.
-      results: (image, verdict, score) from the best on; verdict is 'relevant', 'wrong' or 'junk'.
-      ap: the query's average precision in [0, 1], or None where it is not known.
+      results: (image, verdict, score) of each result, best first; the verdict is 'relevant',
+        'wrong' or 'junk'.
+      ap: the query's average precision in [0, 1]; None if it is not known.
     """
 
     query: Image.Image
@@ -46,14 +47,15 @@ def save_ranked_results(
     *,
     title: str = "Queries and their first results",
 ) -> None:
-    """Draws a row a query: the query, then its results, framed by verdict, with rank and score.
+    """Draws a row for each query: the query image, then its results.
 
-    Ranks count junk, as they are places in the row.
+    The color of a result's frame is its verdict; below it are its rank and its score. The rank is
+    the place in the row, so that junk has one too.
 
     Args:
-      path: the picture to write, whole or not at all; its suffix says the format.
-      rows: what to draw; all images are shown at one size, aspect kept.
-      title: shown above.
+      path: the picture to write, whole or not at all; its suffix determines the format.
+      rows: the queries to draw; each image is scaled to the size of a cell and keeps its aspect.
+      title: the title above the rows.
 
     Raises:
       UserError: `path` cannot be written.
@@ -81,17 +83,18 @@ def save_ranked_results(
 def save_training_curves(
     path: str | os.PathLike[str], history: Sequence[Mapping[str, Any]]
 ) -> None:
-    """Draws the loss, and the mAP with its value before and after training, over the steps.
+    """Draws the loss and the mAP over the steps, and notes the mAP before and after training.
 
     Args:
-      path: the picture to write, whole or not at all; its suffix says the format.
-      history: the rows of metrics.jsonl: 'step', and where they have them 'loss' and 'eval', a dict
-        in which all that begins with 'mAP' is drawn.
+      path: the picture to write, whole or not at all; its suffix determines the format.
+      history: the rows of metrics.jsonl. Each has 'step'; some have 'loss', and some have 'eval', a
+        dict of which every entry whose name begins with 'mAP' is drawn.
 
     Raises:
       UserError: `path` cannot be written.
     """
-    # Here, as it takes as long as all else that a command imports; not pyplot, which has a state.
+    # Imported here, because it takes as long as everything else that a command imports. Without
+    # pyplot, which keeps global state.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -174,7 +177,7 @@ def _draw_legend(draw: ImageDraw.ImageDraw, right: int) -> None:
 def _draw_cell(
     canvas: Image.Image, corner: tuple[int, int], image: Image.Image, verdict: str, caption: str
 ) -> None:
-    """An image in its frame, in the middle of the cell and at its bottom, and a caption below."""
+    """Draws an image in its frame at the bottom center of a cell, and a caption below it."""
     inner = _CELL - 2 * _FRAME
     scale = inner / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))

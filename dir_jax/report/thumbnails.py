@@ -1,4 +1,4 @@
-"""Small JPEG copies of pictures, as text that a page can hold."""
+"""Small JPEG copies of pictures, as data: URIs that a page can hold."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Thumbnail:
 
     Attributes:
       uri: the JPEG as a data: URI.
-      size: its width and height in pixels.
-      original: width and height of the picture it is of.
+      size: the width and height of the copy in pixels.
+      original: the width and height of the original picture in pixels.
     """
 
     uri: str
@@ -41,8 +41,8 @@ class Picture:
     """A picture to copy.
 
     Attributes:
-      open: gives it; may raise UserError.
-      sides: the longer sides, in pixels, to copy it at.
+      open: decodes the picture; may raise UserError.
+      sides: the lengths in pixels of the copies' longer sides.
     """
 
     open: Callable[[], Image.Image]
@@ -52,14 +52,14 @@ class Picture:
 def make_thumbnails(
     pictures: Mapping[Key, Picture], *, progress: bool = True
 ) -> dict[tuple[Key, int], Thumbnail | UserError]:
-    """Copies pictures, each opened once, several at a time.
+    """Copies pictures, several at a time; each is opened once.
 
     Args:
-      pictures: under any keys.
-      progress: show a bar with the rate.
+      pictures: the pictures to copy, under any keys.
+      progress: whether to show a progress bar with the rate.
 
     Returns:
-      (key, side) -> the copy at that side, or why the picture cannot be opened.
+      (key, side) -> the copy with that longer side, or why the picture cannot be opened.
     """
     made: dict[tuple[Key, int], Thumbnail | UserError] = {}
     pool = ThreadPoolExecutor(min(os.cpu_count() or 1, _MOST_THREADS))
@@ -76,7 +76,7 @@ def make_thumbnails(
             for side in picture.sides:
                 made[key, side] = copy if isinstance(copy, UserError) else copy[side]
     finally:
-        pool.shutdown(cancel_futures=True)  # an interrupt must not wait for all pictures
+        pool.shutdown(cancel_futures=True)  # so that an interrupt does not wait for all pictures
     return made
 
 
@@ -88,13 +88,14 @@ def _copies(picture: Picture) -> dict[int, Thumbnail] | UserError:
     original = image.size
     made = {}
     for side in sorted(picture.sides, reverse=True):
-        image.thumbnail((side, side), Image.Resampling.LANCZOS)  # in place: the next is of this one
+        # In place: the next, smaller copy is made from this one.
+        image.thumbnail((side, side), Image.Resampling.LANCZOS)
         made[side] = Thumbnail(_data_uri(image), image.size, original)
     return made
 
 
 def _data_uri(image: Image.Image) -> str:
     buffer = io.BytesIO()
-    # Without the comment, which Pillow would copy from the file.
+    # Without a comment, or Pillow would copy the one in the file.
     image.save(buffer, "JPEG", quality=_QUALITY, optimize=True, comment=b"")
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

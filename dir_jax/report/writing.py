@@ -1,23 +1,31 @@
-"""Putting the page together and writing it."""
+"""Fills the page's templates and writes the page."""
 
 from __future__ import annotations
 
-import importlib.resources
+import math
 import os
+import re
 from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dir_jax.data.images import ImageDataset
-from dir_jax.report import queries, sections
+from dir_jax.errors import UserError
 from dir_jax.report.curves import mean_curve
-from dir_jax.report.evaluation import Evaluation
-from dir_jax.report.markup import escape, name
+from dir_jax.report.overview import histogram, metrics_table, query_scores
+from dir_jax.report.queries import pictures, shown_queries
 from dir_jax.report.thumbnails import make_thumbnails
+from dir_jax.report.verdicts import JudgedRankings
 from dir_jax.runtime.files import replacing
 
-# The page asks for nothing and runs nothing, whatever it was made from.
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+if TYPE_CHECKING:
+    import jinja2
+
+_MOST_BARS = 120  # more queries than this are shown as a histogram
+
+# Control characters, and lone surrogates: the bytes of a file name that is not UTF-8.
+_NOT_FOR_A_PAGE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def write_report(
@@ -35,70 +43,78 @@ def write_report(
 ) -> None:
     """Writes an evaluation as one HTML page that holds all it shows and needs no network.
 
-    Tables and charts of all queries, then the shown ones from the worst to the best, each with its
-    first ten results. Images that cannot be opened are replaced by a note.
+    The page has tables and charts of all queries, then the queries to show, from the worst to the
+    best, each with its first ten results. A note stands for an image that cannot be opened.
 
     Args:
       path: the page to write, whole or not at all.
-      dataset: what was evaluated: a `RelevantsDataset`, or a `LabelledDataset` of which either each
-        image queries the others, or `queries` query it.
-      title: of the page.
-      metrics: shares in [0, 1] in the order to show; a name may end in '-LEVEL'.
-      aps: level ('easy', 'medium', 'hard', or '' where there is one) -> (Q,) float64 in [0, 1] of
-        all queries, NaN for those without relevant images.
-      shown: (S,) integers, numbers of the queries to show one by one.
-      rankings: (S, N) integers, of each shown query all images of the database from the best on;
-        (S, N - 1), without the query itself, where each image queries the others.
-      scores: (S, K) floats, of the first K results; the first ten are shown.
+      dataset: what was evaluated: a `RelevantsDataset`, or a `LabelledDataset`, whose `queries`
+        search it; where it has none, each image searches the others.
+      title: the title of the page.
+      metrics: shares in [0, 1] in the order to show them; a name may end in '-LEVEL'.
+      aps: level ('easy', 'medium', 'hard', or '' where there is only one) -> (Q,) float64 in
+        [0, 1], the average precision of each query; NaN for queries without relevant images.
+      shown: (S,) integers, the numbers of the queries to show one by one.
+      rankings: (S, N) integers, for each shown query all images of the database from the best on;
+        (S, N - 1), without the query itself, where each image searches the others.
+      scores: (S, K) floats, the scores of the first K results, of which ten are shown.
       settings: what was run, by name, in the order to show.
-      progress: show a bar with the rate.
+      progress: whether to show a progress bar with the rate.
 
     Raises:
       UserError: `path` cannot be written.
       ValueError: the arrays do not fit the data set, or it has no ground truth for the levels.
     """
-    evaluation = Evaluation(
+    judged = JudgedRankings(
         dataset, metrics, aps, np.asarray(shown), np.asarray(rankings), np.asarray(scores)
     )
+    few = judged.num_queries <= _MOST_BARS
     with replacing(path) as scratch, scratch.open("w", encoding="utf-8") as file:
-        # Opened first: whether it can be written should not be known only after all pictures.
-        thumbnails = make_thumbnails(queries.pictures(evaluation), progress=progress)
-        file.write(_page(evaluation, title, settings, thumbnails))
+        # Opened first, so that a path that cannot be written fails before any picture is read.
+        thumbnails = make_thumbnails(pictures(judged), progress=progress)
+        page = _environment().get_template("page.html.j2")
+        parts = page.generate(
+            title=title,
+            settings=settings,
+            judged=judged,
+            table=metrics_table(judged),
+            scores=query_scores(judged) if few else None,
+            histogram=None if few else histogram(judged.aps[judged.main_level]),
+            curves={level: mean_curve(judged, level) for level in judged.levels},
+            queries=shown_queries(judged, thumbnails),
+        )
+        file.writelines(parts)
 
 
-def _page(
-    evaluation: Evaluation, title: str, settings: Mapping[str, str], thumbnails: queries.Thumbnails
-) -> str:
-    css = importlib.resources.files(__package__).joinpath("page.css").read_text("utf-8")
-    curves = {level: mean_curve(evaluation, level) for level in evaluation.levels}
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta name="generator" content="dir_jax">
-<title>{escape(title)}</title>
-<style>
-{css}</style>
-</head>
-<body>
-<header class="top">
-<h1>{name(title)}</h1>
-<p>{sections.summary(evaluation)}</p>
-</header>
-<main>
-<div class="pair">
-{sections.metrics_table(evaluation)}
-{sections.settings_list(settings)}
-</div>
-<div class="pair">
-{sections.average_precision_section(evaluation)}
-{sections.precision_recall_section(evaluation, curves)}
-</div>
-{queries.queries_section(evaluation, thumbnails)}
-</main>
-</body>
-</html>
-"""
+def _environment() -> jinja2.Environment:
+    import jinja2  # here, as training imports this package for its pictures only
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("dir_jax.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_presentable,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": _percent, "thousands": "{:,}".format}
+    environment.tests |= {"nan": math.isnan, "unreadable": lambda copy: isinstance(copy, UserError)}
+    environment.globals["number_of"] = _number_of
+    return environment
+
+
+def _presentable(value: Any) -> Any:
+    """What a template prints, as text that can stand in a page once it is escaped."""
+    return value if hasattr(value, "__html__") else _NOT_FOR_A_PAGE.sub("\ufffd", str(value))
+
+
+def _percent(share: float, digits: int = 1) -> str:
+    """A share in [0, 1] in per cent, without the sign; a dash for NaN."""
+    return "–" if math.isnan(share) else f"{100 * share:.{digits}f}"
+
+
+def _number_of(number: int, what: str) -> str:
+    """'1 query', '1,200 queries'."""
+    if number == 1:
+        return f"1 {what}"
+    return f"{number:,} {what[:-1]}ies" if what.endswith("y") else f"{number:,} {what}s"

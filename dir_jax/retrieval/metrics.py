@@ -1,4 +1,4 @@
-"""Retrieval quality on labelled sets: every image queries all the others, or queries are apart."""
+"""Retrieval quality on labelled sets, where images of one label are relevant to each other."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from dir_jax.errors import UserError
-from dir_jax.retrieval.blocks import blocks
+from dir_jax.retrieval.kernels import blocks, dot_products
 
 
 @dataclasses.dataclass(frozen=True)
 class LabelledMetrics:
-    """Quality of a ranking by labels.
+    """How well rankings put the images of each query's label first.
 
     Attributes:
-      mAP: mean of `ap` over the queries that have one, in [0, 1].
-      ap: (N,) float64, each query's average precision; NaN where no other image has its label.
-      first: (N,) int64, the rank from 0 of each query's first image of its label; -1 where NaN.
-      top: k -> share of those queries with an image of their label among the first k results.
+      mAP: the mean of `ap` over the queries that have one, in [0, 1].
+      ap: (Q,) float64, each query's average precision; NaN where no other image has its label.
+      first: (Q,) int64, the rank from 0 of each query's first image of its label; -1 where there
+        is none.
+      top: k -> the share of queries with an image of their label among the first k results, of
+        those queries that have one at all.
     """
 
     mAP: float  # noqa: N815 (the field's name for it)
@@ -46,45 +48,40 @@ def evaluate_labelled(
 
     Average precision is the sum over the positives of the precision at their score's threshold,
     over the number of positives: scikit-learn's `average_precision_score`. Equal scores share a
-    threshold, so their order does not matter. For `top` it must be settled: equal scores are in the
-    order of the images.
+    threshold, so their order does not matter. For `top` it matters: equal scores are in the order
+    of the images.
 
     Works on the device in blocks of queries: memory is O(N · D + block_size · N).
 
     Args:
-      descriptors: (N, D), of unit norm for cosine similarity; taken as float32.
+      descriptors: (N, D), of unit norm for cosine similarity; used as float32.
       labels: (N,) integers.
-      queries: (Q, D), of other images; or, without `query_labels`, of the same images, described
-        otherwise. By default the descriptors themselves.
+      queries: (Q, D), the descriptors of other images; or, without `query_labels`, other
+        descriptors of the same images. By default the descriptors themselves.
       query_labels: (Q,) integers, where queries are other images.
-      block_size: queries ranked at once.
-      top_k: the k of `LabelledMetrics.top`.
+      block_size: how many queries are ranked at once.
+      top_k: the values of k in `LabelledMetrics.top`.
 
     Raises:
-      UserError: a descriptor is not finite, or no two images have the same label.
+      UserError: a descriptor is not finite, or no query has a relevant image.
     """
     descriptors, labels = jnp.asarray(descriptors, jnp.float32), np.asarray(labels)
     chex.assert_rank([descriptors, labels], [2, 1])
     chex.assert_equal_shape_prefix([descriptors, labels], 1)
     queries = descriptors if queries is None else jnp.asarray(queries, jnp.float32)
     own: np.ndarray = np.full(len(queries), -1, np.int32)  # each query's place in the database
-    if query_labels is None:
-        query_labels, own = labels, np.arange(len(labels), dtype=np.int32)
-    query_labels = np.asarray(query_labels)
+    apart = None if query_labels is None else np.asarray(query_labels)
+    if apart is None:
+        own = np.arange(len(labels), dtype=np.int32)
+    query_labels = labels if apart is None else apart
     chex.assert_rank([queries, query_labels], [2, 1])
     chex.assert_equal_shape_prefix([queries, query_labels], 1)
     _check_finite(descriptors, "descriptors")
     _check_finite(queries, "queries' descriptors")
+    positives = count_positives(labels, apart)
+    valid = positives > 0
     _, numbers = np.unique(np.concatenate([labels, query_labels]), return_inverse=True)
     classes, query_classes = np.split(numbers.astype(np.int32), [len(labels)])
-    counts = np.bincount(classes, minlength=int(query_classes.max(initial=0)) + 1)
-    positives = counts[query_classes] - (own >= 0)
-    valid = positives > 0
-    if not valid.any():
-        raise UserError(
-            f"none of the {len(own)} images has the same label as another, so there is nothing "
-            "to retrieve; evaluate on a list with two images or more a label"
-        )
     total, first = np.empty(len(own)), np.empty(len(own), np.int64)
     size = min(block_size, len(own))
     on_device = jnp.asarray(classes)
@@ -103,6 +100,38 @@ def evaluate_labelled(
         ap=ap,
         first=np.where(valid, first, -1),
         top={k: float(np.mean(first[valid] < k)) for k in top_k},
+    )
+
+
+def count_positives(labels: np.ndarray, query_labels: np.ndarray | None = None) -> np.ndarray:
+    """Counts the images that are relevant to each query: those of its label, except itself.
+
+    Args:
+      labels: (N,) integers, the database's labels.
+      query_labels: (Q,) integers, where queries are other images; by default every image of the
+        database queries the rest.
+
+    Returns:
+      (Q,) int64.
+
+    Raises:
+      UserError: no query has a relevant image, so there is nothing to evaluate.
+    """
+    own = query_labels is None
+    asked = labels if query_labels is None else query_labels
+    distinct, counts = np.unique(labels, return_counts=True)
+    by_label = dict(zip(distinct.tolist(), counts.tolist(), strict=True))
+    positives: np.ndarray = np.array([by_label.get(c, 0) - own for c in asked.tolist()], np.int64)
+    if (positives > 0).any():
+        return positives
+    if own:
+        raise UserError(
+            f"none of the {len(asked)} images has the same label as another, so there is nothing "
+            "to retrieve; evaluate on a list with two images or more of a label"
+        )
+    raise UserError(
+        f"none of the {len(asked)} queries has the label of a database image, so there is nothing "
+        "to retrieve; are the two lists of one data set?"
     )
 
 
@@ -125,7 +154,7 @@ def _score_block(
 ) -> tuple[jax.Array, jax.Array]:
     """For each query: the sum of the precisions at its positives, and the rank of the first."""
     size, num_images = len(queries), len(descriptors)
-    scores = jnp.matmul(queries, descriptors.T, precision=jax.lax.Precision.HIGHEST)
+    scores = dot_products(queries, descriptors)
     itself = own[:, None] == jnp.arange(num_images)
     relevant = (query_classes[:, None] == classes) & ~itself
     # The query itself goes last, where it counts for nothing.

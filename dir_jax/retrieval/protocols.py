@@ -7,22 +7,25 @@ Revisiting Oxford and Paris, CVPR 2018.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from dir_jax.errors import UserError
+from dir_jax.retrieval.ranks import Places, Scores, find_places, places_by_ranking
 
-# Protocol level -> what counts as positive, and what is taken out of the ranking (CVPR 2018, §3.3).
-REVISITED_LEVELS = {
+# Level of a protocol -> the grades that are relevant, and those that are junk: taken out of the
+# ranking, so that they count neither for nor against. The classic protocol has one level, '', and
+# so do labelled sets.
+CLASSIC_LEVELS = {"": (("ok",), ("junk",))}
+REVISITED_LEVELS = {  # CVPR 2018, §3.3
     "easy": (("easy",), ("junk", "hard")),
     "medium": (("easy", "hard"), ("junk",)),
     "hard": (("hard",), ("junk", "easy")),
 }
+LEVELS = CLASSIC_LEVELS | REVISITED_LEVELS
 _PRECISIONS = (1, 5, 10)
-_SCORES_PER_CELL, _MOST_CELLS = 16, 1 << 16  # of the grid by which scores are counted
 
 
 def evaluate_classic(
@@ -41,7 +44,7 @@ def evaluate_classic(
     Raises:
       UserError: the ground truth is of another kind, or refers to images outside the ranking.
     """
-    return _evaluate(rankings, ground_truth, {"": (("ok",), ("junk",))})
+    return _evaluate(rankings, ground_truth, list(CLASSIC_LEVELS))
 
 
 def evaluate_revisited(
@@ -64,95 +67,65 @@ def evaluate_revisited(
     Raises:
       UserError: the ground truth is of another kind, or refers to images outside the ranking.
     """
-    levels = {f"-{level}": grades for level, grades in REVISITED_LEVELS.items()}
-    return _evaluate(rankings, ground_truth, levels)
+    return _evaluate(rankings, ground_truth, list(REVISITED_LEVELS))
 
 
-@dataclasses.dataclass(frozen=True)
-class Scores:
-    """Rankings by falling score that need not be sorted: a large database is only counted.
-
-    Attributes:
-      values: (Q, N) float; equal scores are in the database's order, NaN comes last.
-    """
-
-    values: np.ndarray
+def levels_of(ground_truth: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The levels at which a ground truth is evaluated: those of the revisited protocol, or ''."""
+    return list(REVISITED_LEVELS if "easy" in next(iter(ground_truth), {}) else CLASSIC_LEVELS)
 
 
-def places_by_score(scores: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """Where images are in the ranking by falling score: how many come before each.
+def relevant_and_junk(truth: Mapping[str, Any], level: str) -> tuple[np.ndarray, np.ndarray]:
+    """The images that count for a query at a level, and those taken out of its ranking.
 
     Args:
-      scores: (N,) float; equal ones are in their order, NaN comes last.
-      images: (P,) integers, numbers of database images.
+      truth: the query's numbers of database images by grade.
+      level: a key of `LEVELS`.
 
     Returns:
-      (P,) int64, 0-based.
+      Two arrays of int64.
     """
-    if np.isnan(scores).any():
-        scores = np.where(np.isnan(scores), -np.inf, scores)
-    own = scores[images]
-    levels = np.unique(own)
-    above, close = _count_above(levels, scores)
-    # Scores equal to a level are told apart by their place. By level, then by number: an image's
-    # place here, less its level's first, is how many equals come before it.
-    order = np.searchsorted(levels, scores[close])
-    equal = np.append(levels, np.inf)[order] == scores[close]
-    close, order = close[equal], order[equal]
-    by_level = np.argsort(order, kind="stable")
-    place = np.empty(len(scores), np.int64)
-    place[close[by_level]] = np.arange(len(close))
-    level = np.searchsorted(levels, own)
-    return above[level] + place[images] - np.searchsorted(order[by_level], level)
+    relevant, junk = (
+        np.concatenate([np.asarray(truth[grade], np.int64).reshape(-1) for grade in grades])
+        for grades in LEVELS[level]
+    )
+    return relevant, junk
 
 
-def _count_above(levels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How many scores are above each level.
-
-    Most are only counted by the cell of a regular grid that they lie in, and compared with no
-    level: those in a higher cell are above. Rounding keeps the grid's order, so none is told wrong.
+def check_ground_truth(
+    ground_truth: Sequence[Mapping[str, Any]], num_images: int, levels: Sequence[str]
+) -> None:
+    """Checks that a ground truth can be evaluated at some levels.
 
     Args:
-      levels: (L,) increasing.
-      scores: (N,), no NaN.
+      ground_truth: for each query, its numbers of database images by grade.
+      num_images: how many images the database has.
+      levels: keys of `LEVELS`.
 
-    Returns:
-      above: (L,) int64.
-      close: increasing numbers of the scores that share a cell with a level; all that equal one do.
+    Raises:
+      UserError: a query lacks a grade, or refers to images outside the database.
     """
-    last = min(len(scores) // _SCORES_PER_CELL + 1, _MOST_CELLS)
-    low, high = (levels[0], levels[-1]) if len(levels) else (0, 0)
-    with np.errstate(all="ignore"):
-        scale = np.divide(last - 1, high - low, dtype=scores.dtype)
-    if np.isfinite(low) and np.isfinite(scale) and scale > 0:
-        cells, level_cells = (_cells(x, low, scale, last) for x in (scores, levels))
-    else:
-        cells, level_cells = (np.zeros(len(x), np.intp) for x in (scores, levels))
-    holds_level = np.zeros(last + 1, bool)
-    holds_level[level_cells] = True
-    close = np.flatnonzero(holds_level[cells])
-    others = np.where(holds_level, 0, np.bincount(cells, minlength=last + 1))
-    levels_below = np.searchsorted(levels, scores[close])
-    counts = np.bincount(levels_below, minlength=len(levels) + 1)
-    return _sum_from(others)[level_cells] + _sum_from(counts)[1:], close
-
-
-def _cells(x: np.ndarray, low: float, scale: float, last: int) -> np.ndarray:
-    """(N,) intp from 0 (below `low`) to `last`, never falling where x rises."""
-    with np.errstate(over="ignore"):
-        cells = x - low
-        cells *= scale
-        cells += 1
-    return np.clip(cells, 0, last, out=cells).astype(np.intp)
-
-
-def _sum_from(counts: np.ndarray) -> np.ndarray:
-    """Each count with all that come after it."""
-    return counts[::-1].cumsum()[::-1]
+    needed = dict.fromkeys(grade for level in levels for part in LEVELS[level] for grade in part)
+    for query, truth in enumerate(ground_truth):
+        missing = [grade for grade in needed if grade not in truth]
+        if missing:
+            raise UserError(
+                f"the ground truth of query {query} has no {missing[0]!r} (it has "
+                f"{', '.join(map(repr, truth))}); the classic protocol needs 'ok' and 'junk', the "
+                "revisited one 'easy', 'hard' and 'junk'"
+            )
+        for grade in needed:
+            images = np.asarray(truth[grade]).reshape(-1)
+            outside = images[(images < 0) | (images >= num_images)]
+            if len(outside):
+                raise UserError(
+                    f"the ground truth of query {query} refers to image {outside[0]}, but "
+                    f"{num_images} images are ranked; was it made for another list?"
+                )
 
 
 def positive_ranks(ranking: np.ndarray, positive: np.ndarray, junk: np.ndarray) -> np.ndarray:
-    """Where the positives are in a ranking from which the junk has been taken out.
+    """The ranks of the positives in a ranking from which the junk has been taken out.
 
     Args:
       ranking: (N,) integers, all database images from the best on.
@@ -162,7 +135,8 @@ def positive_ranks(ranking: np.ndarray, positive: np.ndarray, junk: np.ndarray) 
     Returns:
       (P,) int64, 0-based and increasing.
     """
-    return _without(np.sort(_places_in(ranking, positive)), np.sort(_places_in(ranking, junk)))
+    images = np.unique(np.concatenate([positive, junk]))
+    return _ranks(Places(images, places_by_ranking(ranking, images)), positive, junk)
 
 
 def average_precision(ranks: np.ndarray, num_positives: int) -> float:
@@ -198,68 +172,40 @@ def precision_at(ranks: np.ndarray, k: int) -> float:
 def _evaluate(
     rankings: np.ndarray | Scores,
     ground_truth: Sequence[Mapping[str, Any]],
-    levels: Mapping[str, tuple[Sequence[str], Sequence[str]]],
+    levels: Sequence[str],
 ) -> dict[str, float | np.ndarray]:
-    values = rankings.values if isinstance(rankings, Scores) else np.asarray(rankings)
-    if values.ndim != 2 or len(values) != len(ground_truth):
+    rankings = rankings if isinstance(rankings, Scores) else np.asarray(rankings)
+    shape = (rankings.values if isinstance(rankings, Scores) else rankings).shape
+    if len(shape) != 2 or shape[0] != len(ground_truth):
         raise UserError(
-            f"rankings of shape {values.shape} do not fit a ground truth of "
-            f"{len(ground_truth)} queries; expected a row for each query"
+            f"rankings of shape {shape} do not fit a ground truth of {len(ground_truth)} queries; "
+            "expected one row for each query"
         )
-    measures = np.full((len(levels), len(values), 1 + len(_PRECISIONS)), np.nan)
-    for q, truth in enumerate(ground_truth):
-        graded = [
-            tuple(_images(q, truth, grades, values.shape[1]) for grades in level)
-            for level in levels.values()
-        ]
-        images = np.unique(np.concatenate([each for level in graded for each in level]))
-        if isinstance(rankings, Scores):
-            places = places_by_score(values[q], images)
-        else:
-            places = _places_in(values[q], images)
-        for level, (positive, junk) in zip(measures, graded, strict=True):
+    check_ground_truth(ground_truth, shape[1], levels)
+    names = ["mAP", *(f"mP@{k}" for k in _PRECISIONS)]
+    measures = np.full((len(levels), shape[0], len(names)), np.nan)
+    for query, truth in enumerate(ground_truth):
+        graded = [relevant_and_junk(truth, level) for level in levels]
+        images = np.concatenate([part for parts in graded for part in parts])
+        places = find_places(rankings, query, images)
+        for row, (positive, junk) in zip(measures, graded, strict=True):
             if len(positive):
-                found, removed = (places[np.searchsorted(images, x)] for x in (positive, junk))
-                ranks = _without(np.sort(found), np.sort(removed))
-                level[q, 0] = average_precision(ranks, len(positive))
-                level[q, 1:] = [precision_at(ranks, k) for k in _PRECISIONS]
+                ranks = _ranks(places, positive, junk)
+                row[query] = [
+                    average_precision(ranks, len(positive)),
+                    *(precision_at(ranks, k) for k in _PRECISIONS),
+                ]
     result: dict[str, float | np.ndarray] = {}
-    for suffix, level in zip(levels, measures, strict=True):
-        scored = level[~np.isnan(level[:, 0])]
-        means = scored.mean(axis=0) if len(scored) else np.full(level.shape[1], np.nan)
-        names = ["mAP", *(f"mP@{k}" for k in _PRECISIONS)]
+    for level, values in zip(levels, measures, strict=True):
+        suffix = f"-{level}" if level else ""
+        scored = values[~np.isnan(values[:, 0])]
+        means = scored.mean(axis=0) if len(scored) else np.full(len(names), np.nan)
         result |= {name + suffix: float(mean) for name, mean in zip(names, means, strict=True)}
-        result[f"ap{suffix}"] = level[:, 0]
+        result[f"ap{suffix}"] = values[:, 0]
     return result
 
 
-def _places_in(ranking: np.ndarray, images: np.ndarray) -> np.ndarray:
-    places = np.empty(len(ranking), np.int64)
-    places[ranking] = np.arange(len(ranking))
-    return places[images]
-
-
-def _without(places: np.ndarray, removed: np.ndarray) -> np.ndarray:
-    """Increasing places after other, increasing ones have been taken out."""
-    return places - np.searchsorted(removed, places)
-
-
-def _images(
-    query: int, truth: Mapping[str, Any], grades: Sequence[str], num_images: int
-) -> np.ndarray:
-    missing = [grade for grade in grades if grade not in truth]
-    if missing:
-        raise UserError(
-            f"the ground truth of query {query} has no {missing[0]!r} (it has "
-            f"{', '.join(map(repr, truth))}); the classic protocol needs 'ok' and 'junk', the "
-            "revisited one 'easy', 'hard' and 'junk'"
-        )
-    images = np.concatenate([np.asarray(truth[grade]).reshape(-1) for grade in grades])
-    images = images.astype(np.int64)
-    outside = images[(images < 0) | (images >= num_images)]
-    if len(outside):
-        raise UserError(
-            f"the ground truth of query {query} refers to image {outside[0]}, but {num_images} "
-            "images were ranked; was it made for another list?"
-        )
-    return images
+def _ranks(places: Places, positive: np.ndarray, junk: np.ndarray) -> np.ndarray:
+    """(P,) int64, increasing: the positives' places, less the junk that comes before each."""
+    found = np.sort(places[positive])
+    return found - np.searchsorted(np.sort(places[junk]), found)

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import logging
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,28 @@ from dir_jax.errors import UserError
 log = logging.getLogger(__name__)
 
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+def inside(folder: str | os.PathLike[str], name: str) -> Path:
+    """The path of a name from somebody else's file, which must stay inside a folder.
+
+    Only the name is looked at: links on the disk are the user's own. Backslashes separate folders
+    as slashes do, on every system.
+
+    Args:
+      folder: the folder.
+      name: a relative path below it, such as `paris/louvre/1.jpg`.
+
+    Raises:
+      UserError: the name is empty, absolute, starts with a drive, or contains `..` or NUL.
+    """
+    parts = re.split(r"[/\\]", name)
+    if not parts[0] or ".." in parts or "\0" in name or re.match("[A-Za-z]:", name):
+        shown = repr(name[:200]) + "…" * (len(name) > 200)
+        raise UserError(
+            f"{shown} is not a name inside {folder}: expected a relative path without '..'"
+        )
+    return Path(folder, name)
 
 
 @contextlib.contextmanager

@@ -1,15 +1,15 @@
-"""Runs a per-replica function on every device: by `jax.shard_map` on a mesh, or by `jax.pmap`.
+"""Runs a function on every device, by `jax.shard_map` on a mesh or by `jax.pmap`.
 
-A step is written once, for one replica, against the axis `data`; what each argument and result is
-to the replicas is said by its kind:
+The function is written for one replica; it sums or gathers over all of them along the axis `data`.
+The kind of each argument and result says how the replicas share it:
 
-- REPLICATED: the same on every replica (parameters, the loss).
-- ROWS: split between the replicas along the leading axis (images, descriptors).
-- PARTIAL: one value a replica, not yet reduced (a sum of gradients over its own chunks).
-- SCALAR: a host number handed to every replica.
+- REPLICATED: every replica has the same value (parameters, the loss).
+- ROWS: the replicas divide the leading axis between them (images, descriptors).
+- PARTIAL: every replica has its own value (the sum of the gradients of its own chunks).
+- SCALAR: a number of the host that every replica gets.
 
-Nothing assumes a single process: `put_rows` takes the rows of this process's devices, which are a
-contiguous part of the batch, and the axis spans the devices of all processes.
+A program may run in several processes. `put_rows` then takes the rows of this process's devices,
+which are a contiguous part of the batch, and the axis spans the devices of all processes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ AXIS = "data"
 
 
 class Kind(enum.Enum):
-    """What an argument or a result is to the replicas."""
+    """How the replicas share an argument or a result; see the module's docstring."""
 
     REPLICATED = enum.auto()
     ROWS = enum.auto()
@@ -40,12 +40,17 @@ REPLICATED, ROWS, PARTIAL, SCALAR = Kind
 
 
 def _ordered(devices: Sequence[jax.Device] | None) -> list[jax.Device]:
-    # Sorted so that each process's devices, hence its rows of a batch, are contiguous.
+    # Sorted, so that the devices of a process, and so its rows of a batch, are contiguous.
     return sorted(devices or jax.devices(), key=lambda d: (d.process_index, d.id))
 
 
 class MeshReplicas:
-    """Replicas on a one-dimensional mesh, by `jax.jit(jax.shard_map(…))`."""
+    """Replicas on a one-dimensional mesh, by `jax.jit(jax.shard_map(…))`.
+
+    Attributes:
+      count: the number of devices in all processes.
+      local_count: the number of devices of this process.
+    """
 
     def __init__(self, devices: Sequence[jax.Device] | None = None):
         self._devices = _ordered(devices)
@@ -60,7 +65,14 @@ class MeshReplicas:
         outputs: Kind | Sequence[Kind],
         donate: Sequence[int] = (),
     ) -> jax.stages.Wrapped:
-        """Compiles `function` to run on every replica; kinds of its arguments and results."""
+        """Compiles a function to run on every replica.
+
+        Args:
+          function: takes and returns pytrees of arrays, those of one replica.
+          inputs: the kind of each argument.
+          outputs: the kind of the result, or of each result.
+          donate: the positions of arguments whose memory the results may take over.
+        """
         kinds = (outputs,) if isinstance(outputs, Kind) else tuple(outputs)
 
         def spec(kind: Kind) -> PartitionSpec:
@@ -79,8 +91,8 @@ class MeshReplicas:
             )
             return results[0] if isinstance(outputs, Kind) else results
 
-        # check_vma=False: gradients stay a replica's own until the step sums them, as in pmap;
-        # with the check, differentiating by a replicated parameter would sum at every chunk.
+        # check_vma=False: a gradient stays the replica's own until the step sums it, as with pmap.
+        # With the check, differentiating by a replicated parameter would sum after every chunk.
         sharded = jax.shard_map(
             local,
             mesh=self._mesh,
@@ -95,24 +107,28 @@ class MeshReplicas:
         )
 
     def put_rows(self, rows: np.ndarray) -> jax.Array:
-        """This process's rows, on its devices."""
+        """Puts the rows of this process, (local rows, …), on its devices."""
         return jax.make_array_from_process_local_data(
             NamedSharding(self._mesh, PartitionSpec(AXIS)), rows
         )
 
     def replicate(self, tree: Any) -> Any:
-        """A pytree of host arrays, whole on every device."""
+        """Puts a pytree of host arrays on every device, whole."""
         return jax.device_put(tree, NamedSharding(self._mesh, PartitionSpec()))
 
     def fetch(self, tree: Any) -> Any:
-        """A REPLICATED pytree, as NumPy arrays."""
+        """Returns a REPLICATED pytree as NumPy arrays."""
         return jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), tree)
 
 
 class PmapReplicas:
-    """Replicas by `jax.pmap`: every array has a leading axis over this process's devices.
+    """Replicas by `jax.pmap`: every array has a leading axis over the devices of this process.
 
-    Its programs take no compiler options, and so are slower on CPUs.
+    Its programs do not take compiler options, so they are slower on CPUs.
+
+    Attributes:
+      count: the number of devices in all processes.
+      local_count: the number of devices of this process.
     """
 
     def __init__(self, devices: Sequence[jax.Device] | None = None):
@@ -128,8 +144,15 @@ class PmapReplicas:
         outputs: Kind | Sequence[Kind],
         donate: Sequence[int] = (),
     ) -> jax.stages.Wrapped:
-        """Compiles `function` to run on every replica; kinds of its arguments and results."""
-        del outputs  # all results carry the leading device axis
+        """Compiles a function to run on every replica.
+
+        Args:
+          function: takes and returns pytrees of arrays, those of one replica.
+          inputs: the kind of each argument.
+          outputs: the kind of the result, or of each result.
+          donate: the positions of arguments whose memory the results may take over.
+        """
+        del outputs  # all results have the leading axis
         return jax.pmap(
             function,
             axis_name=AXIS,
@@ -139,18 +162,18 @@ class PmapReplicas:
         )
 
     def put_rows(self, rows: np.ndarray) -> Any:
-        """This process's rows, on its devices."""
+        """Puts the rows of this process, (local rows, …), on its devices."""
         return rows.reshape(self.local_count, -1, *rows.shape[1:])
 
     def replicate(self, tree: Any) -> Any:
-        """A pytree of host arrays, whole on every device."""
+        """Puts a pytree of host arrays on every device, whole."""
         return jax.device_put(
             jax.tree.map(lambda x: np.stack([np.asarray(x)] * self.local_count), tree),
             NamedSharding(Mesh(np.array(self._local), (AXIS,)), PartitionSpec(AXIS)),
         )
 
     def fetch(self, tree: Any) -> Any:
-        """A REPLICATED pytree, as NumPy arrays."""
+        """Returns a REPLICATED pytree as NumPy arrays."""
         return jax.tree.map(lambda x: np.asarray(x.addressable_data(0))[0], tree)
 
 
@@ -158,5 +181,10 @@ Replicas = MeshReplicas | PmapReplicas
 
 
 def create_replicas(parallel: str, devices: Sequence[jax.Device] | None = None) -> Replicas:
-    """The replicas of `config.parallel` ('shard_map' or 'pmap'), on all devices by default."""
+    """Creates replicas.
+
+    Args:
+      parallel: 'shard_map' or 'pmap', as `config.parallel`.
+      devices: the devices to use; by default all of them.
+    """
     return PmapReplicas(devices) if parallel == "pmap" else MeshReplicas(devices)

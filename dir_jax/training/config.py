@@ -1,185 +1,204 @@
-"""What an experiment can set, its defaults, and the check that a config is one of ours.
+"""What an experiment can set: each key with its default, what it means, and what it may be.
 
 A recipe in `experiments/` starts from `default_config()` and changes what it needs; any key can be
-changed again on the command line (`--config.loss.num_bins=10`).
+changed again on the command line (`--config.loss.num_bins=10`). To add a key, add it to
+`config_keys`; nothing else lists them.
 """
 
 from __future__ import annotations
 
 import difflib
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 import ml_collections
 
 from dir_jax.errors import UserError
 
 
+class _Key(NamedTuple):
+    """A key of the config."""
+
+    default: Any  # its type is the type that the key must have
+    choices: tuple[str, ...] = ()  # where it must be one of these
+    at_least: float | None = None  # where it is a number with a smallest value
+    changes_numbers: bool = True  # False: a run may be resumed with another value
+
+
+def config_keys() -> dict[str, Any]:
+    """Every key that training reads, with its default, its meaning and what it may be."""
+    return {
+        # Seed of the random weights, the batches, the augmentation and the dropout.
+        "seed": _Key(0, at_least=0),
+        # Updates in the whole run.
+        "num_steps": _Key(100, at_least=0),
+        # Images in one update, over all devices.
+        "batch_size": _Key(128, at_least=1),
+        # Images that go through one device at a time. It bounds the memory; with 'trained'
+        # BatchNorm it is also the group of images that are normalised together.
+        "chunk_size": _Key(16, at_least=1),
+        # How a step is run on several devices: by jax.shard_map or by jax.pmap.
+        "parallel": _Key("shard_map", choices=("shard_map", "pmap")),
+        # What BatchNorm does in training; `dir_jax.training.state` has the table.
+        # 'frozen': nothing of it changes (fine-tuning).
+        # 'frozen_statistics': scale and bias are trained; mean and variance stay.
+        # 'trained': each chunk is normalised by its own mean and variance, which are tracked.
+        "batch_norm": _Key("frozen", choices=("frozen", "frozen_statistics", "trained")),
+        "model": {
+            # The architecture, such as 'resnet101_rmac'; `dir_jax.models` lists them.
+            "arch": _Key("resnet50_rmac"),
+            # Values in a descriptor.
+            "out_dim": _Key(2048),
+            # 'gem', 'max' or 'avg'.
+            "pooling": _Key("gem"),
+            # GeM's power before the first update; it is trained.
+            "gemp": _Key(3.0),
+            # Whether the pooled features are L2-normalised before the projection.
+            "norm_features": _Key(False),
+            # How much more than the border the centre of the feature map counts; 0.0 for no bias.
+            "center_bias": _Key(0.0),
+            # Probability that dropout drops a feature; 0.0 for no dropout.
+            "dropout_p": _Key(0.0),
+            # Whether the projection (`fc`) is left out.
+            "without_fc": _Key(False),
+            # Type of the computation, 'float32' or 'bfloat16'. Parameters are always float32.
+            "dtype": _Key("float32"),
+            # Precision of float32 products: 'default' lets a GPU use TF32 and a TPU bfloat16.
+            "precision": _Key("highest"),
+            # Checkpoint to start from, ours or a file of PyTorch; '' for random weights.
+            "init": _Key(""),
+        },
+        "data": {
+            # Folder that recipes such as caltech101.py put before the names of their files.
+            "root": _Key("", changes_numbers=False),
+            # Labelled data set to train on, such as 'ImageListLabels("list.txt", "root")'.
+            "train": _Key(""),
+            # Labelled data set of other classes to evaluate on, with or without queries of its own;
+            # logged as 'mAP', 'top1', …. '' for none.
+            "eval": _Key(""),
+            # Data set with Oxford-style ground truth to evaluate on; '' for none. Logged as
+            # 'mAP-easy', 'mP@1-easy', … at the revisited protocol's three levels, or as
+            # 'mAP-classic', 'mP@1-classic', … by the classic protocol.
+            "eval_oxford": _Key(""),
+            # Folder of the data sets that go by name; '' for the environment variable DB_ROOT.
+            "db_root": _Key("", changes_numbers=False),
+            # Mean and standard deviation of the red, green and blue channels, for images in [0, 1].
+            "mean": _Key((0.485, 0.456, 0.406)),
+            "std": _Key((0.229, 0.224, 0.225)),
+            # Transforms of the training images; they must give all images one size.
+            "transform": _Key(""),
+            # Processes that decode images; 0 for threads of the training process.
+            "num_workers": _Key(2, at_least=0, changes_numbers=False),
+            # Arrays of up to `chunk_size` images that each of them prepares ahead.
+            "prefetch": _Key(4, at_least=1, changes_numbers=False),
+        },
+        "sampler": {
+            # Which images make a batch. 'every_class': all classes in equal shares; 'classes':
+            # `images_per_class` images of some classes; 'shuffle': random permutations of all
+            # images; 'mined': triplets with hard negatives, see `mining`.
+            "name": _Key("every_class", choices=("every_class", "classes", "shuffle", "mined")),
+            # Images of each class in a batch, for 'classes'.
+            "images_per_class": _Key(4, at_least=2),
+        },
+        "loss": {
+            "name": _Key("ap", choices=("ap", "tie_aware_ap", "triplet", "triplet_log_exp")),
+            # Bins of the histogram of similarities, for the AP losses.
+            "num_bins": _Key(20, at_least=2),
+            # Whether all classes of a batch count equally, for the AP losses.
+            "class_weighted": _Key(False),
+            # Margin between the distances of a triplet, for 'triplet'.
+            "margin": _Key(0.1),
+            # Triplets of a batch that the triplet losses use, unless the sampler is 'mined'.
+            "mining": _Key("hardest", choices=("hardest", "semihard", "all")),
+        },
+        # Triplets chosen from the descriptors of a pool of images, for the sampler 'mined'.
+        "mining": {
+            # Images in the pool, chosen at random each time; 0 for all of the data set.
+            "pool_size": _Key(0, at_least=0),
+            # Steps from one pool to the next.
+            "refresh_every": _Key(100, at_least=1),
+            # Hardest negatives of an anchor, of which each triplet gets one at random.
+            "negatives": _Key(10, at_least=1),
+            # Which image of the anchor's class is its positive.
+            "positives": _Key("random", choices=("random", "hardest", "easiest")),
+            # Transforms of the pool's images; '' for those of `eval.transform`.
+            "transform": _Key(""),
+        },
+        "optimizer": {
+            "name": _Key("adam", choices=("adam", "sgd")),
+            # The highest learning rate.
+            "learning_rate": _Key(1e-4, at_least=0),
+            # How the rate falls: 'linear' or 'cosine' to 0 at the last step, or not at all.
+            "schedule": _Key("linear", choices=("linear", "constant", "cosine")),
+            # Steps in which the rate first rises.
+            "warmup_steps": _Key(0, at_least=0),
+            # Momentum of 'sgd'.
+            "momentum": _Key(0.9),
+            # Multiple of the parameters that is added to their gradient, as in torch's optimisers.
+            "weight_decay": _Key(0.0, at_least=0),
+        },
+        "eval": {
+            # Steps from one evaluation to the next; 0 for before and after training only.
+            "every": _Key(0, at_least=0),
+            # Transforms of the images to evaluate on; '' for images as they are.
+            "transform": _Key(""),
+            # Most images described at once on each device; large images are fewer.
+            "batch_size": _Key(32, at_least=1, changes_numbers=False),
+        },
+        # PCA whitening, learned from training images at the end of the run and kept with the model.
+        "whitening": {
+            # Name that it is kept under; '' for no whitening.
+            "name": _Key("train"),
+            # Most images to learn it from, chosen at random; 0 for as many as training has seen.
+            "max_images": _Key(0, at_least=0),
+            # Transforms of these images; '' for those of `eval.transform`.
+            "transform": _Key(""),
+            # Power of the eigenvalues in the whitened evaluation that the summary reports.
+            "power": _Key(0.25),
+        },
+        "checkpoint": {
+            # Steps from one checkpoint to the next.
+            "every": _Key(50, at_least=1, changes_numbers=False),
+            # How many of the newest checkpoints are kept, besides the best.
+            "keep": _Key(2, at_least=1, changes_numbers=False),
+        },
+        # Steps from one row of the log to the next.
+        "log_every": _Key(1, at_least=1, changes_numbers=False),
+    }
+
+
 def default_config() -> ml_collections.ConfigDict:
-    """Every key that training reads, with its default. Sizes in pixels, counts in images."""
-    c = ml_collections.ConfigDict
-    return c(
-        {
-            "seed": 0,
-            "num_steps": 100,
-            "batch_size": 128,  # images in a step, over all devices
-            "chunk_size": 16,  # images that go through a device at once; bounds its memory
-            "parallel": "shard_map",  # or 'pmap': how the per-replica step is run
-            "model": c(
-                {
-                    "arch": "resnet50_rmac",
-                    "out_dim": 2048,
-                    "pooling": "gem",
-                    "gemp": 3.0,
-                    "norm_features": False,
-                    "center_bias": 0.0,
-                    "dropout_p": 0.0,
-                    "without_fc": False,
-                    "dtype": "float32",  # of the computation; parameters are always float32
-                    "precision": "highest",  # 'default' lets a GPU use TF32, a TPU bfloat16
-                    "init": "",  # a checkpoint directory to start from; '' is random weights
-                }
-            ),
-            # 'frozen': statistics, scale and bias stay (fine-tuning); 'frozen_statistics': scale
-            # and bias train; 'trained': statistics are those of each chunk and are tracked.
-            "batch_norm": "frozen",
-            "data": c(
-                {
-                    "train": "",  # a labelled data set, e.g. ImageListLabels("list.txt", "root")
-                    "eval": "",  # one of other classes; '' evaluates nothing
-                    "eval_oxford": "",  # an Oxford-style ground truth, for pictures and its mAP
-                    "db_root": "",  # '' is the environment's DB_ROOT
-                    "mean": (0.485, 0.456, 0.406),
-                    "std": (0.229, 0.224, 0.225),
-                    "transform": "",  # of training images; must give one fixed size
-                    "num_workers": 2,  # processes that decode; 0 is threads in this process
-                    "prefetch": 4,  # chunks that each worker prepares ahead
-                }
-            ),
-            "sampler": c(
-                {
-                    "name": "every_class",  # 'every_class', 'classes', 'shuffle', 'mined'
-                    "images_per_class": 4,  # of 'classes'
-                }
-            ),
-            "loss": c(
-                {
-                    "name": "ap",  # 'ap', 'tie_aware_ap', 'triplet', 'triplet_log_exp'
-                    "num_bins": 20,
-                    "class_weighted": False,
-                    "margin": 0.1,
-                    "mining": "hardest",  # within the batch: 'hardest', 'semihard', 'all'
-                }
-            ),
-            "mining": c(  # of the 'mined' sampler: triplets from a pool's descriptors
-                {
-                    "pool_size": 0,  # images described at each refresh; 0 is all
-                    "refresh_every": 100,  # steps
-                    "negatives": 10,  # the hardest that each anchor chooses from
-                    "positives": "random",  # 'random', 'hardest', 'easiest'
-                    "transform": "",  # of the pool's images; '' is eval.transform
-                }
-            ),
-            "optimizer": c(
-                {
-                    "name": "adam",  # 'adam', 'sgd'
-                    "learning_rate": 1e-4,
-                    "schedule": "linear",  # falls to 0 at num_steps; or 'constant', 'cosine'
-                    "warmup_steps": 0,
-                    "momentum": 0.9,  # of 'sgd'
-                    "weight_decay": 0.0,  # added to the gradient, as torch's optimisers do
-                }
-            ),
-            "eval": c(
-                {
-                    "every": 0,  # steps; 0 is before and after training only
-                    "transform": "",  # '' is each image as it is
-                    "batch_size": 32,
-                }
-            ),
-            "whitening": c(
-                {
-                    "name": "train",  # the name it is stored under; '' learns none
-                    "max_images": 0,  # chosen at random; 0: all, or as many as training saw
-                    "transform": "",  # '' is eval.transform
-                    "power": 0.25,  # of the whitened evaluation that is reported
-                }
-            ),
-            "checkpoint": c({"every": 50, "keep": 2}),  # steps; how many of the newest stay
-            "log_every": 1,
+    """Every key that training reads, with its default; `config_keys` says what each means."""
+
+    def defaults(tree: dict[str, Any]) -> dict[str, Any]:
+        return {
+            name: defaults(value) if isinstance(value, dict) else value.default
+            for name, value in tree.items()
         }
-    )
 
-
-_CHOICES = {
-    "parallel": ("shard_map", "pmap"),
-    "batch_norm": ("frozen", "frozen_statistics", "trained"),
-    "sampler.name": ("every_class", "classes", "shuffle", "mined"),
-    "loss.name": ("ap", "tie_aware_ap", "triplet", "triplet_log_exp"),
-    "loss.mining": ("hardest", "semihard", "all"),
-    "mining.positives": ("random", "hardest", "easiest"),
-    "optimizer.name": ("adam", "sgd"),
-    "optimizer.schedule": ("linear", "constant", "cosine"),
-}
-_AT_LEAST = {  # key -> smallest value
-    "seed": 0,
-    "batch_size": 1,
-    "chunk_size": 1,
-    "num_steps": 0,
-    "log_every": 1,
-    "data.num_workers": 0,
-    "data.prefetch": 1,
-    "loss.num_bins": 2,
-    "mining.pool_size": 0,
-    "mining.refresh_every": 1,
-    "mining.negatives": 1,
-    "optimizer.learning_rate": 0,
-    "optimizer.warmup_steps": 0,
-    "optimizer.weight_decay": 0,
-    "eval.every": 0,
-    "eval.batch_size": 1,
-    "whitening.max_images": 0,
-    "checkpoint.every": 1,
-    "checkpoint.keep": 1,
-    "sampler.images_per_class": 2,
-}
+    return ml_collections.ConfigDict(defaults(config_keys()))
 
 
 def validate_config(config: ml_collections.ConfigDict) -> None:
-    """Checks a config's keys, types, choices and ranges.
+    """Checks the keys of a config, and their types, choices and ranges.
 
     Raises:
-      UserError: naming every missing key, or the first surplus key or bad value.
+      UserError: names every missing key, or the first key that does not exist or has a bad value.
     """
-    expected = _flatten(default_config().to_dict())
+    expected = _flatten(config_keys())
     found = _flatten(config.to_dict())
-    missing = [k for k in expected if k not in found]
-    if missing:
+    if missing := [key for key in expected if key not in found]:
         raise UserError(
-            f"the config lacks {', '.join('config.' + k for k in missing)}; start it from "
+            f"the config lacks {', '.join('config.' + key for key in missing)}; start it from "
             "dir_jax.training.config.default_config()"
         )
     for key in found:
         if key not in expected:
-            near = difflib.get_close_matches(key, expected, n=1)
-            hint = f"; did you mean config.{near[0]}?" if near else ""
-            raise UserError(f"the config has config.{key}, which nothing reads{hint}")
-    for key, default in expected.items():
-        value = found[key]
-        wanted = (int, float) if isinstance(default, float) else type(default)
-        if not isinstance(value, wanted) or (
-            isinstance(value, bool) and not isinstance(default, bool)
-        ):
-            raise UserError(
-                f"config.{key} is {value!r}, a {type(value).__name__}; "
-                f"expected a {type(default).__name__}"
-            )
-    for key, choices in _CHOICES.items():
-        if found[key] not in choices:
-            raise UserError(f"config.{key} is {found[key]!r}; choose from {', '.join(choices)}")
-    for key, least in _AT_LEAST.items():
-        if found[key] < least:
-            raise UserError(f"config.{key} is {found[key]}; the least is {least}")
+            near = nearest_key(key)
+            hint = f"; did you mean config.{near}?" if near else ""
+            raise UserError(f"the config has config.{key}, which is not a key{hint}")
+    for key, rule in expected.items():
+        _check_value(key, found[key], rule)
     if not found["data.train"]:
         raise UserError(
             "config.data.train names no data set; give one, such as "
@@ -187,35 +206,64 @@ def validate_config(config: ml_collections.ConfigDict) -> None:
         )
     if found["sampler.name"] == "mined" and not found["loss.name"].startswith("triplet"):
         raise UserError(
-            "config.sampler.name='mined' delivers triplets: it goes with config.loss.name="
-            f"'triplet' or 'triplet_log_exp', not {found['loss.name']!r}"
+            "config.sampler.name='mined' makes triplets, which need config.loss.name='triplet' or "
+            f"'triplet_log_exp'; it is {found['loss.name']!r}"
+        )
+    if found["batch_norm"] != "trained" and not found["model.init"]:
+        raise UserError(
+            f"config.batch_norm={found['batch_norm']!r} keeps BatchNorm's statistics as they "
+            "are at the start, and random weights have none; start from a checkpoint "
+            "(--config.model.init=FILE) or train BatchNorm, too (--config.batch_norm=trained)"
         )
 
 
-# What may differ when a run is resumed: none of these changes the numbers.
-_FREE_TO_CHANGE = (
-    "data.num_workers",
-    "data.prefetch",
-    "data.db_root",
-    "eval.batch_size",
-    "checkpoint.every",
-    "checkpoint.keep",
-    "log_every",
-)
+def _check_value(key: str, value: Any, rule: _Key) -> None:
+    wanted = (int, float) if isinstance(rule.default, float) else type(rule.default)
+    if not isinstance(value, wanted) or (
+        isinstance(value, bool) and not isinstance(rule.default, bool)
+    ):
+        raise UserError(
+            f"config.{key} is {value!r}, a {type(value).__name__}; "
+            f"expected a {type(rule.default).__name__}"
+        )
+    if rule.choices and value not in rule.choices:
+        raise UserError(f"config.{key} is {value!r}; choose from {', '.join(rule.choices)}")
+    if rule.at_least is not None and value < rule.at_least:
+        raise UserError(f"config.{key} is {value}; the smallest value is {rule.at_least}")
+
+
+def nearest_key(name: str) -> str | None:
+    """The key that was most likely meant by a name that is not a key, such as 'lr'.
+
+    Returns:
+      A key, such as 'optimizer.learning_rate', that is spelled almost like `name`; or whose last
+      part is that of `name` or is abbreviated by it; or None.
+    """
+    keys = list(_flatten(config_keys()))
+    last = name.split(".")[-1]
+    if near := difflib.get_close_matches(name, keys, n=1, cutoff=0.85):
+        return near[0]
+    for key in keys:
+        own = key.split(".")[-1]
+        if last in (own, "".join(word[0] for word in own.split("_"))):
+            return key
+    near = difflib.get_close_matches(name, keys, n=1)
+    return near[0] if near else None
 
 
 def config_differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """The keys by which two configs (as `config_to_json` gives them) would train differently."""
+    """The keys by which two configs, as `config_to_json` gives them, train differently."""
     a, b = _flatten(old), _flatten(new)
+    rules = _flatten(config_keys())
     return [
         key
         for key in sorted(a.keys() | b.keys())
-        if key not in _FREE_TO_CHANGE and a.get(key) != b.get(key)
+        if a.get(key) != b.get(key) and (key not in rules or rules[key].changes_numbers)
     ]
 
 
 def config_to_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """The config as plain JSON values: what a working directory remembers of its run."""
+    """The config as plain JSON values, which the run's directory keeps."""
     return json.loads(json.dumps(config.to_dict()))
 
 

@@ -1,8 +1,8 @@
 """Hard-negative mining: triplets chosen from the descriptors of a pool of images.
 
-As TL-GeM trains (Gordo et al., IJCV 2017, section 3.3): now and then the pool is described with the
-current network, and each anchor's hardest negatives, the images of other classes most similar to
-it, are kept; until the next refresh, triplets are drawn from them.
+This is how TL-GeM is trained (Gordo et al., IJCV 2017, section 3.3). From time to time the current
+network describes the pool, and for each anchor its hardest negatives are kept, which are the most
+similar images of other classes. Triplets are drawn from these until the pool is described again.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _MINE, _DRAW = 1, 2  # separate the random streams of choosing a pool and of dra
 
 @dataclasses.dataclass(frozen=True)
 class MinedTriplets:
-    """What a refresh found: for each anchor its candidates, as indices into the data set.
+    """The candidates of each anchor, as numbers of images of the data set.
 
     Attributes:
-      anchors: (A,) int64.
-      positives: (A, P) int64: images of the anchor's class, itself not among them; rows are padded
-        by repeating their entries.
-      negatives: (A, K) int64: the hardest images of other classes, hardest first.
+      anchors: (A,) int64, the anchors.
+      positives: (A, P) int64, images of the anchor's class without the anchor itself. Rows with
+        fewer entries repeat them.
+      negatives: (A, K) int64, the hardest images of other classes, the hardest first.
     """
 
     anchors: np.ndarray
@@ -37,7 +37,17 @@ class MinedTriplets:
 
 
 def choose_pool(labels: np.ndarray, size: int, seed: int, step: int) -> np.ndarray:
-    """Images to describe at the refresh before `step`: (M,) sorted indices; all where size is 0."""
+    """Chooses images of the data set at random.
+
+    Args:
+      labels: (N,) int, the class of each image.
+      size: M, how many to choose; 0 for all.
+      seed: the seed of the run.
+      step: the step before which the images are described; each step has its own choice.
+
+    Returns:
+      (M,) int, sorted numbers of images.
+    """
     if not 0 < size < len(labels):
         return np.arange(len(labels))
     rng = np.random.default_rng((seed, _MINE, step))
@@ -53,26 +63,26 @@ def mine_triplets(
     positives: str,
     block_size: int = 512,
 ) -> MinedTriplets:
-    """Finds each anchor's hardest negatives and its positives, in blocks on the device.
+    """Finds the hardest negatives and the positives of each anchor, in blocks on the device.
 
     Args:
-      descriptors: (M, D) float32, unit norm, of the pool's images.
-      labels: (M,) int, of the pool's images.
-      pool: (M,) the images' indices in the data set.
+      descriptors: (M, D) float32 of norm 1, the descriptors of the pool's images.
+      labels: (M,) int, the classes of the pool's images.
+      pool: (M,) int, the numbers of the pool's images in the data set.
       negatives: K, how many of the most similar images of other classes to keep.
-      positives: 'random' keeps all of the class, 'hardest' the least similar one, 'easiest' the
-        most similar one.
-      block_size: anchors that are compared with the whole pool at once.
+      positives: which images of the anchor's class to keep: 'random' for all, 'hardest' for the
+        least similar one, 'easiest' for the most similar one.
+      block_size: how many anchors are compared with the whole pool at once.
 
     Raises:
-      UserError: the pool has no two images of one class, or only one class.
+      UserError: the pool has only one class, or no two images of the same class.
     """
     classes, counts = np.unique(labels, return_counts=True)
     if len(classes) < 2 or counts.max() < 2:
         raise UserError(
-            f"the mining pool of {len(pool)} images has {len(classes)} classes, "
-            f"at most {counts.max()} images each; triplets need two classes and a pair: "
-            "raise config.mining.pool_size"
+            f"the {len(pool)} images to mine from have {len(classes)} classes with at most "
+            f"{counts.max()} images each; triplets need two classes, and two images of one: raise "
+            "config.mining.pool_size"
         )
     anchors = np.flatnonzero(np.isin(labels, classes[counts > 1]))
     k = min(negatives, int(len(labels) - counts.max()))
@@ -86,9 +96,9 @@ def mine_triplets(
         hardest, similar = compare(on_device, labels_on_device, jnp.asarray(rows))
         found_negatives.append(np.asarray(hardest)[: len(block)])
         found_positives.append(np.asarray(similar)[: len(block)])
-    similar = np.concatenate(found_positives)  # most similar first, then -1s
+    similar = np.concatenate(found_positives)  # the most similar first
     available = counts[np.searchsorted(classes, labels[anchors])] - 1
-    if positives == "random":  # wrap around, so that every column holds a positive
+    if positives == "random":  # all; shorter rows start again, so that all columns are filled
         columns = np.arange(num_positives)[None] % available[:, None]
     else:
         columns = (available - 1 if positives == "hardest" else np.zeros_like(available))[:, None]
@@ -101,7 +111,7 @@ def mine_triplets(
 
 @functools.lru_cache(maxsize=8)
 def _compare(negatives: int, positives: int):  # type: ignore[no-untyped-def]
-    """A program: descriptors, labels, rows -> each row's most similar negatives and positives."""
+    """A program from descriptors, labels and rows to the most similar negatives and positives."""
 
     @jax.jit
     def compare(
@@ -118,17 +128,23 @@ def _compare(negatives: int, positives: int):  # type: ignore[no-untyped-def]
 
 
 class MinedSampler(Sampler):
-    """Batches of (anchor, positive, negative) rows drawn from mined triplets."""
+    """Batches of triplets, each in three successive rows: anchor, positive, negative."""
 
     def __init__(self, triplets: MinedTriplets, batch_size: int, seed: int):
-        """Draws `batch_size` // 3 triplets a step."""
+        """Prepares to draw.
+
+        Args:
+          triplets: what to draw from.
+          batch_size: how many images are in a batch, three for each triplet.
+          seed: the seed of every random choice; not negative.
+        """
         super().__init__(batch_size)
         self._triplets, self._seed = triplets, seed
 
     def _batch(self, step: int) -> np.ndarray:
         rng = np.random.default_rng((self._seed, _DRAW, step))
         t, count = self._triplets, self.batch_size // 3
-        # Without repetition while the anchors last.
+        # An anchor is repeated only if the batch has more triplets than there are anchors.
         chosen = np.resize(rng.permutation(len(t.anchors)), count)
         positive = rng.integers(t.positives.shape[1], size=count)
         negative = rng.integers(t.negatives.shape[1], size=count)

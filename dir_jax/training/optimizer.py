@@ -1,4 +1,4 @@
-"""Optimisers as the papers used them, that is as torch defines them."""
+"""The optimisers that the papers used, with the definitions of torch, and their schedules."""
 
 from __future__ import annotations
 
@@ -9,8 +9,13 @@ import optax
 def create_schedule(config: ml_collections.ConfigDict, num_steps: int) -> optax.Schedule:
     """The learning rate as a function of the number of updates made.
 
-    'linear' falls from `learning_rate` to 0 at `num_steps` (Revaud et al. 2019, section 4.1),
-    'cosine' likewise along half a cosine; `warmup_steps` of linear rise may come first.
+    To try another schedule, add it here and to the choices of `optimizer.schedule` in `config.py`.
+
+    Args:
+      config: `config.optimizer`. With schedule 'linear' the rate falls from `learning_rate` to 0 at
+        `num_steps` (Revaud et al. 2019, section 4.1); with 'cosine' it falls to 0 along half a
+        cosine; with 'constant' it stays. Before that it rises linearly for `warmup_steps`.
+      num_steps: the number of updates in the whole run.
     """
     warmup, peak = config.warmup_steps, config.learning_rate
     rest = max(num_steps - warmup, 1)
@@ -29,11 +34,15 @@ def create_schedule(config: ml_collections.ConfigDict, num_steps: int) -> optax.
 def create_optimizer(
     config: ml_collections.ConfigDict, num_steps: int
 ) -> optax.GradientTransformation:
-    """Adam or SGD with momentum, the weight decay added to the gradient.
+    """Adam or SGD with momentum, with weight decay added to the gradient.
 
-    Equal to `torch.optim.Adam(lr, weight_decay=…)` and `torch.optim.SGD(lr, momentum=…,
-    weight_decay=…)`: decay comes before the moments (it is not AdamW's), for every parameter that
-    trains, scales and biases included.
+    They equal `torch.optim.Adam(lr, weight_decay=…)` and `torch.optim.SGD(lr, momentum=…,
+    weight_decay=…)`: the decay is added before the moments are computed (unlike AdamW), for every
+    trained parameter, scales and biases included.
+
+    Args:
+      config: `config.optimizer`.
+      num_steps: the number of updates in the whole run, which the schedule needs.
     """
     direction = {
         "adam": lambda: optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8),

@@ -1,4 +1,8 @@
-"""Turns a config into the pieces of a run, and refuses what cannot work before it writes."""
+"""Turns a config into the pieces of a run, and refuses what cannot work.
+
+Nothing is written here. A config that gets through does not fail later for what could have been
+known at the start.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +16,13 @@ import numpy as np
 
 from dir_jax.checkpoint import Preprocessing
 from dir_jax.data import samplers
-from dir_jax.data.datasets import (
-    LabelledDataset,
-    RelevantsDataset,
-    check_dataset,
-    create_dataset,
-)
+from dir_jax.data.datasets import create_dataset
+from dir_jax.data.ground_truth import RelevantsDataset
+from dir_jax.data.headers import check_dataset
+from dir_jax.data.labelled import LabelledDataset
 from dir_jax.data.samplers import Sampler
 from dir_jax.data.transforms import Compose, parse_transforms
+from dir_jax.describe.passes import ImageList
 from dir_jax.errors import UserError
 from dir_jax.loading import load_model
 from dir_jax.losses import (
@@ -29,7 +32,7 @@ from dir_jax.losses import (
 )
 from dir_jax.models import RetrievalNetwork, create_model
 from dir_jax.models.variables import merge_variables, split_variables
-from dir_jax.training.evaluation import EvaluationSet
+from dir_jax.training.held_out import HeldOutSets
 from dir_jax.training.three_stage import BatchLoss
 
 log = logging.getLogger(__name__)
@@ -37,25 +40,39 @@ log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class TrainingData:
-    """The images to train on."""
+    """The images to train on.
+
+    Attributes:
+      dataset: the images and their labels.
+      images: the same images, with the sizes of their files.
+      transform: what is applied to each image; all come out in one size.
+    """
 
     dataset: LabelledDataset
-    sizes: np.ndarray  # (N, 2): width and height of each file
+    images: ImageList
     transform: Compose
 
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """Everything that a run is made of, checked."""
+    """The pieces of a run, checked.
+
+    Attributes:
+      data: the images to train on.
+      held_out: the data sets to evaluate on.
+      whitening_transform: what is applied to the images that the whitening is learned from.
+      mining_transform: what is applied to the images that triplets are mined from.
+      sampler: which images are in a batch; None if triplets are mined.
+      loss: the loss of a batch.
+      preprocessing: the mean and standard deviation of the network's input.
+      chunk_size: how many images go through one device at a time; it divides those of a device.
+    """
 
     data: TrainingData
-    labelled: EvaluationSet | None
-    oxford: EvaluationSet | None
-    oxford_queries: EvaluationSet | None
-    eval_transform: Compose
+    held_out: HeldOutSets
     whitening_transform: Compose
     mining_transform: Compose
-    sampler: Sampler | None  # None: triplets are mined
+    sampler: Sampler | None
     loss: BatchLoss
     preprocessing: Preprocessing
     chunk_size: int
@@ -65,7 +82,7 @@ def create_setup(config: ml_collections.ConfigDict) -> Setup:
     """Builds and checks the pieces of a run.
 
     Raises:
-      UserError: anything about the config or its data that would fail later.
+      UserError: something in the config or in its data would fail later.
     """
     chunk_size = _chunk_size(config)
     parse = _parse_named
@@ -81,35 +98,22 @@ def create_setup(config: ml_collections.ConfigDict) -> Setup:
     dataset = create_dataset(config.data.train, db_root=db_root)
     if not isinstance(dataset, LabelledDataset):
         raise UserError(f"config.data.train={config.data.train!r} has no labels to train on")
-    sizes = check_dataset(dataset)
-    smallest, largest = _output_sizes(transform, sizes)
+    held_out = _create_held_out(config, eval_transform)  # before the headers of a long list
+    images = ImageList("train", dataset, check_dataset(dataset))
+    smallest, largest = _output_sizes(transform, images.sizes)
     if smallest != largest:
         raise UserError(
-            f"config.data.transform={config.data.transform!r} gives images between "
-            f"{_by(smallest)} and {_by(largest)} pixels; a batch needs one size: end it with "
+            f"config.data.transform={config.data.transform!r} gives images of {_by(smallest)} to "
+            f"{_by(largest)} pixels, but the images of a batch need one size; end it with "
             "RandomCrop(size) or CenterCrop(size)"
         )
-    labelled = oxford = oxford_queries = None
-    if config.data.eval:
-        evaluation = create_dataset(config.data.eval, db_root=db_root)
-        if not isinstance(evaluation, LabelledDataset):
-            raise UserError(f"config.data.eval={config.data.eval!r} has no labels")
-        labelled = EvaluationSet.checked(evaluation, eval_transform)
-    if config.data.eval_oxford:
-        relevants = create_dataset(config.data.eval_oxford, db_root=db_root)
-        if not isinstance(relevants, RelevantsDataset):
-            raise UserError(
-                f"config.data.eval_oxford={config.data.eval_oxford!r} is not Oxford-style: "
-                "it has no lists of relevant images"
-            )
-        oxford = EvaluationSet.checked(relevants, eval_transform)
-        oxford_queries = EvaluationSet.checked(relevants.queries, eval_transform)
+    if config.sampler.name == "mined":
+        images.check(mining_transform)
+    if config.whitening.name:
+        images.check(whitening_transform)
     return Setup(
-        data=TrainingData(dataset, sizes, transform),
-        labelled=labelled,
-        oxford=oxford,
-        oxford_queries=oxford_queries,
-        eval_transform=eval_transform,
+        data=TrainingData(dataset, images, transform),
+        held_out=held_out,
         whitening_transform=whitening_transform,
         mining_transform=mining_transform,
         sampler=_create_sampler(config, dataset.labels, dataset.classes),
@@ -123,7 +127,8 @@ def create_network(config: ml_collections.ConfigDict) -> RetrievalNetwork:
     """The network to start from: random weights, or those of `config.model.init` where they fit.
 
     Raises:
-      UserError: an unknown architecture or option; an `init` that shares no array with it.
+      UserError: there is no such architecture or option, or `config.model.init` cannot be read or
+        has no array that fits.
     """
     options = config.model.to_dict()
     init = options.pop("init")
@@ -141,10 +146,24 @@ def create_network(config: ml_collections.ConfigDict) -> RetrievalNetwork:
             else:
                 left.append(name)
     if len(left) == len(params) + len(stats):
-        raise UserError(f"config.model.init={init!r} shares no array with {options['arch']}")
+        raise UserError(f"config.model.init={init!r} has no array that fits {options['arch']}")
     if left:
-        log.warning("not in %s, so left at random: %s", init, ", ".join(left))
+        log.warning("%s lacks these arrays, which stay random: %s", init, ", ".join(left))
     return merge_variables(graphdef, params, stats)
+
+
+def _create_held_out(config: ml_collections.ConfigDict, transform: Compose) -> HeldOutSets:
+    keys, db_root = config.data, config.data.db_root or None
+    labelled = create_dataset(keys.eval, db_root=db_root) if keys.eval else None
+    oxford = create_dataset(keys.eval_oxford, db_root=db_root) if keys.eval_oxford else None
+    if not isinstance(labelled, LabelledDataset | None):
+        raise UserError(f"config.data.eval={keys.eval!r} has no labels")
+    if not isinstance(oxford, RelevantsDataset | None):
+        raise UserError(
+            f"config.data.eval_oxford={keys.eval_oxford!r} is not Oxford-style: it has no lists of "
+            "relevant images"
+        )
+    return HeldOutSets(labelled, oxford, transform)
 
 
 def _chunk_size(config: ml_collections.ConfigDict) -> int:
@@ -152,14 +171,14 @@ def _chunk_size(config: ml_collections.ConfigDict) -> int:
     if config.batch_size % devices:
         below = config.batch_size // devices * devices
         raise UserError(
-            f"config.batch_size={config.batch_size} cannot be divided between {devices} devices; "
-            f"take {' or '.join(str(b) for b in (below, below + devices) if b)}"
+            f"config.batch_size={config.batch_size} cannot be divided evenly between {devices} "
+            f"devices; use {' or '.join(str(b) for b in (below, below + devices) if b)}"
         )
     rows = config.batch_size // devices
     if config.sampler.name == "mined" and rows % 3:
         raise UserError(
-            f"config.batch_size={config.batch_size} on {devices} devices is {rows} images each, "
-            f"not whole triplets; take a multiple of {3 * devices}"
+            f"config.batch_size={config.batch_size} gives each of {devices} devices {rows} images, "
+            f"which are not whole triplets; use a multiple of {3 * devices}"
         )
     chunk = max(c for c in range(1, min(config.chunk_size, rows) + 1) if rows % c == 0)
     if chunk < min(config.chunk_size, rows):
@@ -189,7 +208,7 @@ def _create_sampler(
         per_class = config.sampler.images_per_class
         if batch % per_class:
             raise UserError(
-                f"config.batch_size={batch} is no multiple of "
+                f"config.batch_size={batch} is not a multiple of "
                 f"config.sampler.images_per_class={per_class}"
             )
         return samplers.ClassesByImages(
@@ -225,7 +244,7 @@ def _parse_named(text: str, key: str) -> Compose:
 
 
 def _output_sizes(transform: Compose, sizes: np.ndarray) -> tuple[tuple[int, int], tuple[int, int]]:
-    """The smallest and the largest (width, height), side by side, that images can come out with."""
+    """The smallest and the largest width and height of images after the transform, in pixels."""
     ranges = [
         transform.output_size((width, height), (width, height))
         for width, height in np.unique(sizes, axis=0).tolist()

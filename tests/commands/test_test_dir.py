@@ -10,6 +10,7 @@ import pytest
 
 import dir_jax
 from dir_jax.data.datasets import create_dataset
+from dir_jax.errors import UserError
 
 
 @pytest.fixture
@@ -53,6 +54,15 @@ def test_labelled(run, model, labelled, tmp_path):
     assert list(closing_lines(out))[:2] == ["mAP", "top1"]
     assert len(found["APs"]) == len(found["tops"]) == 24
     assert np.mean(found["APs"]) == pytest.approx(found["mAP"])
+
+
+def test_labelled_with_queries_apart(run, model, photos, tmp_path):
+    (tmp_path / "queries.txt").write_text("3.png class3\n5.png class1\n")
+    words = f'ImageListLabelsQ("{photos}/labels.txt", "{tmp_path}/queries.txt", "{photos}")'
+    code, out, _ = run("test_dir", "--dataset", words, "--checkpoint", model, "--whiten", "")
+    assert code == 0
+    expected = dir_jax.evaluate(words, model)
+    assert closing_lines(out) == {k: pytest.approx(v, rel=1e-5) for k, v in expected.items()}
 
 
 def test_in_a_process_of_its_own(model, labelled, photos):
@@ -198,7 +208,7 @@ class TestBadInput(Refuses):
             (["--aqe", "25", "1"], "aqe: cannot take the 25 nearest"),
             (["--adba", "24", "1"], "which has 23"),
             (["--aqe", "2", "-1"], "alpha is -1"),
-            (["--save-feats", "a", "--load-feats", "b"], "give one"),
+            (["--save-feats", "a", "--load-feats", "b"], "give one of them"),
             (["--load-feats", "/nowhere"], "no file /nowhere/feats.bdescs.npy"),
         ],
     )
@@ -215,7 +225,7 @@ class TestBadInput(Refuses):
             (np.zeros((23, 8), np.float32), "(23, 8)"),
             (np.zeros((24, 9), np.float32), "(24, 9)"),
             (np.zeros((24, 8), np.int64), "int64"),
-            (np.array([object()] * 24), "no array"),
+            (np.array([object()] * 24), "not an array"),
         ],
     )
     def test_features_of_another_size(self, run, model, labelled, tmp_path, array, message):
@@ -224,6 +234,14 @@ class TestBadInput(Refuses):
                            "--whiten", "", "--load-feats", tmp_path)  # fmt: skip
         assert code == 2
         assert message in err
+
+    def test_nothing_is_relevant(self, run, model, tmp_path):
+        (tmp_path / "alone.txt").write_text("a.png a\nb.png b\n")
+        words = f'ImageListLabels("{tmp_path}/alone.txt")'
+        code, _, err = run("test_dir", "--dataset", words, "--checkpoint", model)
+        assert (code, "nothing to retrieve" in err) == (2, True)
+        with pytest.raises(UserError, match="nothing to retrieve"):
+            dir_jax.evaluate(words, model)
 
     def test_a_list_without_labels(self, run, model, photos):
         dataset = f'ImageList("{photos}/names.txt", "{photos}")'

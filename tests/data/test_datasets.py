@@ -10,13 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dir_jax.data.datasets import (
-    ImageDataset,
-    LabelledDataset,
-    RelevantsDataset,
-    check_dataset,
-    create_dataset,
-)
+from dir_jax.data.datasets import create_dataset
+from dir_jax.data.ground_truth import RelevantsDataset
+from dir_jax.data.headers import check_dataset
+from dir_jax.data.images import ImageDataset
+from dir_jax.data.labelled import LabelledDataset
 from dir_jax.errors import UserError
 
 
@@ -120,7 +118,7 @@ class TestLabelled:
         assert dataset.names == ["a.jpg", "c.jpg"]
         assert dataset.classes == ["4", "k"]
         file = write(tmp_path / "n.json", '{"a.jpg": null}')
-        with pytest.raises(UserError, match="has the cluster null"):
+        with pytest.raises(UserError, match="has a cluster: all are null"):
             create_dataset(f"ImageClusters({file!r})")
 
 
@@ -297,7 +295,7 @@ class TestNamed:
         ("", "data set"),
         ("ImageList(3)", "paths in quotes, found 3"),
         ("ImageListLabels('a', root=None)", "paths in quotes, found None"),
-        ("SyntheticLandmarks(('a',))", "folder in quotes"),
+        ("ImageListRelevants(('a',))", r"paths in quotes, found \('a',\)"),
         ("ROxford5K(1)", r"usage: ROxford5K\(\)"),
         ("ImageList(open('a'))", "ImageList"),
     ],
@@ -311,35 +309,3 @@ def test_two_data_sets(tmp_path):
     file = write(tmp_path / "l.txt", "a.jpg")
     with pytest.raises(UserError, match="describes 2 data sets; expected one"):
         create_dataset(f"ImageList({file!r}), ImageList({file!r})")
-
-
-class TestSynthetic:
-    OPTIONS = "train_landmarks=1, test_landmarks=2, views=2, test_views=4, image_size=32, workers=1"
-
-    def test_splits(self, tmp_path):
-        folder = (tmp_path / "landmarks").as_posix()
-        train = create_dataset(f"SyntheticLandmarks({folder!r}, {self.OPTIONS})")
-        drawn = (tmp_path / "landmarks" / "train.txt").stat().st_mtime_ns
-        assert isinstance(train, LabelledDataset)
-        assert (len(train), len(train.classes)) == (2, 1)
-        # It is there now: the same options, or none, draw nothing; others are refused.
-        test = create_dataset(f"SyntheticLandmarks({folder!r}, 'test', {self.OPTIONS})")
-        assert isinstance(test, LabelledDataset)
-        assert (len(test), len(test.classes)) == (8, 2)
-        oxford = create_dataset(f"SyntheticLandmarks({folder!r}, 'test_oxford')")
-        assert isinstance(oxford, RelevantsDataset)
-        assert len(oxford.queries) == len(oxford.ground_truth) == 2
-        assert oxford.query_boxes is not None
-        for dataset in (train, test, oxford, oxford.queries):
-            check_dataset(dataset, progress=False)
-        assert oxford.open_query(1).size == oxford.queries.size(1)
-        assert (tmp_path / "landmarks" / "train.txt").stat().st_mtime_ns == drawn
-        with pytest.raises(UserError, match="options"):
-            create_dataset(f"SyntheticLandmarks({folder!r}, seed=5)")
-
-    def test_bad_arguments(self, tmp_path):
-        with pytest.raises(UserError, match="no split 'val'; it has 'train', 'test'"):
-            create_dataset(f"SyntheticLandmarks('{tmp_path}/a', 'val')")
-        with pytest.raises(UserError, match="unexpected keyword argument 'colour'"):
-            create_dataset(f"SyntheticLandmarks('{tmp_path}/a', colour=3)")
-        assert not (tmp_path / "a").exists()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import socket
 import time
 from pathlib import Path
 
@@ -10,7 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dir_jax.data.datasets import ImageDataset, LabelledDataset, check_dataset, create_dataset
+from dir_jax.data.datasets import create_dataset
+from dir_jax.data.headers import check_dataset
+from dir_jax.data.images import ImageDataset
+from dir_jax.data.labelled import LabelledDataset
 from dir_jax.errors import UserError
 
 
@@ -42,9 +47,42 @@ class TestImages:
         (tmp_path / "folder.jpg").mkdir()
         dataset = ImageDataset(["none.jpg", "text.jpg", "folder.jpg"], str(tmp_path))
         for i, message in enumerate(("no image file .*none", "text.jpg is not an image",
-                                     "folder.jpg cannot be read: Is a dir")):  # fmt: skip
+                                     "folder.jpg cannot be read: it is a folder")):  # fmt: skip
             with pytest.raises(UserError, match=message):
                 call(dataset, i)
+
+    @pytest.mark.parametrize("suffix", ["jpg", "eps", "png"])
+    def test_postscript_starts_no_program(self, tmp_path, monkeypatch, suffix):
+        """Pillow would hand it to Ghostscript, which is looked for on the PATH."""
+        program = tmp_path / "gs"
+        program.write_text(f"#!/bin/sh\ntouch {tmp_path / 'it_ran'}\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+        monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", str(program))
+        file = tmp_path / f"a.{suffix}"
+        file.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshow\n")
+        dataset = ImageDataset([file.name], str(tmp_path))
+        for call in (dataset.open, dataset.size):
+            with pytest.raises(UserError, match=r"not an image in a format that is read: JPEG"):
+                call(0)
+        assert not (tmp_path / "it_ran").exists()
+
+    def test_pipes_and_devices_are_not_waited_for(self, tmp_path):
+        os.mkfifo(tmp_path / "pipe.jpg")
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(str(tmp_path / "s.jpg"))
+        dataset = ImageDataset(["pipe.jpg", "s.jpg", "/dev/zero", "/dev/full"], str(tmp_path))
+        for i in range(4):
+            for call in (dataset.open, dataset.size):
+                with pytest.raises(UserError, match=r"cannot be read: .*(pipe|No such device)"):
+                    call(i)
+
+    @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "gif", "bmp", "tif", "ppm", "avif"])
+    def test_formats(self, tmp_path, suffix):
+        write_image(tmp_path / f"a.{suffix}")
+        dataset = ImageDataset([f"a.{suffix}"], str(tmp_path))
+        assert dataset.size(0) == dataset.open(0).size == (12, 8)
+        np.testing.assert_allclose(np.asarray(dataset.open(0))[4, 6], (200, 10, 30), atol=12)
 
     def test_cut_file(self, tmp_path):
         path = Path(write_image(tmp_path / "a.jpg", (200, 100)))

@@ -91,7 +91,7 @@ class TestListed:
             sampler(2)
 
     def test_partial_batch(self):
-        with pytest.raises(ValueError, match="5 images are no whole batches of 2"):
+        with pytest.raises(ValueError, match="5 images cannot be divided into batches of 2"):
             Listed(np.arange(5), 2)
 
 
@@ -162,8 +162,8 @@ class TestEveryClass:
             sampler = EveryClass(labels, 6, 0)
             drawn = batches(sampler, 40)
         assert [r.getMessage() for r in caplog.records] == [
-            "a batch of 6 images cannot hold two of each of the 10 classes: they take turns, "
-            "3 in a batch"
+            "a batch of 6 images is too small for two of each of the 10 classes: the classes take "
+            "turns, 3 in each batch"
         ]
         visits = np.zeros(len(sizes), int)
         seen = np.zeros(len(labels), int)
@@ -180,11 +180,11 @@ class TestEveryClass:
         assert len(groups) > 20  # classes meet others each time
 
     def test_odd_batch_of_turns(self):
-        with pytest.raises(UserError, match="make it even"):
+        with pytest.raises(UserError, match="make it an even number"):
             EveryClass(labels_of([5] * 10), 7, 0)
 
     def test_batch_larger_than_the_data(self):
-        with pytest.raises(UserError, match="batch of 11 images cannot be drawn from 10"):
+        with pytest.raises(UserError, match="batch of 11 different images cannot be drawn from 10"):
             EveryClass(labels_of([5, 5]), 11, 0)
 
     def test_classes_without_images_do_not_count(self):
@@ -231,10 +231,10 @@ class TestClassesByImages:
 
     def test_class_with_one_image(self):
         labels = np.array([0, 0, 1, 2, 2, 3])
-        with pytest.raises(UserError, match=r"single image .* 2 have one: bridge, tower; leave"):
+        with pytest.raises(UserError, match=r"two images, .* only one: bridge, tower; rem"):
             ClassesByImages(labels, 2, 2, 0, class_names=["a", "bridge", "b", "tower"])
         assert ClassesByImages(labels, 4, 1, 0)(0).shape == (4,)  # no pairs are needed
 
     def test_more_classes_than_there_are(self):
-        with pytest.raises(UserError, match=r"batches of 5 classes .* has 3"):
+        with pytest.raises(UserError, match=r"batch of 5 classes .* has only 3"):
             ClassesByImages(labels_of([4, 4, 4]), 5, 2, 0)

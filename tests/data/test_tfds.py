@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dir_jax.data.datasets import LabelledDataset, check_dataset, create_dataset
+from dir_jax.data.datasets import create_dataset
+from dir_jax.data.headers import check_dataset
+from dir_jax.data.labelled import LabelledDataset
 from dir_jax.data.loader import BatchLoader
 from dir_jax.data.samplers import Listed
 from dir_jax.errors import UserError
@@ -156,6 +160,9 @@ def test_in_the_loader(data_dir, workers):
         ("tfds:tiny_landmark", "TFDS knows no data set 'tiny_landmark'"),
         ("tfds:oxford_flower102", "did you mean oxford_flowers102"),
         ("tfds:tiny_landmarks:valid", "no split 'valid'; it has train, test"),
+        ("tfds:../tiny_landmarks", "does not name a data set"),
+        ("tfds:huggingface:x", "TFDS knows no data set 'huggingface'"),
+        ("tfds:tiny_landmarks/a=1,b=2", "does not name a data set"),
         ("tfds:tiny_landmarks:9.9.9", "tiny_landmarks:9.9.9"),
         ("tfds:no_pictures", "has the features text; expected an 'image' picture and a 'label'"),
         ("tfds:mnist", r"is not prepared in .*builder\('mnist', .*download_and_prepare\(\)"),
@@ -170,3 +177,36 @@ def test_bad_names(data_dir, spec, message):
 def test_no_tensorflow_is_needed(data_dir):
     create_dataset("tfds:tiny_landmarks", db_root=data_dir)
     assert "tensorflow" not in sys.modules
+
+
+@pytest.mark.parametrize("how", ["camel", "snake", "older", "in a text", "in a list"])
+def test_a_class_that_a_file_names_is_not_imported(data_dir, tmp_path, monkeypatch, how):
+    """TFDS would import `planted`, which lies in the working directory."""
+    folder = tmp_path / "tfds"
+    shutil.copytree(Path(data_dir) / "tiny_landmarks", folder / "tiny_landmarks")
+    (tmp_path / "planted.py").write_text("open('it_ran', 'w')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (file,) = folder.glob("*/*/features.json")
+    bad = {
+        "camel": {"pythonClassName": "planted.Feature"},
+        "snake": {"python_class_name": "planted.Feature"},
+        "older": {"type": "planted.Feature", "content": "{}"},
+        "in a text": {"jsonFeature": {"json": json.dumps({"type": "planted.Feature"})}},
+        "in a list": {"features": [{"pythonClassName": "planted.Feature"}]},
+    }[how]
+    file.write_text(json.dumps({**json.loads(file.read_text()), **bad}))
+    with pytest.raises(UserError, match=r"features\.json names the class 'planted\.Feature'"):
+        create_dataset("tfds:tiny_landmarks", db_root=str(folder))
+    assert not (tmp_path / "it_ran").exists()
+
+
+@pytest.mark.parametrize("text", ["{", "[" * 100_000, '{"jsonFeature": {"json": "{"}}', "\x00"])
+def test_damaged_features(data_dir, tmp_path, text):
+    folder = tmp_path / "tfds"
+    shutil.copytree(Path(data_dir) / "tiny_landmarks", folder / "tiny_landmarks")
+    (file,) = folder.glob("*/*/features.json")
+    file.write_text(text)
+    with pytest.raises(UserError, match=r"features\.json cannot be read") as caught:
+        create_dataset("tfds:tiny_landmarks", db_root=str(folder))
+    assert len(str(caught.value)) < 600

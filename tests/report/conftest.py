@@ -1,8 +1,7 @@
-"""Headless Chromium, told what to do through a pipe: no driver, no port, no network."""
+"""Headless Chromium, controlled through a pipe: no driver, no port, no network."""
 
 from __future__ import annotations
 
-import base64
 import fcntl
 import json
 import os
@@ -59,11 +58,11 @@ Promise.all([...document.images].map(async image => {
 
 
 class Browser:
-    """A Chromium with one page open, and all that the page complained of or asked for.
+    """A Chromium with one page open, which records its complaints and requests.
 
     Attributes:
       complaints: the console's messages, uncaught exceptions and log entries since `load`.
-      requests: the addresses asked for since `load`, the page's own and data: URIs left out.
+      requests: the addresses requested since `load`, except the page's own and data: URIs.
     """
 
     def __init__(self, program: str, profile: Path):
@@ -108,7 +107,7 @@ class Browser:
     def load(
         self, page: Path, *, width: int = 1280, height: int = 1000, dark: bool = False
     ) -> None:
-        """Opens a file in a window of some size and waits until all of it is there."""
+        """Opens a file in a window of the given size and waits until it is loaded."""
         self.command(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -126,20 +125,16 @@ class Browser:
             self._receive(deadline)
 
     def evaluate(self, script: str) -> Any:
-        """The value of a JavaScript expression in the page; of a promise, what it resolves to."""
+        """The value of a JavaScript expression in the page; promises are awaited."""
         result = self.command(
             "Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True
         )
         assert "exceptionDetails" not in result, result["exceptionDetails"]
         return result["result"].get("value")
 
-    def screenshot(self) -> bytes:
-        """What the window shows, as a PNG."""
-        return base64.b64decode(self.command("Page.captureScreenshot", format="png")["data"])
-
     def close(self) -> None:
         """Ends the browser."""
-        os.close(self._to_chromium)  # which it takes for the end
+        os.close(self._to_chromium)  # upon which Chromium ends
         try:
             self._process.wait(10)
         except subprocess.TimeoutExpired:
@@ -188,7 +183,7 @@ class ReportBrowser(Browser):
     """A browser that knows the parts of a report."""
 
     def load(self, page: Path, **options: Any) -> None:
-        """Loads a page and lays all of it out, which is otherwise left until it is scrolled to."""
+        """Loads a page and lays out all of it, not only the part in the window."""
         super().load(page, **options)
         self.evaluate(
             "document.querySelectorAll('article')"
@@ -196,7 +191,7 @@ class ReportBrowser(Browser):
         )
 
     def assert_quiet(self) -> None:
-        """Makes sure of no complaint, no request, and no scrolling to the side."""
+        """Checks that there is no complaint, no request and no sideways scrolling."""
         assert not self.complaints
         assert not self.requests
         assert self.evaluate("document.documentElement.scrollWidth <= innerWidth")
@@ -211,7 +206,7 @@ class ReportBrowser(Browser):
 
 
 def _high(descriptor: int) -> int:
-    """The same under a number that is neither 3 nor 4, which are given away."""
+    """The same descriptor under a number above 4; Chromium uses 3 and 4."""
     copy = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 10)
     os.close(descriptor)
     return copy
@@ -229,7 +224,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReportBrowser]
 
 
 def _write_images(folder: Path, names: list[str]) -> None:
-    """JPEG files of one colour each, in four sizes, each with a comment."""
+    """Writes JPEG files of one colour each, in four sizes, each with a comment."""
     rng = np.random.default_rng(len(names))
     for i, name in enumerate(names):
         size = [(300, 200), (200, 300), (40, 30), (900, 12)][i % 4]
@@ -239,13 +234,13 @@ def _write_images(folder: Path, names: list[str]) -> None:
 
 @pytest.fixture(scope="session", name="write_images")
 def writer_of_images() -> Callable[[Path, list[str]], None]:
-    """Writes JPEG files of these names in a folder."""
+    """A function that writes JPEG files with the given names to a folder."""
     return _write_images
 
 
 @pytest.fixture(scope="session")
 def labelled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What pages of labelled images are written from: 130 names, of twelve files."""
+    """The input of pages of labelled images: 130 names of twelve files."""
     folder = tmp_path_factory.mktemp("labelled")
     files = [f"{i}.jpg" for i in range(12)]
     _write_images(folder, files)

@@ -1,4 +1,4 @@
-"""Precision–recall curves against the plain loop of their definition."""
+"""Precision–recall curves, compared with a plain loop that follows the definition."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from dir_jax.data.ground_truth import QueryDataset, RelevantsDataset
 from dir_jax.data.labelled import LabelledDataset
 from dir_jax.report.curves import interpolated_precision, mean_curve
-from dir_jax.report.evaluation import Evaluation
+from dir_jax.report.verdicts import JudgedRankings
 
 
 def loop(relevance: list[bool]) -> list[float]:
@@ -55,7 +55,7 @@ def test_mean_of_the_revisited_protocol() -> None:
     shown = np.array([3, 0, 2])
     rankings = np.stack([rng.permutation(30) for _ in shown])
     aps = dict.fromkeys(("easy", "medium", "hard"), np.zeros(4))
-    evaluation = Evaluation(dataset, {}, aps, shown, rankings, np.zeros((3, 10)))
+    judged = JudgedRankings(dataset, {}, aps, shown, rankings, np.zeros((3, 10)))
     for level, positive, out, queries in (
         ("easy", "easy", "junk hard", 2),
         ("medium", "easy hard", "junk", 2),
@@ -66,7 +66,7 @@ def test_mean_of_the_revisited_protocol() -> None:
             kept = [grades[query, i] for i in ranking if grades[query, i] not in out.split()]
             if any(grade in positive.split() for grade in kept):
                 expected.append(loop([grade in positive.split() for grade in kept]))
-        curve = mean_curve(evaluation, level)
+        curve = mean_curve(judged, level)
         assert curve.num_queries == len(expected) == queries
         np.testing.assert_allclose(curve.precision, np.mean(expected, axis=0), rtol=1e-14)
 
@@ -89,15 +89,15 @@ def test_mean_of_labelled_images(apart: bool) -> None:
         if label in [labels[i] for i in row]
     ]
     aps = {"": np.zeros(3 if apart else 21)}
-    evaluation = Evaluation(dataset, {}, aps, shown, np.stack(rankings), np.zeros((2, 10)))
-    curve = mean_curve(evaluation, "")
+    judged = JudgedRankings(dataset, {}, aps, shown, np.stack(rankings), np.zeros((2, 10)))
+    curve = mean_curve(judged, "")
     assert curve.num_queries == len(expected) == (2 if apart else 1)
     np.testing.assert_allclose(curve.precision, np.mean(expected, axis=0), rtol=1e-14)
 
 
 def test_mean_of_no_query() -> None:
     dataset = LabelledDataset(["a", "b"], ["a", "b"])
-    nothing = Evaluation(
+    nothing = JudgedRankings(
         dataset, {}, {"": np.full(2, np.nan)}, np.array([0]), np.array([[1]]), np.zeros((1, 1))
     )
     curve = mean_curve(nothing, "")
@@ -115,14 +115,14 @@ def test_what_does_not_fit() -> None:
         "rankings": np.array([[1]]),
         "scores": np.zeros((1, 1)),
     }
-    Evaluation(**good)
+    JudgedRankings(**good)
     for bad, message in (
         ({"aps": {}}, "levels"),
         ({"aps": {"middling": np.zeros(2)}}, "levels"),
         ({"aps": {"": np.zeros(3)}}, "2 queries"),
-        ({"rankings": np.array([[1, 0]])}, r"expected \(1, 1\)"),
+        ({"rankings": np.array([[1, 0]])}, r"of shape \(1, 1\) and as"),
         ({"scores": np.zeros((2, 1))}, "as many rows"),
         ({"dataset": RelevantsDataset(["a"], QueryDataset(["a"], "", None), [{}])}, "grades"),
     ):
         with pytest.raises(ValueError, match=message):
-            Evaluation(**{**good, **bad})
+            JudgedRankings(**{**good, **bad})

@@ -1,4 +1,4 @@
-"""The page as a browser shows it: complete, right, quiet, and safe from what names hold."""
+"""The page as a browser shows it: complete, correct, quiet, and safe from hostile names."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from dir_jax.data.ground_truth import QueryDataset, RelevantsDataset
 from dir_jax.report import write_report
 
 HOSTILE = "<img src=http:x onerror=alert(1)>&amp;\"'‮é☃.jpg"
-BREAKING = "</title></style></bdi><script>document.title = 'broken out'</script>"
+BREAKING = "</title></style></bdi><script>document.title = 'broken out'</script>{{ 7 * 7 }}{% if %}"
 LONG = "long" * 50 + ".jpg"
-MISSING = "miss<ing\udcff.jpg"  # a name whose bytes are no UTF-8, as Python reads it
+MISSING = "miss<ing\udcff.jpg"  # as Python reads a name that is not UTF-8
 LEVELS = ("easy", "medium", "hard")
 
-# The lowest contrast of text with what is behind it, and where it is.
+# The lowest contrast between text and its background, and the element that has it.
 CONTRAST = """
 (() => {
   const channels = text => text.match(/[\\d.]+/g).map(Number);
@@ -236,7 +236,7 @@ def test_box(browser: Any, oxford: tuple[Path, Path]) -> None:
     browser.load(oxford[0])
     places = """[...document.querySelectorAll('.box')].map(svg => {
       const image = svg.parentElement.querySelector('img').getBoundingClientRect();
-      const box = svg.lastChild.getBoundingClientRect();
+      const box = svg.lastElementChild.getBoundingClientRect();
       return [svg.closest('article').id, (box.left - image.left) / image.width,
         (box.top - image.top) / image.height, box.width / image.width, box.height / image.height];
     })"""
@@ -270,5 +270,5 @@ def test_needs_nothing(oxford: tuple[Path, Path]) -> None:
     assert "@import" not in markup
     assert "url(" not in markup
     assert "default-src 'none'" in markup
-    assert "d2hvc2Ugc2Vjc" not in text  # the comment of the files, which is not ours to publish
+    assert "d2hvc2Ugc2Vjc" not in text  # the comment of the files, which may be private
     assert not list(oxford[1].glob(".*"))

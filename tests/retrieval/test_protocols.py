@@ -12,14 +12,13 @@ from hypothesis import strategies as st
 
 from dir_jax.errors import UserError
 from dir_jax.retrieval.protocols import (
-    Scores,
     average_precision,
     evaluate_classic,
     evaluate_revisited,
-    places_by_score,
     positive_ranks,
     precision_at,
 )
+from dir_jax.retrieval.ranks import Scores, places_by_score
 from torch_reference.retrieval import oxford_measures
 
 LEVELS = {

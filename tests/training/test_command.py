@@ -78,7 +78,7 @@ def test_same_command_again_changes_nothing(finished, run_train):
     assert again.returncode == 0
     assert "complete" in again.stderr
     changed = [p.name for p, t in before.items() if p.stat().st_mtime_ns != t]
-    assert set(changed) <= {"config.json", "metrics.jsonl"}
+    assert set(changed) <= {".lock", "config.json", "metrics.jsonl"}
 
 
 def test_deterministic_from_the_seed(finished, run_train, tmp_path):
@@ -183,7 +183,7 @@ def test_mined_triplets_resume_bit_equal(train_command, run_train, tmp_path):
         (["--config.data.train="], ["config.data.train"]),
         (["--config.sampler.name=mined"], ["triplet"]),
         (["--workdir="], ["--workdir"]),
-        (["--no_such_flag=1"], ["no_such_flag"]),
+        (["--no_such_flag=1"], ["--no-such-flag"]),
         (["stray"], ["stray"]),
     ],
 )

@@ -19,7 +19,15 @@ from dir_jax.models.variables import merge_variables, split_variables
 from dir_jax.runtime.replicas import create_replicas
 from dir_jax.training.config import default_config
 from dir_jax.training.optimizer import create_optimizer
-from dir_jax.training.three_stage import ThreeStageStep, create_state
+from dir_jax.training.state import create_state
+from dir_jax.training.step import ThreeStageStep
+from dir_jax.training.three_stage import (
+    Forward,
+    back_propagate_chunk,
+    describe_chunk,
+    differentiate_loss,
+    update,
+)
 from torch_reference.networks import create_network as torch_network
 from torch_reference.training import train_steps
 from torch_reference.weights import load_state_dict, randomize
@@ -128,6 +136,33 @@ def test_gradient_is_that_of_the_undivided_batch(name):
     another size may take its other side, and the gradient differs by that image's share; so
     another batch is tried. What is wrong is wrong for all of them."""
     assert any(gradient_error(LOSSES[name], seed) <= 1e-4 for seed in (1, 2, 3))
+
+
+def test_the_stages_are_functions_that_work_alone():
+    """Figure 2 by hand, in chunks of one size: without replicas, programs or places in a batch."""
+    images, labels = make_batch(12)
+    graphdef, params, stats = split_variables(network())
+    optimizer, forward = optax.sgd(0.5), Forward(graphdef, **NORM)
+    state = create_state(params, stats, optimizer, batch_norm="frozen")
+    chunks = np.split(images, 3)
+    describe = jax.jit(functools.partial(describe_chunk, forward))
+    back_propagate = jax.jit(functools.partial(back_propagate_chunk, forward))
+
+    descriptors = jnp.concatenate([describe(state, chunk) for chunk in chunks])
+    loss, cotangents = differentiate_loss(AP, descriptors, labels)
+    shares = [
+        back_propagate(state, *chunk)[0]
+        for chunk in zip(chunks, jnp.split(cotangents, 3), strict=True)
+    ]
+    gradient = jax.tree.map(lambda *parts: sum(parts), *shares)
+    new = update(optimizer, state, gradient, state.stats)
+
+    stepped, (metrics,) = run_step(images, labels, optimizer=optimizer)
+    assert metrics["loss"] == pytest.approx(float(loss), rel=1e-5)
+    # The commands' compiler options move roundings, and ReLUs within one of their kinks.
+    assert_same_update(stepped, new, 1e-3)
+    assert new.stats is state.stats
+    assert new.fixed is state.fixed
 
 
 def test_trained_batch_norm_in_one_chunk_is_that_of_the_undivided_batch():

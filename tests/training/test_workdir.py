@@ -1,4 +1,4 @@
-"""What is refused of a working directory before anything is written into it."""
+"""What is refused of a run's directory: another run's, one in use, one on a full disk."""
 
 import shutil
 from types import SimpleNamespace
@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import pytest
 
 from dir_jax.errors import UserError
-from dir_jax.training.workdir import check_free_space
+from dir_jax.training.config import default_config
+from dir_jax.training.workdir import check_free_space, claimed_workdir
 
 
 def test_full_disk_is_refused(monkeypatch, tmp_path):
@@ -31,3 +32,23 @@ def test_checkpoints_that_are_there_need_no_more_room(monkeypatch, tmp_path):
     check_free_space(tmp_path, 100, keep=2)  # room to write one before another is deleted
     with pytest.raises(UserError, match="0 MB free"):
         check_free_space(tmp_path, 151, keep=2)
+
+
+def test_a_second_process_is_refused(tmp_path):
+    config, workdir = default_config(), tmp_path / "run"
+    with (
+        claimed_workdir(workdir, config),
+        pytest.raises(UserError, match=f"another process .* --workdir {workdir}"),
+        claimed_workdir(workdir, config),
+    ):
+        pass
+    with claimed_workdir(workdir, config):  # the first has ended
+        assert (workdir / "config.json").exists()
+
+
+def test_a_write_that_fails_is_one_line(tmp_path):
+    with (
+        pytest.raises(UserError, match=f"cannot write to --workdir {tmp_path}: No space left"),
+        claimed_workdir(tmp_path, default_config()),
+    ):
+        raise OSError(28, "No space left on device")

@@ -1,7 +1,7 @@
 """Downloads a data set: `python -m dir_jax.data.download --dataset ROxford5K [--db-root DIR]`.
 
-The pictures and the ground truth go where the other commands look for them. Run again, it goes on
-where it was broken off; where everything is there, it asks for nothing.
+The images and the ground truth go where the other commands look for them. An interrupted download
+resumes when it is run again; where everything is there, nothing is requested.
 """
 
 from __future__ import annotations
@@ -15,27 +15,21 @@ from dir_jax.data.download import DOWNLOADABLE, download_dataset
 from dir_jax.errors import UserError
 
 
-def main() -> int:
-    """Downloads as the command line says, and returns the process's exit code."""
-    return run_parsed(_parser(), _main)
-
-
-def _parser() -> Parser:
+def main(prog: str | None = None) -> int:
+    """Downloads as the command line says; returns the exit code. For `prog` see `run_parsed`."""
     parser = Parser("dir_jax.data.download", __doc__)
-    parser.add_argument(
-        "--dataset", required=True, choices=DOWNLOADABLE, help="Paris6K and RParis6K share pictures"
-    )
+    parser.add_argument("--dataset", required=True, choices=DOWNLOADABLE, help="what to download")
     parser.add_argument(
         "--db-root", metavar="DIR", help="the folder of the data sets (default: $DB_ROOT)"
     )
-    return parser
+    return run_parsed(parser, _main, prog)
 
 
 def _main(args: argparse.Namespace) -> None:
     root = args.db_root or os.environ.get("DB_ROOT")
     if not root:
         raise UserError(
-            "--db-root is missing: give the folder of the data sets, or set it, as in "
+            "--db-root is missing: give the folder of the data sets, or set it once with "
             "export DB_ROOT=/path/to/datasets"
         )
     download_dataset(args.dataset, root)

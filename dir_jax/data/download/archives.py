@@ -1,7 +1,7 @@
-"""Taking the pictures out of a .tgz that somebody else made.
+"""Takes the images out of a .tgz that somebody else made.
 
-Nothing is written under a name from the archive but a picture's last part, into a new folder, so
-no member can reach anything else; an archive that tries to is not trusted with its pictures either.
+Only regular files are written, under the last part of their names, into a new folder. An archive
+that tries to reach anything else is damaged or hostile, and none of its images are used.
 """
 
 from __future__ import annotations
@@ -9,137 +9,95 @@ from __future__ import annotations
 import gzip
 import posixpath
 import re
-import shutil
 import tarfile
 from pathlib import Path
-from typing import BinaryIO
 
-from tqdm import tqdm
+from dir_jax.errors import UserError
+from dir_jax.runtime.files import inside
+from dir_jax.runtime.progress import progress_bar
 
-_BLOCK = 512  # bytes; a tar is made of these, and ends with empty ones
 _LARGEST_READ = 1 << 20  # bytes; tarfile reads a header's extensions at once, however long
+_MOST_MEMBERS = 1_000_000
 
 
-class ArchiveError(Exception):
-    """The archive is damaged or cannot be trusted; the message says why."""
+def extract_images(archive: Path, folder: Path, limit: int, *, progress: bool = True) -> None:
+    """Writes the regular `.jpg` files of a .tgz into `folder`, without their folders.
 
-
-def extract_pictures(
-    archive: Path, folder: Path, members: dict[str, str], limit: int, *, progress: bool = True
-) -> int:
-    """Writes the archive's regular `.jpg` files into `folder`, without their folders.
-
-    Args:
-      archive: a tar in gzip; it is read to its end, check sums included.
-      folder: is there, and holds nothing but earlier archives' pictures.
-      members: the member that each file in `folder` is from; grows.
-      limit: bytes that the archive may decompress to.
-      progress: show a bar.
-
-    Returns:
-      The bytes that it decompresses to.
+    The archive is read to its end, checksums included. `folder` holds nothing but the images of
+    earlier archives. `limit` is the largest unpacked size that is accepted, in bytes.
 
     Raises:
-      ArchiveError: it is damaged, too large, has two pictures of one name, or a member that is a
-        device or leads out of the archive. `folder` then holds a part of the pictures.
-      OSError: the archive cannot be read, or the pictures cannot be written.
+      UserError: it is damaged, hostile or too large. `folder` then holds a part of the images.
+      OSError: the archive cannot be read, or the images cannot be written.
     """
+    name = archive.name.removesuffix(".partial")
+    bar = progress_bar(f"extract {name}", None, "img", progress)
     try:
-        with (
-            gzip.open(archive) as unzipped,
-            tqdm(
-                desc=f"extract {archive.name.removesuffix('.partial')}",
-                unit="img",
-                leave=False,
-                disable=not progress,
-            ) as bar,
-        ):
-            stream = _Bounded(unzipped, limit)
-            written = 0
-            with tarfile.open(fileobj=stream, mode="r:") as tar:  # type: ignore[call-overload]
-                for member in tar:
-                    _refuse_escape(member)
-                    if member.isfile() and member.name.endswith(".jpg"):
-                        written += member.size
-                        stream.check(written)  # a sparse file is larger than its share of the tar
-                        _extract(tar, member, folder, members)
-                        bar.update()
-                _check_end(stream)
-            return max(stream.tell(), written)
-    except gzip.BadGzipFile as e:  # an OSError, but not of the disk's
-        raise ArchiveError(f"it is damaged, or no gzip file ({e})") from e
-    except (ArchiveError, OSError):
+        with bar, _Bounded(archive) as stream:
+            stream.limit, written = limit, 0
+            with tarfile.open(fileobj=stream, mode="r:") as tar:
+                kept: list[tarfile.TarInfo] = tar.members  # type: ignore[attr-defined]
+                for count, member in enumerate(iter(tar.next, None)):
+                    kept.clear()  # tarfile would keep them all
+                    if count == _MOST_MEMBERS:
+                        raise UserError(f"it has more than {_MOST_MEMBERS:,} members")
+                    _check(member, folder)
+                    if not (member.isfile() and member.name.endswith(".jpg")):
+                        continue
+                    written += member.size
+                    stream.check(written)  # a sparse file is larger than its share of the tar
+                    base = re.split(r"[/\\]", member.name)[-1]
+                    if (folder / base).exists():
+                        raise UserError(f"its member {member.name[:200]!r} has another's name")
+                    flat = member.replace(name=base, deep=False)
+                    tar.extract(flat, folder, set_attrs=False, filter="data")
+                    bar.update()
+            # tarfile stops silently at a damaged header, as it does at the empty block at the end.
+            if stream.last != bytes(512):
+                raise UserError("it is cut off, or damaged, within the tar")
+            while block := stream.read(_LARGEST_READ):
+                if any(block):
+                    raise UserError("it goes on after its end")
+    except gzip.BadGzipFile as e:  # an OSError, but not one of the disk's
+        raise UserError(f"it is damaged, or not a gzip file ({e})") from e
+    except (UserError, OSError):
         raise
     except Exception as e:  # a hostile or damaged archive can fail in any of tarfile's steps
-        raise ArchiveError(f"it is damaged ({e or type(e).__name__})") from e
+        raise UserError(f"it is damaged ({str(e)[:200] or type(e).__name__})") from e
 
 
-class _Bounded:
-    """What tarfile reads from: gives no more than `limit` bytes, and no large piece at once."""
+class _Bounded(gzip.GzipFile):
+    """What tarfile reads from: gives at most `limit` bytes, and no large piece at once."""
 
-    def __init__(self, stream: BinaryIO | gzip.GzipFile, limit: int):
-        self._stream = stream
-        self._limit = limit
-        self.last = b""  # what was read last
+    limit = 0
+    last = b""  # what was read last
 
-    def read(self, size: int) -> bytes:
-        if not 0 <= size <= _LARGEST_READ:
-            raise ArchiveError(f"a header in it claims {size:,} bytes")
-        self.last = self._stream.read(size)
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or not 0 <= size <= _LARGEST_READ:
+            raise UserError(f"a header in it claims {size:,} bytes")
+        self.last = super().read(size)
         self.check(self.tell())
         return self.last
 
-    def seek(self, position: int) -> None:
-        self.check(position)
-        self._stream.seek(position)
-
-    def tell(self) -> int:
-        return self._stream.tell()
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self.check(offset)
+        return super().seek(offset, whence)
 
     def check(self, position: int) -> None:
-        if position > self._limit:
-            raise ArchiveError(f"it holds more than {self._limit:,} bytes, which is refused")
+        if position > self.limit:
+            raise UserError(f"it holds more than {self.limit:,} bytes, which is refused")
 
 
-def _extract(
-    tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path, members: dict[str, str]
-) -> None:
-    base = re.split(r"[/\\]", member.name)[-1]
-    if base in members:
-        raise ArchiveError(f"{member.name!r} and {members[base]!r} would both become {base}")
-    members[base] = member.name
-    source = tar.extractfile(member)
-    assert source is not None  # it is for folders and devices
-    with source, (folder / base).open("xb") as stream:
-        shutil.copyfileobj(source, stream)
-
-
-def _refuse_escape(member: tarfile.TarInfo) -> None:
-    if _leads_out(member.name):
-        raise ArchiveError(f"its member {member.name!r} leads out of the folder")
-    if member.issym() or member.islnk():
-        start = posixpath.dirname(member.name) if member.issym() else ""
-        target = posixpath.join(start, member.linkname)
-        if _leads_out(posixpath.normpath(target)) or _leads_out_at_once(member.linkname):
-            raise ArchiveError(
-                f"its member {member.name!r} is a link out of the folder, to {member.linkname!r}"
-            )
-    elif not (member.isfile() or member.isdir()):
-        raise ArchiveError(f"its member {member.name!r} is a device, a pipe or unknown")
-
-
-def _leads_out(name: str) -> bool:
-    return _leads_out_at_once(name) or ".." in re.split(r"[/\\]", name)
-
-
-def _leads_out_at_once(name: str) -> bool:
-    return re.match(r"[/\\]|[A-Za-z]:", name) is not None  # Windows' spellings as well
-
-
-def _check_end(stream: _Bounded) -> None:
-    """Reads on to the end: tarfile stops in silence at a damaged header, as at the end mark."""
-    if stream.last != bytes(_BLOCK):
-        raise ArchiveError("it is cut off, or damaged, within the tar")
-    while block := stream.read(_LARGEST_READ):
-        if any(block):
-            raise ArchiveError("it goes on after its end")
+def _check(member: tarfile.TarInfo, folder: Path) -> None:
+    """Refuses devices, pipes, and whatever leads out of the folder."""
+    name = member.name[:200]
+    try:
+        inside(folder, member.name)
+        tarfile.data_filter(member, str(folder))
+        if member.issym() or member.islnk():  # never made, but Windows' spellings mean no good
+            start = posixpath.dirname(member.name) if member.issym() else ""
+            inside(folder, posixpath.normpath(posixpath.join(start, member.linkname)))
+    except tarfile.SpecialFileError as e:
+        raise UserError(f"its member {name!r} is a device, a pipe or unknown") from e
+    except (UserError, tarfile.FilterError) as e:
+        raise UserError(f"its member {name!r} leads out of the folder") from e

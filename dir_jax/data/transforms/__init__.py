@@ -1,6 +1,6 @@
-"""Transforms of images: the evaluation's scales and frames, and training's random changes.
+"""Transforms of images: resizing and framing for evaluation, and training's random augmentations.
 
-Names, arguments and defaults are those of the original toolbox, so that its texts mean the same.
+Names, arguments and defaults are those of the original toolbox, so its texts mean the same here.
 """
 
 from dir_jax.data.transforms.appearance import ColorJitter, RandomErasing

@@ -1,4 +1,4 @@
-"""Random transforms that change the colours of an image where they are."""
+"""Random transforms that change an image's colours but not its geometry."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ class ColorJitter(Transform):
     """Changes brightness, contrast, saturation and hue, in random order, as torchvision does.
 
     Attributes:
-      brightness: its factor is drawn evenly from [max(0, 1 - brightness), 1 + brightness].
-      contrast: likewise.
-      saturation: likewise.
-      hue: the shift is drawn evenly from [-hue, hue], in turns of the colour circle; at most 0.5.
+      brightness: the factor is drawn uniformly from [max(0, 1 - brightness), 1 + brightness].
+      contrast: the factor is drawn uniformly from [max(0, 1 - contrast), 1 + contrast].
+      saturation: the factor is drawn uniformly from [max(0, 1 - saturation), 1 + saturation].
+      hue: the shift is drawn uniformly from [-hue, hue], as a fraction of the colour circle; at
+        most 0.5.
     """
 
     brightness: float = 0
@@ -54,11 +55,11 @@ class ColorJitter(Transform):
 class RandomErasing(Transform):
     """Covers a random rectangle of the image with noise (Zhong et al., arXiv 1708.04896).
 
-    Its width is drawn evenly from area / 2 to area times the image's, its height likewise, and it
-    lies anywhere within the image.
+    The rectangle's width is drawn uniformly from area / 2 to area times the image's width, and its
+    height in the same way from the image's height. It lies anywhere within the image.
 
     Attributes:
-      area: the largest share of either side, in [0, 1].
+      area: the largest fraction of each side that is covered, in [0, 1].
     """
 
     area: float
@@ -80,30 +81,30 @@ class RandomErasing(Transform):
 
 
 def adjust_brightness(image: Image.Image, factor: float) -> Image.Image:
-    """Blends an RGB image with black; 0 is black, 1 the image, and more is brighter."""
+    """Blends an RGB image with black: 0 is black, 1 is the image, more is brighter."""
     return _blend_with_grey(image, 0, factor)
 
 
 def adjust_contrast(image: Image.Image, factor: float) -> Image.Image:
-    """Blends an RGB image with its mean luminance; 0 is grey, 1 the image, more has more."""
+    """Blends an RGB image with its mean luminance: 0 is grey, 1 is the image."""
     mean = ImageStat.Stat(image.convert("L")).mean[0]
     return _blend_with_grey(image, int(mean + 0.5), factor)
 
 
 def adjust_saturation(image: Image.Image, factor: float) -> Image.Image:
-    """Blends an RGB image with its luminance; 0 has no colour, 1 is the image, more has more."""
+    """Blends an RGB image with its luminance: 0 has no colour, 1 is the image."""
     return ImageEnhance.Color(image).enhance(factor)
 
 
 def adjust_hue(image: Image.Image, shift: float) -> Image.Image:
-    """Turns the hues of an RGB image by `shift` of the colour circle, in [-0.5, 0.5]."""
+    """Rotates an RGB image's hues by a fraction `shift` of the circle, in [-0.5, 0.5]."""
     steps = int(shift * 255)  # of 256: torchvision's way
     turned = [(level + steps) % 256 for level in range(256)]
     return image.convert("HSV").point(turned + 2 * list(range(256))).convert("RGB")
 
 
 def _blend_with_grey(image: Image.Image, grey: int, factor: float) -> Image.Image:
-    # What ImageEnhance does to a whole image, done to the 256 levels there are: 5 times faster.
+    # What ImageEnhance does to a whole image, applied to the 256 levels instead: 5 times faster.
     levels = Image.frombytes("L", (256, 1), bytes(range(256)))
     table = Image.blend(Image.new("L", levels.size, grey), levels, factor)
     return image.point(list(table.tobytes()) * 3)

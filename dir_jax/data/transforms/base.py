@@ -1,4 +1,4 @@
-"""What every transform is: a value that changes an image, and knows which sizes can come out."""
+"""The base of every transform: it changes an image, and knows which sizes can come out."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from dir_jax.data.transforms.views import Size, View, view_of
 
 SizeRange = tuple[Size, Size]  # each side's smallest, each side's largest
 
-LONGEST_SIDE = 65_535  # pixels, JPEG's own limit: a larger argument is a slip
+LONGEST_SIDE = 65_535  # pixels, the limit of JPEG: a larger argument is a mistake
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Transform(ABC):
     """A change to an image. Immutable, comparable, picklable; its repr can be parsed again.
 
-    Classes raise ValueError for an argument that makes no sense; `parse_transforms` turns that into
-    a UserError that shows where it is.
+    Constructors raise ValueError for an argument that makes no sense; `parse_transforms` turns that
+    into a UserError that shows where the argument is.
     """
 
     @abstractmethod
@@ -30,33 +30,33 @@ class Transform(ABC):
         """Changes an image.
 
         Args:
-          image: RGB; left as it is.
+          image: an RGB image, which is not changed in place.
           rng: the only source of randomness.
 
         Returns:
           An RGB image, which may be `image` itself.
 
         Raises:
-          UserError: the image is too small for it.
+          UserError: the image is too small for this transform.
         """
 
     def view(self, view: View, rng: np.random.Generator) -> View:
-        """The same for an image to come, of which only a part may be wanted."""
+        """Changes an image that is not computed yet, and of which only a part may be wanted."""
         return view_of(self(view.image(), rng))
 
     def output_size(self, smallest: Size, largest: Size) -> SizeRange:
-        """The sizes that can come out.
+        """Bounds the sizes that can come out.
 
         Args:
           smallest: (width, height); every image is at least that wide and that high.
           largest: (width, height); every image is at most that wide and that high.
 
         Returns:
-          The same two bounds for what comes out. They hold whatever is drawn, and are equal only
-          where the size is fixed.
+          The same two bounds for the results. They hold whatever random numbers are drawn, and are
+          equal only where the size is fixed.
 
         Raises:
-          UserError: an image within the bounds is too small for it.
+          UserError: an image within the bounds is too small for this transform.
         """
         return smallest, largest
 
@@ -72,7 +72,7 @@ class Transform(ABC):
         return f"{type(self).__name__}({', '.join(arguments)})"
 
     def _normalize(self, name: str, value: object) -> None:
-        """Stores an argument's normal form; for __post_init__ only."""
+        """Replaces an argument by its normal form; for use in __post_init__ only."""
         object.__setattr__(self, name, value)
 
 
@@ -81,7 +81,7 @@ class LazyTransform(Transform):
 
     @abstractmethod
     def view(self, view: View, rng: np.random.Generator) -> View:
-        """See `Transform`."""
+        """Changes an image that is not computed yet; see `Transform.view`."""
 
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
         return self.view(view_of(image), rng).image()
@@ -96,17 +96,17 @@ class Identity(Transform):
 
 
 def join(*ranges: SizeRange) -> SizeRange:
-    """The smallest range that covers some ranges, at least one."""
+    """The smallest range that covers all given ranges, of which there must be at least one."""
     sizes = np.array(ranges)  # (ranges, 2 bounds, 2 sides)
     low, high = sizes[:, 0].min(axis=0).tolist(), sizes[:, 1].max(axis=0).tolist()
     return (low[0], low[1]), (high[0], high[1])
 
 
 def check_integer(name: str, value: object, low: int) -> int:
-    """An argument that counts pixels.
+    """Checks an argument that counts pixels.
 
     Raises:
-      ValueError: it is no integer in [low, LONGEST_SIDE].
+      ValueError: it is not an integer in [low, LONGEST_SIDE].
     """
     good = isinstance(value, Integral) and not isinstance(value, bool)
     if not good or not low <= int(value) <= LONGEST_SIDE:  # type: ignore[call-overload]
@@ -115,10 +115,10 @@ def check_integer(name: str, value: object, low: int) -> int:
 
 
 def check_number(name: str, value: object, low: float = -math.inf, high: float = math.inf) -> float:
-    """An argument that is a finite number in [low, high]; an integer stays one.
+    """Checks that an argument is a finite number in [low, high]; an integer stays an integer.
 
     Raises:
-      ValueError: it is not.
+      ValueError: it is not such a number.
     """
     good = isinstance(value, int | float) and not isinstance(value, bool)
     if good and low <= value <= high and math.isfinite(value):  # type: ignore[operator, arg-type]
@@ -128,10 +128,10 @@ def check_number(name: str, value: object, low: float = -math.inf, high: float =
 
 
 def check_color(color: object) -> tuple[int, int, int]:
-    """An RGB colour; three integers in [0, 255], else fractions of 255.
+    """Checks an RGB colour: three integers in [0, 255], or three fractions of 255.
 
     Raises:
-      ValueError: it is neither.
+      ValueError: it is neither of these.
     """
     if isinstance(color, tuple | list) and len(color) == 3:
         try:
@@ -148,10 +148,10 @@ def check_color(color: object) -> tuple[int, int, int]:
 
 
 def check_interpolation(value: object, allowed: tuple[Image.Resampling, ...]) -> Image.Resampling:
-    """A resampling filter of Pillow's, by itself or by its number.
+    """Checks one of Pillow's resampling filters, given as itself or by its number.
 
     Raises:
-      ValueError: it is none of those allowed.
+      ValueError: it is not one of those allowed.
     """
     for method in allowed:
         if method == value and not isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""Chains of transforms, and the texts that describe them."""
+"""Chains of transforms, the texts that describe them, and the table of all transforms."""
 
 from __future__ import annotations
 
@@ -15,13 +15,33 @@ from dir_jax.data.transforms.resizing import RandomScale, Scale
 from dir_jax.data.transforms.views import view_of
 from dir_jax.data.transforms.warping import RandomFlip, RandomRotation, RandomTilting
 
+TRANSFORMS: dict[str, type[Transform]] = {
+    cls.__name__: cls
+    for cls in (
+        Identity,
+        Scale,
+        Pad,
+        PadSquare,
+        CenterCrop,
+        RandomScale,
+        RandomCrop,
+        RandomRotation,
+        RandomFlip,
+        RandomTilting,
+        ColorJitter,
+        RandomErasing,
+        RandomBorder,
+    )
+}
+"""Every transform that a text can name."""
+
 
 @dataclass(frozen=True, repr=False)
 class Compose(Transform):
-    """Transforms one after the other; its repr is the text that `parse_transforms` reads.
+    """Applies transforms one after the other; its repr is a text that `parse_transforms` reads.
 
     Attributes:
-      transforms: in the order of application; none is the identity.
+      transforms: the transforms in the order of application; without any, images stay as they are.
     """
 
     transforms: tuple[Transform, ...] = ()
@@ -45,29 +65,13 @@ def parse_transforms(text: str | None) -> Compose:
     """Makes the chain of transforms that a text describes.
 
     Args:
-      text: such as 'Scale(1050), Pad(800)'; the classes of `dir_jax.data.transforms` by their
-        names, interpolations as BILINEAR or Image.BILINEAR. Blank or None is the identity.
+      text: calls of the classes in `TRANSFORMS`, such as 'Scale(1050), Pad(800)'; interpolations
+        are written BILINEAR or Image.BILINEAR. A blank text, or None, leaves images as they are.
 
     Raises:
-      UserError: the text cannot be read, or an argument is wrong; shows where.
+      UserError: the text cannot be read, or an argument is wrong; the message shows where.
     """
-    classes: tuple[type[Transform], ...] = (
-        Identity,
-        Scale,
-        Pad,
-        PadSquare,
-        CenterCrop,
-        RandomScale,
-        RandomCrop,
-        RandomRotation,
-        RandomFlip,
-        RandomTilting,
-        ColorJitter,
-        RandomErasing,
-        RandomBorder,
-    )
     filters = {method.name: method for method in Image.Resampling}
-    # The original's texts were run with Pillow's Image in reach.
+    # The original evaluates its texts where Pillow's Image is in scope.
     filters |= {f"Image.{name}": method for name, method in filters.items()}
-    constructors = {cls.__name__: cls for cls in classes}
-    return Compose(tuple(parse_calls(text or "", constructors, what="transform", names=filters)))
+    return Compose(tuple(parse_calls(text or "", TRANSFORMS, what="transform", names=filters)))

@@ -27,12 +27,12 @@ GREY = (127, 127, 127)
 class Pad(Transform):
     """Centres the image on a canvas whose shorter side is at least `size`.
 
-    The side that is the shorter one of the image (the height, of a square) grows to `size`, unless
-    it is that long already; the other side stays, even where it is less than `size`.
+    The image's shorter side (the height of a square image) grows to `size`, unless it is that long
+    already. The other side stays as it is, even where it is shorter than `size`.
 
     Attributes:
-      size: pixels.
-      color: of the canvas, RGB; three integers in [0, 255], or three fractions.
+      size: smallest length of the shorter side, in pixels.
+      color: RGB colour of the canvas: three integers in [0, 255], or three fractions.
     """
 
     size: int
@@ -64,7 +64,7 @@ class PadSquare(Transform):
 
     Attributes:
       size: side of the canvas in pixels; None is the longer side of the image.
-      color: of the canvas, RGB; three integers in [0, 255], or three fractions.
+      color: RGB colour of the canvas: three integers in [0, 255], or three fractions.
     """
 
     size: int | None = None
@@ -89,9 +89,10 @@ class RandomBorder(Transform):
     """Adds borders: one width for left and right, one for top and bottom.
 
     Attributes:
-      min_size: pixels; both widths are integers drawn evenly from [min_size, max_size].
-      max_size: pixels.
-      color: of the border, RGB; three integers in [0, 255], or three fractions.
+      min_size: smallest width in pixels; both widths are integers drawn uniformly from
+        [min_size, max_size].
+      max_size: largest width in pixels.
+      color: RGB colour of the border: three integers in [0, 255], or three fractions.
     """
 
     min_size: int
@@ -117,8 +118,10 @@ class _Crop(LazyTransform):
     """Cuts a rectangle of a fixed size out of the image.
 
     Attributes:
-      size: pixels, of a square; or a pair (height, width), unlike the pair of Scale.
-      padding: black pixels added on each side before, or on (left, top, right, bottom).
+      size: side of a square in pixels, or a pair (height, width). Note that the pair of Scale is
+        (width, height).
+      padding: black pixels that are added before the crop, on every side alike or on (left, top,
+        right, bottom).
     """
 
     size: int | tuple[int, int]
@@ -184,12 +187,14 @@ class _Crop(LazyTransform):
 
     def _refuse(self, which: str, size: Size) -> None:
         left, top, right, bottom = self._borders
-        lacks = f"smaller than the crop of {_by(self._output)}"
+        problem = f"smaller than the crop of {_by(self._output)}"
         if self.padding:
-            lacks += f" even when padded to {_by((size[0] + left + right, size[1] + top + bottom))}"
+            problem += (
+                f" even when padded to {_by((size[0] + left + right, size[1] + top + bottom))}"
+            )
         raise UserError(
-            f"{self!r}: {which} {lacks}; put a Scale or Pad that makes it larger before, or use "
-            "padding"
+            f"{self!r}: {which} {problem}; put a Scale or Pad that makes it larger before it, or "
+            "use padding"
         )
 
 
@@ -198,8 +203,10 @@ class CenterCrop(_Crop):
     """Cuts a rectangle of a fixed size out of the middle of the image.
 
     Attributes:
-      size: pixels, of a square; or a pair (height, width), unlike the pair of Scale.
-      padding: black pixels added on each side before, or on (left, top, right, bottom).
+      size: side of a square in pixels, or a pair (height, width). Note that the pair of Scale is
+        (width, height).
+      padding: black pixels that are added before the crop, on every side alike or on (left, top,
+        right, bottom).
     """
 
     def _corner(self, free: Size, rng: np.random.Generator) -> Size:
@@ -208,11 +215,13 @@ class CenterCrop(_Crop):
 
 @dataclass(frozen=True, repr=False)
 class RandomCrop(_Crop):
-    """Cuts a rectangle of a fixed size out of the image, all places being equally likely.
+    """Cuts a rectangle of a fixed size out of the image, at a random place.
 
     Attributes:
-      size: pixels, of a square; or a pair (height, width), unlike the pair of Scale.
-      padding: black pixels added on each side before, or on (left, top, right, bottom).
+      size: side of a square in pixels, or a pair (height, width). Note that the pair of Scale is
+        (width, height).
+      padding: black pixels that are added before the crop, on every side alike or on (left, top,
+        right, bottom).
     """
 
     def _corner(self, free: Size, rng: np.random.Generator) -> Size:

@@ -28,7 +28,7 @@ _RESIZE_FILTERS = tuple(Image.Resampling)
 
 @dataclass(frozen=True, repr=False)
 class _Resize(Transform):
-    """Resizes to a target size, unless the shorter side grows, or shrinks, and must not.
+    """Resizes to a target size, unless the shorter side would grow or shrink and may not.
 
     An image whose shorter side would stay the same is left as it is, whatever its longer side.
     """
@@ -74,8 +74,8 @@ class _Resize(Transform):
 class Scale(_Resize):
     """Resizes the image; sides are rounded to the nearest integer, halves up.
 
-    Left as it is where its shorter side would stay the same, or would change in a way that is not
-    allowed.
+    The image is left as it is where its shorter side would stay the same, or would change in a way
+    that is not allowed.
 
     Attributes:
       size: an integer sets the shorter side in pixels; a float in ]0, 4] multiplies both sides; a
@@ -83,7 +83,7 @@ class Scale(_Resize):
       interpolation: one of Pillow's filters.
       largest: an integer `size` sets the longer side instead.
       can_upscale: whether the shorter side may grow.
-      can_downscale: whether it may shrink.
+      can_downscale: whether the shorter side may shrink.
     """
 
     size: int | float | tuple[int, int]
@@ -115,7 +115,7 @@ class Scale(_Resize):
         if smallest == largest:
             return low, high
         if isinstance(self.size, float):
-            # If any images are left as they are, then the smallest ones, for want of a whole pixel.
+            # The smallest images are the first to be left as they are: the change rounds to 0.
             if high == largest:
                 return smallest, largest
             targets = _at_least_one(self._targets((smallest, largest)))
@@ -160,18 +160,18 @@ class Scale(_Resize):
 class RandomScale(LazyTransform, _Resize):
     """Resizes the image so that its shorter side is random, and maybe its aspect ratio too.
 
-    The shorter side is drawn from [min_size, max_size], its logarithm evenly; where the changed
+    The shorter side is drawn log-uniformly from [min_size, max_size]. Where the changed
     aspect ratio would leave the other side under min_size, both grow until it has that. As with
     Scale, an image is left as it is where its shorter side would change in a way that is not
     allowed: by default, one with a shorter side than the one drawn.
 
     Attributes:
-      min_size: pixels.
-      max_size: pixels.
-      ar: the width over the height is multiplied by a factor drawn from [1 / ar, ar], its logarithm
-        evenly; or from a pair (low, high). Within ]0.2, 5[.
+      min_size: smallest side that is drawn, in pixels.
+      max_size: largest side that is drawn, in pixels.
+      ar: the ratio of width to height is multiplied by a factor that is drawn log-uniformly from
+        [1 / ar, ar], or from a pair (low, high). All must lie in ]0.2, 5[.
       can_upscale: whether the shorter side may grow.
-      can_downscale: whether it may shrink.
+      can_downscale: whether the shorter side may shrink.
       interpolation: one of Pillow's filters.
       largest: the longer side is drawn instead; where the changed aspect ratio would leave the
         other side over max_size, both shrink until it has that.
@@ -287,7 +287,7 @@ def _with_shorter_side(images: SizeRange, low: int, high: int) -> SizeRange | No
     w0, h0 = max(w0, low), max(h0, low)
     if w0 > w1 or h0 > h1 or min(w0, h0) > high:
         return None
-    # One side may be longer than `high` if the other one need not be.
+    # One side may be longer than `high` if the other one does not have to be.
     return (w0, h0), (w1 if h0 <= high else min(w1, high), h1 if w0 <= high else min(h1, high))
 
 

@@ -1,8 +1,8 @@
-"""Images of which only the part that is asked for gets computed.
+"""Images of which only the part that is needed is computed.
 
-A crop throws away half of what a rotation before it computed. In a chain, such transforms hand on a
-`View` instead of an image: the last one is asked for its pixels, and asks the one before for those
-that it needs.
+A crop throws away half of what a rotation before it computed. In a chain, such transforms therefore
+pass on a `View` instead of an image: the last one is asked for its pixels, and asks the one before
+it for the pixels that it needs.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels
 
 @dataclass(frozen=True)
 class View:
-    """An image to come.
+    """An image that is computed when its pixels are asked for.
 
     Attributes:
       size: (width, height) in pixels.
-      pull: gives the pixels of a box, which lies within the size.
+      pull: function that computes the pixels of a box, which must lie within the size.
     """
 
     size: Size
     pull: Callable[[Box], Image.Image]
 
     def image(self) -> Image.Image:
-        """All of it."""
+        """Computes the whole image."""
         return self.pull((0, 0, *self.size))
 
 
 def view_of(image: Image.Image) -> View:
-    """A view of an image that is there."""
+    """A view of an image that is computed already."""
 
     def pull(box: Box) -> Image.Image:
         return image if box == (0, 0, *image.size) else image.crop(box)
@@ -47,8 +47,8 @@ def transformed(view: View, matrix: list[float], resample: Image.Resampling) -> 
 
     Args:
       view: the image.
-      matrix: (a, b, c, d, e, f): the result has at (x, y) what is at (ax + by + c, dx + ey + f);
-        black where that lies outside the image.
+      matrix: (a, b, c, d, e, f): the result shows at (x, y) what the image shows at
+        (ax + by + c, dx + ey + f), and black where that lies outside the image.
       resample: BILINEAR or BICUBIC.
     """
     a, b, c, d, e, f = matrix
@@ -59,7 +59,7 @@ def transformed(view: View, matrix: list[float], resample: Image.Resampling) -> 
         across = [a * x + b * y + c for x, y in corners]
         down = [d * x + e * y + f for x, y in corners]
         width, height = view.size
-        # Interpolation looks at two neighbours, and at no more.
+        # Interpolation looks at no more than two neighbours on each side.
         x0, x1 = (min(max(x, 0), width) for x in (int(min(across)) - 3, int(max(across)) + 4))
         y0, y1 = (min(max(y, 0), height) for y in (int(min(down)) - 3, int(max(down)) + 4))
         moved = (a, b, a * left + b * top + c - x0, d, e, d * left + e * top + f - y0)
@@ -75,8 +75,9 @@ def transformed(view: View, matrix: list[float], resample: Image.Resampling) -> 
 def resized(view: View, size: Size, resample: Image.Resampling) -> View:
     """The image at another size.
 
-    Pillow has the bounds of a part in single precision: some of its pixels differ from those of the
-    whole by one of 255 levels. Nothing for a transform whose pixels must be those of the original.
+    Pillow stores the bounds of a part in single precision, so some pixels of a part differ from
+    those of the whole by one of 255 levels. Do not use it in a transform whose pixels must be those
+    of the original.
     """
     width, height = view.size
     across, down = width / size[0], height / size[1]

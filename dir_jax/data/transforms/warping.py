@@ -24,10 +24,10 @@ _DIRECTIONS = ("left", "right", "up", "down")
 
 @dataclass(frozen=True, repr=False)
 class RandomRotation(LazyTransform):
-    """Turns the image about its centre; corners that come into view are black.
+    """Rotates the image about its centre; corners that come into view are black.
 
     Attributes:
-      degrees: the angle is drawn evenly from [-degrees, degrees].
+      degrees: the angle is drawn uniformly from [-degrees, degrees].
       interpolation: NEAREST, BILINEAR or BICUBIC.
     """
 
@@ -42,7 +42,7 @@ class RandomRotation(LazyTransform):
     def view(self, view: View, rng: np.random.Generator) -> View:
         degrees = rng.uniform(-self.degrees, self.degrees)
         if self.interpolation == Image.Resampling.NEAREST:
-            # Pillow has this map in fixed point: a part would be rounded in other places.
+            # Pillow computes this map in fixed point: a part would be rounded in other places.
             return view_of(view.image().rotate(degrees))
         cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
         x, y = view.size[0] / 2, view.size[1] / 2
@@ -52,7 +52,7 @@ class RandomRotation(LazyTransform):
 
 @dataclass(frozen=True, repr=False)
 class RandomFlip(Transform):
-    """Mirrors the image left to right, one time in two."""
+    """Mirrors the image left to right, with probability 1/2."""
 
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
         if rng.random() < 0.5:
@@ -62,15 +62,16 @@ class RandomFlip(Transform):
 
 @dataclass(frozen=True, repr=False)
 class RandomTilting(Transform):
-    """Tilts the image in space: one of its sides comes nearer, and runs out of the frame.
+    """Tilts the image in perspective: one of its sides comes nearer and extends beyond the frame.
 
-    That side's two corners move outwards along it, by an integer drawn evenly from 1 to `magnitude`
-    times the longer side of the image, rounded up.
+    The two corners of that side move outwards along it, by a whole number of pixels that is drawn
+    uniformly from 1 to `magnitude` times the longer side of the image, rounded up.
 
     Attributes:
-      magnitude: the largest move over the longer side, in [0, 1]; 0 leaves the image as it is.
+      magnitude: the largest move as a fraction of the longer side, in [0, 1]; 0 leaves the image as
+        it is.
       directions: the sides that may come nearer, all equally likely: 'all', or some of left, right,
-        up, down, as in 'left,right' or 'up-down'.
+        up and down, as in 'left,right' or 'up-down'.
     """
 
     magnitude: float
@@ -105,7 +106,7 @@ class RandomTilting(Transform):
 
 
 def _tilt(size: Size, side: str, move: int) -> list[float]:
-    """The map from tilted to original pixels, as Pillow wants it: (8,) a homography's rows."""
+    """The map from tilted to original pixels in Pillow's form: a homography's first 8 entries."""
     w, h = size
     original = np.array([(0, 0), (w, 0), (w, h), (0, h)], float)  # clockwise from the top left
     along = (0, 1) if side in ("left", "right") else (1, 0)

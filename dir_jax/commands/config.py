@@ -1,0 +1,174 @@
+"""`--config RECIPE` and `--config.KEY=VALUE`: an experiment from a file and the command line.
+
+A recipe is a Python file with a function `get_config()`. It is code and is run: it is the one file
+that a command executes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import runpy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dir_jax.commands.running import Parser
+from dir_jax.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    import ml_collections
+
+
+class ConfigParser(Parser):
+    """A parser that also takes `--config RECIPE` and any number of `--config.KEY=VALUE`."""
+
+    def __init__(self, module: str, doc: str | None):
+        super().__init__(module, doc)
+        self.add_argument(
+            "--config", required=True, metavar="RECIPE",
+            help=f"one of {', '.join(recipes())}; or a Python file with a get_config(), which is "
+            "run. RECIPE:ARGUMENT calls get_config('ARGUMENT')",
+        )  # fmt: skip
+        self.add_argument(
+            "--config.KEY", dest="overrides", action="append", metavar="VALUE",
+            help="sets a key of the config, as in --config.batch_size=1024; "
+            "dir_jax/training/config.py lists the keys",
+        )  # fmt: skip
+
+    def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """See `Parser.parse`; `overrides` is the list of all `--config.KEY=VALUE`."""
+        others, overrides = _split_overrides(arguments)
+        args = super().parse(others)
+        args.overrides = overrides
+        return args
+
+    def _check_flag(self, argument: str) -> None:
+        flag = argument.partition("=")[0]
+        prefix, dot, key = flag.partition(".")
+        if dot and prefix.startswith("--") and did_you_mean(prefix, ["--config"]):
+            raise UserError(f"there is no flag {flag}; did you mean --config.{key}?")
+        super()._check_flag(argument)
+
+
+def load_config(recipe: str, overrides: Sequence[str] = ()) -> ml_collections.ConfigDict:
+    """Runs a recipe and changes some of its keys.
+
+    Args:
+      recipe: a name from `recipes()` or the path of a Python file with a `get_config()`; followed
+        by `:ARGUMENT`, if its `get_config` takes one.
+      overrides: such as '--config.batch_size=1024'.
+
+    Returns:
+      The locked config. Whether it is one that training can use, `validate_config` tells.
+
+    Raises:
+      UserError: there is no such recipe, it fails, or a key does not exist or has another type.
+    """
+    from absl import flags
+    from ml_collections import config_flags
+
+    config = _run(recipe)
+    _check_keys(overrides, _keys(config.to_dict()))
+    arguments = ["", *overrides]
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=arguments)
+    try:
+        rest = values(arguments)[1:]
+    except (flags.Error, TypeError, ValueError) as e:
+        raise UserError(str(e).splitlines()[0]) from e
+    if rest:
+        raise UserError(f"unexpected argument {rest[0]!r}: flags begin with --")
+    return config
+
+
+def recipes() -> dict[str, Path]:
+    """Name -> file of the recipes that come with dir_jax."""
+    package = Path(__file__).resolve().parents[1]
+    # An installed package holds them; in a checkout they lie beside it.
+    for folder in (package / "experiments", package.parent / "experiments"):
+        if folder.is_dir():
+            return {
+                path.stem: path
+                for path in sorted(folder.glob("*.py"))
+                if not path.stem.startswith("_")
+            }
+    return {}
+
+
+def _run(recipe: str) -> ml_collections.ConfigDict:
+    """What the `get_config` of --config returns."""
+    import ml_collections
+
+    name, colon, argument = recipe.partition(":")
+    try:
+        content = runpy.run_path(str(_find(name)), run_name="recipe")
+        config = content["get_config"](*([argument] if colon else []))
+    except UserError:
+        raise
+    except Exception as e:  # the file is anyone's code, and can raise anything
+        why = f"it has no {e}" if isinstance(e, KeyError) else f"{type(e).__name__}: {e}"
+        raise UserError(f"--config {recipe} cannot be used: {' '.join(why.split())}") from e
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise UserError(
+            f"--config {recipe} cannot be used: its get_config() returned "
+            f"a {type(config).__name__}; expected an ml_collections.ConfigDict"
+        )
+    return config
+
+
+def _find(name: str) -> Path:
+    """The file that --config means."""
+    if name.endswith(".py") or Path(name).name != name:
+        if not Path(name).is_file():
+            raise UserError(f"--config: there is no file {name}")
+        return Path(name)
+    known = recipes()
+    if name not in known:
+        raise UserError(
+            f"--config: there is no recipe named {name!r}{did_you_mean(name, known)}; the recipes "
+            f"are {', '.join(known)}, and a file of your own is given by its path, which ends in "
+            ".py"
+        )
+    return known[name]
+
+
+def _split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The arguments that are not `--config.KEY=VALUE`, and those that are, each with its value."""
+    others: list[str] = []
+    overrides: list[str] = []
+    waiting = False  # for the value of a `--config.KEY VALUE`
+    for argument in arguments:
+        if argument.startswith(("--config.", "--noconfig.")):
+            overrides.append(argument)
+            waiting = "=" not in argument
+        elif waiting and not argument.startswith("--"):
+            overrides.append(argument)
+            waiting = False
+        else:
+            others.append(argument)
+            waiting = False
+    return others, overrides
+
+
+def _check_keys(overrides: Sequence[str], known: Sequence[str]) -> None:
+    """Raises UserError for the first `--config.KEY` whose key does not exist."""
+    from dir_jax.training.config import nearest_key
+
+    for override in overrides:
+        prefix, _, rest = override.partition(".")
+        key = rest.partition("=")[0]
+        if not prefix.startswith("--") or key in known:
+            continue
+        if inner := [k for k in known if k.startswith(f"{key}.")]:
+            raise UserError(f"config.{key} is a group of keys; set one, such as config.{inner[0]}")
+        near = nearest_key(key)
+        hint = f"; did you mean config.{near}?" if near else ""
+        raise UserError(f"there is no key config.{key}{hint}")
+
+
+def _keys(tree: dict[str, Any], prefix: str = "") -> list[str]:
+    """The keys of the values in a tree of dicts, dotted."""
+    keys = []
+    for name, value in tree.items():
+        keys += _keys(value, f"{prefix}{name}.") if isinstance(value, dict) else [prefix + name]
+    return keys

@@ -1,0 +1,85 @@
+"""`dir-jax COMMAND …`: the commands by one name, each the same as its `python -m MODULE …`."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import NamedTuple
+
+from dir_jax.errors import did_you_mean
+
+
+class Command(NamedTuple):
+    """One row of the table of commands."""
+
+    module: str  # has a `main(prog)` that reads sys.argv and returns the exit code
+    summary: str
+    computes: bool = False  # runs a network, and gains from the allocator's settings
+
+
+COMMANDS = {
+    "train": Command("dir_jax.train", "train a network by a recipe", computes=True),
+    "test-dir": Command("dir_jax.test_dir", "evaluate a model on a data set", computes=True),
+    "extract-features": Command(
+        "dir_jax.extract_features", "write the descriptors of images to a file", computes=True
+    ),
+    "extract-kapture": Command(
+        "dir_jax.extract_kapture", "add global features to a kapture dataset", computes=True
+    ),
+    "download": Command(
+        "dir_jax.data.download.__main__",
+        "download Oxford5K, Paris6K or their revisited ground truth",
+    ),
+    "from-torch": Command("converters.from_torch", "convert a PyTorch checkpoint"),
+    "to-torch": Command("converters.to_torch", "export a model as a PyTorch checkpoint"),
+}
+
+
+def main(prog: str = "dir-jax") -> int:
+    """Runs the command that sys.argv names, or lists the commands; returns the exit code.
+
+    Args:
+      prog: how this program was called, for usage texts.
+    """
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_usage(prog))
+        return 0
+    if arguments[0] in ("-V", "--version"):
+        from dir_jax import __version__
+
+        print(f"dir_jax {__version__}")
+        return 0
+    name = arguments[0].replace("_", "-")
+    if name not in COMMANDS:
+        print(
+            f"error: there is no command {arguments[0]}{did_you_mean(name, COMMANDS)} "
+            f"({prog} lists the commands)",
+            file=sys.stderr,
+        )
+        return 2
+    command = COMMANDS[name]
+    if command.computes and not {"-h", "--help"} & set(arguments):
+        from dir_jax.runtime.allocator import restart_with_allocator
+
+        restart_with_allocator()
+    sys.argv[:2] = [command.module]
+    return importlib.import_module(command.module).main(f"{prog} {name}")
+
+
+def _usage(prog: str) -> str:
+    """What is printed where no command is given."""
+    width = max(map(len, COMMANDS))
+    rows = [f"  {name:{width}}  {command.summary}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            f"usage: {prog} COMMAND [FLAGS]",
+            "",
+            "Deep Image Retrieval in JAX.",
+            "",
+            "commands:",
+            *rows,
+            "",
+            f"{prog} COMMAND --help lists a command's flags; {prog} --version prints the version.",
+        ]
+    )

@@ -1,0 +1,176 @@
+"""Rankings with what each result is: one view of all kinds of data sets for the report."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+from PIL import Image
+
+from dir_jax.data.ground_truth import RelevantsDataset
+from dir_jax.data.images import ImageDataset
+from dir_jax.data.labelled import LabelledDataset
+from dir_jax.retrieval.protocols import LEVELS, relevant_and_junk
+
+RESULTS_SHOWN = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What a result is at one level.
+
+    Attributes:
+      word: 'relevant', 'wrong' or 'junk'.
+      rank: its rank from 1 among the results that are not junk; for junk, its place among all.
+    """
+
+    word: str
+    rank: int
+
+
+@dataclasses.dataclass(frozen=True)
+class JudgedRankings:
+    """A data set that was evaluated, and the rankings of the queries to show.
+
+    Attributes:
+      dataset: a `RelevantsDataset` or a `LabelledDataset`.
+      metrics: shares in [0, 1] in the order to show them; a name may end in '-LEVEL'.
+      aps: level -> (Q,) float64, the average precision of each query; NaN for queries without
+        relevant images.
+      shown: (S,) int, the numbers of the queries to show.
+      rankings: (S, N) int, all images of the database from the best on; (S, N - 1), without the
+        query itself, where each image searches the others.
+      scores: (S, K) float, the scores of the first K results.
+
+    Raises:
+      ValueError: the arrays do not fit each other, or the data set has no ground truth.
+    """
+
+    dataset: ImageDataset
+    metrics: Mapping[str, float]
+    aps: Mapping[str, np.ndarray]
+    shown: np.ndarray
+    rankings: np.ndarray
+    scores: np.ndarray
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.dataset, RelevantsDataset | LabelledDataset):
+            raise ValueError(f"a {type(self.dataset).__name__} has no ground truth to report on")
+        unknown = set(self.aps) - set(LEVELS)
+        if unknown or not self.aps:
+            raise ValueError(f"levels {sorted(self.aps)}; expected some of {sorted(LEVELS)}")
+        if isinstance(self.dataset, RelevantsDataset):
+            grades = {grade for level in self.aps for part in LEVELS[level] for grade in part}
+            if not all(grades <= set(truth) for truth in self.dataset.ground_truth):
+                raise ValueError(f"the ground truth lacks some of the grades {sorted(grades)}")
+        if {len(ap) for ap in self.aps.values()} != {self.num_queries}:
+            raise ValueError(f"expected the average precisions of {self.num_queries} queries")
+        wanted = (len(self.shown), len(self.dataset) - self.query_is_an_image)
+        if self.rankings.shape != wanted or len(self.scores) != len(self.shown):
+            raise ValueError(
+                f"rankings of shape {self.rankings.shape} and scores of shape {self.scores.shape}; "
+                f"expected rankings of shape {wanted} and as many rows of scores"
+            )
+
+    @property
+    def query_is_an_image(self) -> bool:
+        """Whether each image of the data set searches the others."""
+        return isinstance(self.dataset, LabelledDataset) and self.dataset.queries is None
+
+    @property
+    def has_junk(self) -> bool:
+        """Whether results may be junk, which counts neither for nor against a ranking."""
+        return isinstance(self.dataset, RelevantsDataset)
+
+    @property
+    def queries(self) -> ImageDataset:
+        """The query images."""
+        queries = getattr(self.dataset, "queries", None)
+        return self.dataset if queries is None else queries
+
+    @property
+    def num_queries(self) -> int:
+        """The number of all queries, shown or not."""
+        return len(self.queries)
+
+    @property
+    def levels(self) -> list[str]:
+        """The protocol's levels, in the order of `aps`."""
+        return list(self.aps)
+
+    @property
+    def main_level(self) -> str:
+        """The level that the page shows at first."""
+        return "medium" if "medium" in self.aps else self.levels[0]
+
+    def worst_first(self, level: str) -> np.ndarray:
+        """(S,) int64: places in `shown` by rising average precision, then those without one."""
+        return np.argsort(self.aps[level][self.shown], kind="stable")
+
+    def query_class(self, query: int) -> str | None:
+        """The class of a query; None where there are no classes."""
+        queries = self.queries
+        if not isinstance(queries, LabelledDataset):
+            return None
+        return str(queries.classes[queries.labels[query]])
+
+    def image_class(self, image: int) -> str | None:
+        """The class of an image of the database; None where there are no classes."""
+        if not isinstance(self.dataset, LabelledDataset):
+            return None
+        return str(self.dataset.classes[self.dataset.labels[image]])
+
+    def open_query(self, query: int) -> Image.Image:
+        """The whole picture of a query, without cropping to its box.
+
+        Raises:
+          UserError: the picture is missing or damaged.
+        """
+        if isinstance(self.dataset, RelevantsDataset):
+            return ImageDataset.open(self.dataset.queries, query)  # its own crops to the box
+        return self.queries.open(query)
+
+    def query_box(self, query: int) -> np.ndarray | None:
+        """(4,) left, top, right, bottom in pixels of `open_query`; None for a whole picture."""
+        if not isinstance(self.dataset, RelevantsDataset) or self.dataset.query_boxes is None:
+            return None
+        return self.dataset.query_boxes[query]
+
+    def relevant_and_junk(self, query: int, level: str) -> tuple[np.ndarray, np.ndarray]:
+        """The images that are relevant to a query, and those taken out of its ranking.
+
+        Returns:
+          Two int64 arrays of numbers of database images.
+        """
+        if isinstance(self.dataset, RelevantsDataset):
+            return relevant_and_junk(self.dataset.ground_truth[query], level)
+        assert isinstance(self.dataset, LabelledDataset)
+        if self.dataset.queries is not None:
+            label = self.dataset.queries.labels[query]
+            return np.flatnonzero(self.dataset.labels == label), np.zeros(0, np.int64)
+        relevant = np.flatnonzero(self.dataset.labels == self.dataset.labels[query])
+        return relevant[relevant != query], np.array([query])
+
+    def whole_ranking(self, place: int) -> np.ndarray:
+        """(N,) int: all images of the database as ranked for query `shown[place]`.
+
+        A query that is itself in the database comes last; as junk it is taken out again.
+        """
+        if self.query_is_an_image:
+            return np.append(self.rankings[place], self.shown[place])
+        return self.rankings[place]
+
+    def verdicts(self, place: int, level: str) -> list[Verdict]:
+        """What each of the first results of query `shown[place]` is."""
+        first = self.rankings[place, :RESULTS_SHOWN]
+        relevant, junk = self.relevant_and_junk(int(self.shown[place]), level)
+        is_relevant = np.isin(first, relevant)
+        is_junk = np.isin(first, junk) & ~is_relevant
+        counted = np.cumsum(~is_junk)
+        return [
+            Verdict("junk", k + 1)
+            if is_junk[k]
+            else Verdict("relevant" if is_relevant[k] else "wrong", int(counted[k]))
+            for k in range(len(first))
+        ]

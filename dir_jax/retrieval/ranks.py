@@ -1,0 +1,136 @@
+"""Where images stand in rankings: how many database images come before each of them.
+
+A protocol asks for the places of a few graded images among very many. It can be given rankings, or
+`Scores`, from which the same places are counted without sorting the database.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+_SCORES_PER_CELL, _MOST_CELLS = 16, 1 << 16  # of the grid by which scores are counted
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """Rankings by falling score, which are never sorted.
+
+    Attributes:
+      values: (Q, N) float; equal scores are in the database's order, NaN comes last.
+    """
+
+    values: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Places:
+    """The places of some images in one query's ranking; `places[numbers]` looks them up.
+
+    Attributes:
+      images: (P,) int64, increasing numbers of database images.
+      values: (P,) int64, how many database images come before each.
+    """
+
+    images: np.ndarray
+    values: np.ndarray
+
+    def __getitem__(self, images: np.ndarray) -> np.ndarray:
+        """(K,) int64, 0-based, from (K,) numbers of images that are among `images`."""
+        return self.values[np.searchsorted(self.images, images)]
+
+
+def find_places(rankings: np.ndarray | Scores, query: int, images: np.ndarray) -> Places:
+    """Finds some images in one query's ranking.
+
+    Args:
+      rankings: (Q, N) integers, each row all database images from the best on; or `Scores`.
+      query: the row.
+      images: (P,) integers, numbers of database images.
+    """
+    images = np.unique(images)
+    if isinstance(rankings, Scores):
+        return Places(images, places_by_score(rankings.values[query], images))
+    return Places(images, places_by_ranking(rankings[query], images))
+
+
+def places_by_ranking(ranking: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """The places of images in a ranking: (P,) int64, 0-based, from (N,) and (P,) integers."""
+    places = np.empty(len(ranking), np.int64)
+    places[ranking] = np.arange(len(ranking))
+    return places[images]
+
+
+def places_by_score(scores: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """The places of images in the ranking by falling score: how many images come before each.
+
+    Args:
+      scores: (N,) float; equal scores are in the database's order, NaN comes last.
+      images: (P,) integers, numbers of database images, each at most once.
+
+    Returns:
+      (P,) int64, 0-based.
+    """
+    if np.isnan(scores).any():
+        scores = np.where(np.isnan(scores), -np.inf, scores)
+    own = scores[images]
+    levels = np.unique(own)
+    above, close = _count_above(levels, scores)
+    # Scores equal to a level are told apart by their order. Sorted by level, then by number, an
+    # image's position less that of its level's first image is how many equals come before it.
+    order = np.searchsorted(levels, scores[close])
+    equal = np.append(levels, np.inf)[order] == scores[close]
+    close, order = close[equal], order[equal]
+    by_level = np.argsort(order, kind="stable")
+    place = np.empty(len(scores), np.int64)
+    place[close[by_level]] = np.arange(len(close))
+    level = np.searchsorted(levels, own)
+    return above[level] + place[images] - np.searchsorted(order[by_level], level)
+
+
+def _count_above(levels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Counts the scores above each level.
+
+    Most scores are compared with no level: a regular grid is laid over the range of the levels, and
+    scores in a higher cell are above. Rounding keeps the grid's order, so that none is misplaced.
+    Only the scores that share a cell with a level are compared with it.
+
+    Args:
+      levels: (L,) increasing.
+      scores: (N,), without NaN.
+
+    Returns:
+      above: (L,) int64.
+      close: increasing numbers of the scores that share a cell with a level, among which are all
+        that equal one.
+    """
+    last = min(len(scores) // _SCORES_PER_CELL + 1, _MOST_CELLS)
+    low, high = (levels[0], levels[-1]) if len(levels) else (0, 0)
+    with np.errstate(all="ignore"):
+        scale = np.divide(last - 1, high - low, dtype=scores.dtype)
+    if np.isfinite(low) and np.isfinite(scale) and scale > 0:
+        cells, level_cells = (_cells(x, low, scale, last) for x in (scores, levels))
+    else:
+        cells, level_cells = (np.zeros(len(x), np.intp) for x in (scores, levels))
+    holds_level = np.zeros(last + 1, bool)
+    holds_level[level_cells] = True
+    close = np.flatnonzero(holds_level[cells])
+    others = np.where(holds_level, 0, np.bincount(cells, minlength=last + 1))
+    levels_below = np.searchsorted(levels, scores[close])
+    counts = np.bincount(levels_below, minlength=len(levels) + 1)
+    return _sum_from(others)[level_cells] + _sum_from(counts)[1:], close
+
+
+def _cells(x: np.ndarray, low: float, scale: float, last: int) -> np.ndarray:
+    """(N,) intp from 0 (below `low`) to `last`, which never falls where x rises."""
+    with np.errstate(over="ignore"):
+        cells = x - low
+        cells *= scale
+        cells += 1
+    return np.clip(cells, 0, last, out=cells).astype(np.intp)
+
+
+def _sum_from(counts: np.ndarray) -> np.ndarray:
+    """The sum of each count and all that come after it."""
+    return counts[::-1].cumsum()[::-1]

@@ -1,0 +1,37 @@
+"""A progress bar in a terminal, and plain lines anywhere else."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from tqdm import tqdm
+
+
+class _Lines:
+    """Standard error for tqdm: what would overwrite a line becomes a line of its own."""
+
+    def write(self, text: str) -> None:
+        if line := text.strip():
+            print(line, file=sys.stderr)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
+def progress_bar(name: str, total: int | None, unit: str, shown: bool, done: int = 0) -> tqdm:
+    """A bar with the rate; where standard error is not a terminal, a line every ten seconds.
+
+    Args:
+      name: what is being processed.
+      total: the number of units, if it is known.
+      unit: `B` for bytes, or what is counted.
+      shown: whether anything is shown.
+      done: the number of units that an earlier run has done.
+    """
+    look: dict[str, Any] = {"leave": False}
+    if not sys.stderr.isatty():
+        line = "{desc}: {n_fmt} of {total_fmt} {unit}, {rate_fmt}{postfix}"
+        look = {"file": _Lines(), "mininterval": 10, "bar_format": line}
+    scale = {"unit_scale": True, "unit_divisor": 1024} if unit == "B" else {}
+    return tqdm(desc=name, total=total, initial=done, unit=unit, disable=not shown, **look, **scale)

@@ -1,0 +1,160 @@
+"""The batches of a run: the chunks of each step, loaded ahead, and the labels that go with them."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import Self
+
+import jax
+import ml_collections
+import numpy as np
+from tqdm import tqdm
+
+from dir_jax.data.loader import BatchLoader
+from dir_jax.data.samplers import Sampler
+from dir_jax.runtime.progress import progress_bar
+from dir_jax.runtime.replicas import Replicas
+from dir_jax.training.current import CurrentNetwork
+from dir_jax.training.mining import MinedSampler, MinedTriplets, choose_pool, mine_triplets
+from dir_jax.training.setup import Setup
+from dir_jax.training.state import TrainState
+
+
+class Feed:
+    """Gives the batch of each step: `chunks, labels = feed(step, state)`.
+
+    Where the sampler is 'mined', triplets are mined with the current state when a run starts and
+    every `config.mining.refresh_every` steps.
+
+    Attributes:
+      triplets: what was mined last, or None.
+      bar: the progress bar of the images trained on; there is one after the first batch.
+    """
+
+    bar: tqdm
+
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        setup: Setup,
+        replicas: Replicas,
+        current: CurrentNetwork,
+        triplets: MinedTriplets | None,
+    ):
+        """Nothing is loaded before the first batch is asked for.
+
+        Args:
+          config: the config of the run.
+          setup: its pieces.
+          replicas: the devices that the chunks are for.
+          current: what describes the images to mine from.
+          triplets: those of the step at which the run is resumed, if it has some.
+        """
+        self.triplets = triplets
+        self._config, self._setup, self._replicas = config, setup, replicas
+        self._current = current
+        self._sampler: Sampler | None = None
+        self._chunks: Iterator[np.ndarray] = iter(())
+        self._stop = -1  # the step at which the loader ends
+        self._open = contextlib.ExitStack()  # the loader and the progress bar
+
+    def __call__(self, step: int, state: TrainState) -> tuple[Iterator[np.ndarray], np.ndarray]:
+        """The batch of a step; steps are asked for one after the other.
+
+        Args:
+          step: the number of updates made before.
+          state: the state after them, REPLICATED.
+
+        Returns:
+          chunks: an iterator whose next items are the chunks of this step, as `ThreeStageStep`
+            takes them: uint8 (local devices · chunk_size, H, W, 3).
+          labels: (local rows,) int, the labels of this process's rows of the batch.
+
+        Raises:
+          UserError: images cannot be read, or there is nothing to mine from.
+        """
+        if self._sampler is None or step >= self._stop:
+            self._start(step, state)
+        assert self._sampler is not None
+        labels = self._setup.data.dataset.labels[self._sampler(step)]
+        return self._chunks, _local(labels)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._open.close()
+
+    def _start(self, step: int, state: TrainState) -> None:
+        """Starts to load from a step on, until the next mining or the end of the run."""
+        self._open.close()
+        config, data = self._config, self._setup.data
+        sampler, self._stop = self._setup.sampler, config.num_steps
+        if sampler is None:
+            every = config.mining.refresh_every
+            if self.triplets is None or step % every == 0:
+                self.triplets = self._mine(step, state)
+            sampler = MinedSampler(self.triplets, config.batch_size, config.seed)
+            self._stop = min(self._stop, (step // every + 1) * every)
+        self._sampler = sampler
+        loader = self._open.enter_context(
+            BatchLoader(
+                data.dataset,
+                data.transform,
+                sampler,
+                seed=config.seed,
+                rows=self._row_order(),
+                unit=self._setup.chunk_size,
+                start_step=step,
+                stop_step=self._stop,
+                num_workers=config.data.num_workers,
+                prefetch=config.data.prefetch,
+            )
+        )
+        self._chunks = _join(loader, self._replicas.local_count)
+        self.bar = self._open.enter_context(
+            progress_bar(
+                "train",
+                config.num_steps * config.batch_size,
+                "img",
+                shown=True,
+                done=step * config.batch_size,
+            )
+        )
+
+    def _mine(self, step: int, state: TrainState) -> MinedTriplets:
+        config, labels = self._config, self._setup.data.dataset.labels
+        pool = choose_pool(labels, config.mining.pool_size, config.seed, step)
+        return mine_triplets(
+            self._current.describe(state, pool, self._setup.mining_transform, "mine"),
+            labels[pool],
+            pool,
+            negatives=config.mining.negatives,
+            positives=config.mining.positives,
+        )
+
+    def _row_order(self) -> np.ndarray:
+        """The rows of this process in the order of the step: the k-th chunk of each device."""
+        rows = _local(np.arange(self._config.batch_size))
+        by_device = rows.reshape(self._replicas.local_count, -1, self._setup.chunk_size)
+        return by_device.transpose(1, 0, 2).reshape(-1)
+
+
+def _local(rows: np.ndarray) -> np.ndarray:
+    """This process's part of an array with a row for each image of the batch."""
+    return np.array_split(rows, jax.process_count())[jax.process_index()]
+
+
+def _join(units: Iterable[np.ndarray], devices: int) -> Iterator[np.ndarray]:
+    """Joins units, one for each device, into chunks."""
+    units = iter(units)
+    while chunk := list(itertools.islice(units, devices)):
+        yield chunk[0] if devices == 1 else np.concatenate(chunk)

@@ -1,0 +1,202 @@
+"""The data sets that a run is evaluated on: described by its network, then given to the evaluator.
+
+What is measured, and how, is `dir_jax.evaluation`'s alone; this module says which data sets, and
+what their measures are called in the log.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from dir_jax.data.ground_truth import RelevantsDataset
+from dir_jax.data.images import ImageDataset
+from dir_jax.data.labelled import LabelledDataset
+from dir_jax.data.transforms import Compose
+from dir_jax.describe.describer import queries_of
+from dir_jax.describe.extractor import Extractor
+from dir_jax.describe.passes import describe_lists, read_list
+from dir_jax.errors import UserError
+from dir_jax.evaluation import (
+    Evaluation,
+    check_can_be_evaluated,
+    evaluate_descriptors,
+    rankings_to_show,
+)
+from dir_jax.report.figures import RankedRow, save_ranked_results
+from dir_jax.report.verdicts import JudgedRankings
+from dir_jax.retrieval.whitening import Whitening, apply_whitening
+
+_QUERIES_SHOWN, _RESULTS_SHOWN = 6, 8
+
+
+@dataclasses.dataclass(frozen=True)
+class DescribedSet:
+    """A data set and its descriptors.
+
+    Attributes:
+      dataset: the images.
+      database: (N, D) float32, the descriptors of the images.
+      queries: (Q, D) float32, those of the data set's queries; None where it has none apart.
+    """
+
+    dataset: ImageDataset
+    database: np.ndarray
+    queries: np.ndarray | None
+
+    def evaluate(self) -> Evaluation:
+        """Evaluates the descriptors by the data set's own protocol."""
+        return evaluate_descriptors(self.dataset, self.database, self.queries)
+
+    def logged(self) -> dict[str, float]:
+        """The measures under the names that they have in the log.
+
+        The classic protocol's have the suffix '-classic' there, as the bare names are the labelled
+        set's.
+        """
+        metrics, classic = self.evaluate().metrics, isinstance(self.dataset, RelevantsDataset)
+        return {
+            f"{name}-classic" if classic and "-" not in name else name: value
+            for name, value in metrics.items()
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class DescribedSets:
+    """The held-out data sets as a network describes them."""
+
+    sets: list[DescribedSet]
+
+    def metrics(self) -> dict[str, float]:
+        """Every measure of every set, in [0, 1], by its name in the log."""
+        return {name: value for each in self.sets for name, value in each.logged().items()}
+
+    def whitened(self, whitening: Whitening, power: float) -> DescribedSets:
+        """The same sets with whitened descriptors."""
+
+        def whiten(x: np.ndarray) -> np.ndarray:
+            return np.asarray(apply_whitening(x, whitening, power=power))
+
+        return DescribedSets(
+            [
+                DescribedSet(
+                    each.dataset,
+                    whiten(each.database),
+                    None if each.queries is None else whiten(each.queries),
+                )
+                for each in self.sets
+            ]
+        )
+
+    def save_ranked_picture(self, path: str | os.PathLike[str]) -> None:
+        """Draws some queries of the last set, from the worst to the best, with their results.
+
+        Raises:
+          UserError: the picture cannot be written, or an image cannot be read.
+        """
+        if self.sets:
+            save_ranked_results(path, _ranked_rows(self.sets[-1]))
+
+
+class HeldOutSets:
+    """The data sets that a run is evaluated on, checked.
+
+    Attributes:
+      labelled: the set of `config.data.eval`, or None.
+      oxford: the set of `config.data.eval_oxford`, or None.
+      transform: what is applied to each image.
+    """
+
+    def __init__(
+        self,
+        labelled: LabelledDataset | None,
+        oxford: RelevantsDataset | None,
+        transform: Compose,
+    ):
+        """Checks that the sets can be evaluated, then reads the headers of their images.
+
+        Raises:
+          UserError: a set cannot be evaluated, or an image cannot be used (it is named).
+        """
+        self.labelled, self.oxford, self.transform = labelled, oxford, transform
+        named = {"eval": labelled, "eval_oxford": oxford}
+        self._sets = {key: each for key, each in named.items() if each is not None}
+        for key, dataset in self._sets.items():
+            try:
+                check_can_be_evaluated(dataset)
+            except UserError as e:
+                raise UserError(f"config.data.{key}: {e}") from e
+        self._lists = []
+        for key, dataset in self._sets.items():
+            self._lists.append(read_list(f"evaluate ({key})", dataset))
+            if (queries := queries_of(dataset)) is not None:
+                self._lists.append(read_list(f"evaluate ({key}, queries)", queries))
+        for images in self._lists:
+            images.check(transform)
+
+    def describe(
+        self,
+        extractor: Extractor,
+        params: Mapping[str, Any],
+        stats: Mapping[str, Any],
+        *,
+        on_batch: Callable[[], None] = lambda: None,
+    ) -> DescribedSets:
+        """Describes all sets and their queries.
+
+        Args:
+          extractor: what describes images.
+          params: the network's parameters, dotted path -> host array.
+          stats: its running statistics, dotted path -> host array.
+          on_batch: called after each batch; it may raise to stop.
+
+        Raises:
+          UserError: an image cannot be used (it is named).
+        """
+        if not self._lists:
+            return DescribedSets([])
+        rows = iter(
+            describe_lists(extractor, params, stats, self._lists, self.transform, on_batch=on_batch)
+        )
+        return DescribedSets(
+            [
+                DescribedSet(each, next(rows), None if queries_of(each) is None else next(rows))
+                for each in self._sets.values()
+            ]
+        )
+
+
+def _ranked_rows(described: DescribedSet) -> list[RankedRow]:
+    dataset, evaluation = described.dataset, described.evaluate()
+    level = "medium" if "medium" in evaluation.aps else ""
+    ap = evaluation.aps[level]
+    shown, rankings, scores = rankings_to_show(
+        dataset,
+        evaluation,
+        described.database,
+        described.queries,
+        shown=_spread(ap, _QUERIES_SHOWN),
+        results=_RESULTS_SHOWN,
+    )
+    judged = JudgedRankings(dataset, evaluation.metrics, evaluation.aps, shown, rankings, scores)
+    rows = []
+    for place, query in enumerate(shown.tolist()):
+        words = [verdict.word for verdict in judged.verdicts(place, level)]
+        results: list[tuple[Image.Image, str, float]] = [
+            (dataset.open(image), word, float(score))
+            for image, word, score in zip(rankings[place], words, scores[place], strict=False)
+        ]
+        rows.append(RankedRow(judged.queries.open(query), results, float(ap[query])))
+    return rows
+
+
+def _spread(ap: np.ndarray, count: int) -> np.ndarray:
+    """Queries at even quantiles of average precision, the worst first; those with NaN left out."""
+    order = np.argsort(ap)[: np.isfinite(ap).sum()]
+    places = np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int)
+    return order[list(dict.fromkeys(places.tolist()))]

@@ -1,0 +1,100 @@
+"""What a run leaves at its end: the model with its whitening, pictures, and the summary."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+
+from dir_jax.checkpoint import save_model
+from dir_jax.errors import UserError
+from dir_jax.report.figures import save_training_curves
+from dir_jax.retrieval.whitening import Whitening, learn_whitening
+from dir_jax.runtime.files import write_text
+from dir_jax.training.current import CurrentNetwork
+from dir_jax.training.held_out import DescribedSets
+from dir_jax.training.mining import choose_pool
+from dir_jax.training.setup import Setup
+from dir_jax.training.state import TrainState
+
+log = logging.getLogger(__name__)
+
+_SUMMARY = "summary.json"
+_WHITEN = 2  # separates the random choice of whitening images from other random streams
+
+
+def is_complete(directory: Path) -> bool:
+    """Whether the run in a directory has written all its results."""
+    return (directory / _SUMMARY).exists()
+
+
+def write_results(
+    directory: Path,
+    config: ml_collections.ConfigDict,
+    setup: Setup,
+    current: CurrentNetwork,
+    state: TrainState,
+    described: DescribedSets,
+    rows: Sequence[Mapping[str, Any]],
+) -> None:
+    """Learns the whitening, then writes model/, curves.png, ranked.png and summary.json.
+
+    Args:
+      directory: the directory of the run.
+      config: the config of the run.
+      setup: its pieces.
+      current: what describes the images to learn the whitening from.
+      state: the state after the last update, REPLICATED.
+      described: the held-out sets, described with this state.
+      rows: the rows of the run's log; the first has the evaluation before training.
+
+    Raises:
+      UserError: an image cannot be read, or the results cannot be written.
+    """
+    whitenings = _learn_whitening(config, setup, current, state)
+    summary: dict[str, Any] = {"before": rows[0]["eval"], "after": described.metrics()}
+    for whitening in whitenings.values():
+        whitened = described.whitened(whitening, config.whitening.power)
+        summary["after_whitened"] = whitened.metrics()
+    summary |= {"steps": config.num_steps, "images_seen": config.num_steps * config.batch_size}
+    if jax.process_index():
+        return
+    save_model(
+        directory / "model",
+        current.network(state),
+        preprocessing=setup.preprocessing,
+        whitenings=whitenings,
+        notes={"step": config.num_steps, "metrics": summary["after"]},
+        overwrite=True,
+    )
+    save_training_curves(directory / "curves.png", rows)
+    described.save_ranked_picture(directory / "ranked.png")
+    # Written last, because it says that the run is complete.
+    write_text(directory / _SUMMARY, json.dumps(summary, indent=2) + "\n")
+    for when in ("before", "after", "after_whitened"):
+        if shares := summary.get(when):
+            shown = ", ".join(f"{k} {shares[k]:.4f}" for k in shares if k.startswith("mAP"))
+            log.info("%s: %s", when.replace("_", " "), shown)
+    log.info("wrote %s", directory)
+
+
+def _learn_whitening(
+    config: ml_collections.ConfigDict, setup: Setup, current: CurrentNetwork, state: TrainState
+) -> dict[str, Whitening]:
+    """The whitening that the config asks for, by its name."""
+    if not config.whitening.name:
+        return {}
+    # From no more images than were trained on, so that a trial run of a few steps ends soon.
+    most = config.whitening.max_images or config.num_steps * config.batch_size
+    chosen = choose_pool(setup.data.dataset.labels, most, config.seed, _WHITEN)
+    descriptors = current.describe(state, chosen, setup.whitening_transform, "learn whitening")
+    try:
+        return {config.whitening.name: learn_whitening(descriptors)}
+    except UserError as e:  # the descriptors are all alike; the model is still worth keeping
+        log.warning("no whitening is learned: %s", e)
+        return {}

@@ -1,0 +1,77 @@
+"""What a training step changes, and what `config.batch_norm` keeps as it is.
+
+| `config.batch_norm` | scale and bias | running mean and variance                             |
+|---------------------|----------------|-------------------------------------------------------|
+| 'frozen'            | fixed          | fixed, and used to normalise (fine-tuning)            |
+| 'frozen_statistics' | trained        | fixed, and used to normalise                          |
+| 'trained'           | trained        | each chunk uses its own, and the averages follow them |
+
+BatchNorm is frozen in two places, both in this file: `create_state` keeps scales and biases away
+from the optimiser, and `trains_statistics` decides which mean and variance normalise a chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import optax
+
+from dir_jax.models.variables import Variables, batch_norm_parameters
+
+
+class TrainState(NamedTuple):
+    """What one update turns into the next: a pytree.
+
+    Attributes:
+      trained: the parameters that the optimiser changes, by dotted name.
+      fixed: the parameters that stay as they are, by dotted name.
+      stats: BatchNorm's running means and variances, by dotted name.
+      optimizer: the optimiser's own state, over `trained`.
+    """
+
+    trained: Variables
+    fixed: Variables
+    stats: Variables
+    optimizer: optax.OptState
+
+    @property
+    def params(self) -> Variables:
+        """All parameters."""
+        return {**self.fixed, **self.trained}
+
+
+def create_state(
+    params: Mapping[str, Any],
+    stats: Mapping[str, Any],
+    optimizer: optax.GradientTransformation,
+    *,
+    batch_norm: str,
+) -> TrainState:
+    """The state before the first update.
+
+    Args:
+      params: all parameters of the network, by dotted name.
+      stats: BatchNorm's running means and variances, by dotted name.
+      optimizer: the optimiser, which gets the trained parameters only.
+      batch_norm: the value of `config.batch_norm`; see the table above.
+    """
+    fixed = batch_norm_parameters(params) if batch_norm == "frozen" else set()
+    trained = {name: value for name, value in params.items() if name not in fixed}
+    return TrainState(
+        trained=trained,
+        fixed={name: value for name, value in params.items() if name in fixed},
+        stats=dict(stats),
+        optimizer=optimizer.init(trained),
+    )
+
+
+def trains_statistics(batch_norm: str) -> bool:
+    """Whether chunks are normalised by their own mean and variance, which are then tracked."""
+    return batch_norm == "trained"
+
+
+def count_bytes(state: TrainState) -> int:
+    """The memory of all arrays of a state, in bytes; a checkpoint of it takes about as much."""
+    return sum(array.size * array.dtype.itemsize for array in jax.tree.leaves(state))

@@ -1,0 +1,268 @@
+"""Runs the three stages of a training step on one or more devices.
+
+The images of the batch stay on the host as uint8, and a device holds the activations of one chunk,
+whatever the batch size. Only the descriptors, and what the loss computes from them, grow with it.
+"""
+
+from __future__ import annotations
+
+import collections
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from dir_jax.models.network import RetrievalNetwork
+from dir_jax.models.variables import Variables
+from dir_jax.runtime.replicas import AXIS, PARTIAL, REPLICATED, ROWS, SCALAR, Replicas
+from dir_jax.training.state import TrainState
+from dir_jax.training.three_stage import (
+    BatchLoss,
+    Forward,
+    back_propagate_chunk,
+    describe_chunk,
+    differentiate_loss,
+    update,
+)
+
+_IN_FLIGHT = 2  # chunks sent to a device ahead of the one it computes: enough to keep it busy
+
+
+class ThreeStageStep:
+    """One training step over replicas: `state, metrics = step(state, chunks, labels, seed)`."""
+
+    def __init__(
+        self,
+        graphdef: nnx.GraphDef[RetrievalNetwork],
+        loss: BatchLoss,
+        optimizer: optax.GradientTransformation,
+        replicas: Replicas,
+        *,
+        batch_size: int,
+        chunk_size: int,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        train_statistics: bool = False,
+        dropout: bool = False,
+    ):
+        """Prepares the programs of a step; each is compiled at its first call.
+
+        Args:
+          graphdef: the structure of the network.
+          loss: a `BatchLoss`.
+          optimizer: the optimiser of the trained parameters.
+          replicas: the devices.
+          batch_size: images in the whole batch; a multiple of the number of devices times
+            `chunk_size`.
+          chunk_size: images that go through one device at once.
+          mean: the mean of the input's channels; see `Forward`.
+          std: the standard deviation of the input's channels; see `Forward`.
+          train_statistics: see `Forward`. A chunk is one normalisation group, whatever the number
+            of devices; the running averages move once a step, by the mean over the chunks.
+          dropout: whether to draw a dropout mask for each image, by its row in the batch.
+
+        Raises:
+          ValueError: the batch cannot be divided into whole chunks.
+        """
+        rows = batch_size // replicas.count
+        if rows * replicas.count != batch_size or rows % chunk_size:
+            raise ValueError(f"{batch_size=} is not devices ({replicas.count}) × n × {chunk_size=}")
+        self.num_chunks = rows // chunk_size
+        self.chunk_size = chunk_size
+        self._replicas = replicas
+        forward = Forward(graphdef, mean, std, train_statistics)
+        # The functions of the stages, for the `chunk`-th chunk of one of the replicas.
+
+        def dropout_keys(chunk: jax.Array, seed: jax.Array) -> jax.Array | None:
+            if not dropout:
+                return None
+            first = jax.lax.axis_index(AXIS) * rows + chunk * chunk_size
+            return jax.vmap(jax.random.fold_in, (None, 0))(
+                jax.random.key(seed), first + jnp.arange(chunk_size)
+            )
+
+        def start(state: TrainState) -> tuple[jax.Array, Variables, Variables]:
+            images = jax.ShapeDtypeStruct((chunk_size, 64, 64, 3), jnp.uint8)
+            width = jax.eval_shape(functools.partial(describe_chunk, forward), state, images)
+            zeros = jax.tree.map(jnp.zeros_like, (state.trained, state.stats))
+            return jnp.zeros((rows, width.shape[-1]), jnp.float32), *zeros
+
+        def stage_1(
+            state: TrainState,
+            images: jax.Array,
+            descriptors: jax.Array,
+            chunk: jax.Array,
+            seed: jax.Array,
+        ) -> tuple[jax.Array, jax.Array]:
+            own = describe_chunk(forward, state, images, dropout_keys(chunk, seed))
+            descriptors = jax.lax.dynamic_update_slice(descriptors, own, (chunk * chunk_size, 0))
+            return descriptors, own[:1, 0]
+
+        def stage_2(descriptors: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+            of_all_replicas = functools.partial(loss, axis_name=AXIS)
+            return differentiate_loss(of_all_replicas, descriptors, labels)
+
+        def stage_3(
+            state: TrainState,
+            images: jax.Array,
+            cotangents: jax.Array,
+            gradient: Variables,
+            new_stats: Variables,
+            chunk: jax.Array,
+            seed: jax.Array,
+        ) -> tuple[Variables, Variables, jax.Array]:
+            own = jax.lax.dynamic_slice_in_dim(cotangents, chunk * chunk_size, chunk_size)
+            share, stats = back_propagate_chunk(
+                forward, state, images, own, dropout_keys(chunk, seed)
+            )
+            gradient = jax.tree.map(jnp.add, gradient, share)
+            return gradient, jax.tree.map(jnp.add, new_stats, stats), own[:1, 0]
+
+        def finish(
+            state: TrainState, gradient: Variables, new_stats: Variables, loss_value: jax.Array
+        ) -> tuple[TrainState, dict[str, jax.Array]]:
+            gradient, stats = jax.lax.psum(gradient, AXIS), state.stats
+            if train_statistics:
+                chunks = replicas.count * self.num_chunks
+                stats = jax.tree.map(lambda s: s / chunks, jax.lax.psum(new_stats, AXIS))
+            metrics = {"loss": loss_value, "gradient_norm": optax.tree.norm(gradient)}
+            if "adpool.p" in state.params:
+                metrics["gem_p"] = state.params["adpool.p"][0]
+            return update(optimizer, state, gradient, stats), metrics
+
+        wrap = replicas.wrap
+        self._start = wrap(start, (REPLICATED,), (ROWS, PARTIAL, PARTIAL))
+        self._stage_1 = wrap(
+            stage_1, (REPLICATED, ROWS, ROWS, SCALAR, SCALAR), (ROWS, ROWS), donate=(2,)
+        )
+        self._stage_2 = wrap(stage_2, (ROWS, ROWS), (REPLICATED, ROWS))
+        self._stage_3 = wrap(
+            stage_3,
+            (REPLICATED, ROWS, ROWS, PARTIAL, PARTIAL, SCALAR, SCALAR),
+            (PARTIAL, PARTIAL, ROWS),
+            donate=(3, 4),
+        )
+        # The old state is not donated: when a step is abandoned, that state is what gets saved.
+        self._finish = wrap(
+            finish,
+            (REPLICATED, PARTIAL, PARTIAL, REPLICATED),
+            (REPLICATED, REPLICATED),
+            donate=(1, 2),
+        )
+
+    def __call__(
+        self,
+        state: TrainState,
+        chunks: Iterable[np.ndarray],
+        labels: np.ndarray,
+        seed: int = 0,
+        on_chunk: Callable[[], None] = lambda: None,
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        """One update from one batch.
+
+        Args:
+          state: the state before, REPLICATED.
+          chunks: an iterable of `num_chunks` arrays, uint8 (local devices · chunk_size, H, W, 3):
+            the k-th has the k-th chunk of each device of this process. The images of device d are
+            the rows [d · rows, (d + 1) · rows) of the batch.
+          labels: (local rows,) int32, in the order of the batch.
+          seed: the seed of this step's dropout.
+          on_chunk: called after each chunk of stages 1 and 3; it may raise to abandon the step.
+
+        Returns:
+          The next state, and the metrics 'loss', 'gradient_norm' and 'gem_p' of the state before
+          the update, as REPLICATED scalars. The device may still be computing them.
+
+        Raises:
+          ValueError: `chunks` has fewer than `num_chunks` arrays.
+        """
+        replicas = self._replicas
+        seed_ = np.uint32(seed)
+        descriptors, gradient, new_stats = self._start(state)
+        kept: list[np.ndarray] = []
+        pace = _Pace()
+        for k, images in zip(range(self.num_chunks), chunks, strict=False):
+            kept.append(images)
+            descriptors, token = self._stage_1(
+                state, replicas.put_rows(images), descriptors, np.int32(k), seed_
+            )
+            pace(token)
+            on_chunk()
+        if len(kept) != self.num_chunks:
+            raise ValueError(f"got {len(kept)} chunks of {self.num_chunks}")
+        loss, cotangents = self._stage_2(
+            descriptors, replicas.put_rows(np.asarray(labels, np.int32))
+        )
+        for k, images in enumerate(kept):
+            gradient, new_stats, token = self._stage_3(
+                state,
+                replicas.put_rows(images),
+                cotangents,
+                gradient,
+                new_stats,
+                np.int32(k),
+                seed_,
+            )
+            pace(token)
+            on_chunk()
+        return self._finish(state, gradient, new_stats, loss)
+
+    def memory_analysis(
+        self, state: TrainState, height: int, width: int
+    ) -> dict[str, dict[str, int]]:
+        """The memory that each program takes on one device, in bytes, as XLA reports it.
+
+        Args:
+          state: the state, REPLICATED.
+          height: the height of the images, in pixels.
+          width: the width of the images, in pixels.
+
+        Returns:
+          program -> {'arguments', 'outputs', 'temporaries'}, for the programs 'describe', 'loss',
+          'back-propagate' and 'update'.
+        """
+        replicas = self._replicas
+        rows = self.num_chunks * self.chunk_size * replicas.local_count
+        descriptors, gradient, new_stats = self._start(state)
+        images = replicas.put_rows(
+            np.zeros((self.chunk_size * replicas.local_count, height, width, 3), np.uint8)
+        )
+        labels = replicas.put_rows(np.zeros(rows, np.int32))
+        k, seed = np.int32(0), np.uint32(0)
+        loss = replicas.replicate(np.float32(0))
+        programs = {
+            "describe": self._stage_1.lower(state, images, descriptors, k, seed),
+            "loss": self._stage_2.lower(descriptors, labels),
+            "back-propagate": self._stage_3.lower(
+                state, images, descriptors, gradient, new_stats, k, seed
+            ),
+            "update": self._finish.lower(state, gradient, new_stats, loss),
+        }
+        analyses: dict[str, Any] = {
+            name: program.compile().memory_analysis() for name, program in programs.items()
+        }
+        return {
+            name: {
+                "arguments": a.argument_size_in_bytes,
+                "outputs": a.output_size_in_bytes,
+                "temporaries": a.temp_size_in_bytes,
+            }
+            for name, a in analyses.items()
+        }
+
+
+class _Pace:
+    """Keeps the host at most `_IN_FLIGHT` chunks ahead, so that images do not fill the device."""
+
+    def __init__(self) -> None:
+        self._tokens: collections.deque[jax.Array] = collections.deque()
+
+    def __call__(self, token: jax.Array) -> None:
+        self._tokens.append(token)
+        if len(self._tokens) > _IN_FLIGHT:
+            jax.block_until_ready(self._tokens.popleft())
