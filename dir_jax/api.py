@@ -28,7 +28,8 @@ def load(path: str | os.PathLike[str], **options: Any) -> Model:
     """Loads a model.
 
     Args:
-      path: what `dir_jax.loading.load_model` takes.
+      path: a checkpoint directory, the directory of a training run, a PyTorch file or a
+        safetensors file; a file is converted and kept in the user's cache folder.
       **options: options of `dir_jax.models.ModelConfig` that replace the model's own, such as
         dtype='bfloat16'.
 

@@ -108,7 +108,7 @@ def test_bad_flags(run, state):
         ("--pooling", "max"): "the file says pooling='gem', but you said 'max'",
         ("--arch", "resnet50_rmac"): "but you said 'resnet50_rmac'",
         ("--out-dim", "x"): "--out-dim: invalid int value: 'x'",
-        ("--colour", "red"): "unrecognized arguments: --colour red",
+        ("--colour", "red"): "there is no flag --colour",
         ("--center-bias", "inf"): "center_bias",
         ("--dropout-p", "2"): "dropout_p",
     }.items():

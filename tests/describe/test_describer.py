@@ -4,10 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dir_jax.checkpoint import save_model
+from dir_jax.checkpoint import read_model, save_model
 from dir_jax.describe import describer as module
 from dir_jax.describe.describer import Describer, Recipe
-from dir_jax.loading import load_model
 from dir_jax.models import create_model
 from dir_jax.retrieval.whitening import learn_whitening
 
@@ -25,7 +24,7 @@ def test_scales_and_whitening_are_computed_on_its_own_device(tmp_path, monkeypat
             return function(*args, **options)
 
         monkeypatch.setattr(module, name, noting)
-    describer = Describer(load_model(tmp_path / "net"), Recipe(whiten="set"), devices=[device])
+    describer = Describer(read_model(tmp_path / "net"), Recipe(whiten="set"), devices=[device])
     used.clear()
     rows = np.eye(8, dtype=np.float32)
     assert describer.finish([rows]).shape == (8, 8)
