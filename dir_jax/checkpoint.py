@@ -102,15 +102,17 @@ def save_model(
         raise UserError(f"{target} exists already; choose another directory, or overwrite it")
     _, params, stats = split_variables(model)
     whitenings = dict(whitenings or {})
-    arrays = _arrays(params, stats, whitenings)
-    description = _describe(
+    arrays = arrays_of(params, stats, whitenings)
+    description = describe_model(
         model, preprocessing or Preprocessing(), list(whitenings), {"arrays": arrays}, notes
     )
-    with _writing(target):
+    with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         try:
-            with ocp.Checkpointer(ocp.CompositeCheckpointHandler(**_handlers())) as checkpointer:
+            with ocp.Checkpointer(
+                ocp.CompositeCheckpointHandler(**orbax_handlers())
+            ) as checkpointer:
                 checkpointer.save(
                     scratch / "new",
                     ocp.args.Composite(
@@ -150,8 +152,8 @@ def read_model(path: str | os.PathLike[str], **options: Any) -> Checkpoint:
             _check_whitenings(shapes.get("whitening") or {}, what)
             arrays = checkpointer.restore(directory / "arrays")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
-        raise UserError(f"{what} cannot be read: {_first_line(e)}") from e
-    _check_digests(description, {"arrays": arrays}, what)
+        raise UserError(f"{what} cannot be read: {first_line(e)}") from e
+    check_digests(description, {"arrays": arrays}, what)
     return Checkpoint(
         model=merge_variables(graphdef, arrays["params"], arrays["batch_stats"]),
         preprocessing=_read_preprocessing(description),
@@ -205,7 +207,7 @@ def read_description(directory: Path) -> dict[str, Any]:
             raise ValueError("an option of the model is neither text nor a number")
         _ = description["model"]["arch"], _read_preprocessing(description)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
-        why = _first_line(e)
+        why = first_line(e)
         raise DamagedCheckpointError(f"{file} does not describe a model: {why}") from e
     if version != FORMAT_VERSION:
         raise UserError(f"{file} has format version {version}; this dir_jax reads {FORMAT_VERSION}")
@@ -240,149 +242,8 @@ def check_variables(expected: Mapping[str, Any], found: Mapping[str, Any], sourc
             )
 
 
-class RunCheckpoints:
-    """The checkpoints of one training run, saved in the background; the newest and best are kept.
-
-    A step's directory is renamed into place when it is complete, so that a killed run always finds
-    its last complete step.
-    """
-
-    def __init__(self, directory: str | os.PathLike[str], *, keep: int, metric: str = "mAP"):
-        """Opens or makes `directory`; keeps the `keep` newest steps and the best by `metric`."""
-        policy = ocp.checkpoint_managers.preservation_policy
-        self._metric = metric
-        self._manager = ocp.CheckpointManager(
-            Path(directory).absolute(),
-            item_handlers={**_handlers(), "train": ocp.PyTreeCheckpointHandler()},
-            options=ocp.CheckpointManagerOptions(
-                cleanup_tmp_directories=True,
-                preservation_policy=policy.AnyPreservationPolicy(
-                    [
-                        policy.LatestN(keep),
-                        policy.BestN(
-                            get_metric_fn=lambda metrics: metrics[metric],
-                            n=1,
-                            keep_checkpoints_without_metrics=False,
-                        ),
-                    ]
-                ),
-            ),
-        )
-
-    def save(
-        self,
-        step: int,
-        model: RetrievalNetwork,
-        train: Mapping[str, Any],
-        *,
-        preprocessing: Preprocessing,
-        mean_average_precision: float | None = None,
-    ) -> None:
-        """Copies the state to the host and writes it while training continues.
-
-        Args:
-          step: the number of updates that the state has seen.
-          model: the network, whose variables every process holds whole.
-          train: a pytree of arrays: optimiser and sampler.
-          preprocessing: how the network's input is made.
-          mean_average_precision: the mAP of exactly this state, if it was evaluated.
-
-        Raises:
-          UserError: this step, or an earlier one in the background, cannot be written.
-        """
-        if step in self._manager.all_steps():
-            return
-        _, params, stats = split_variables(model)
-        items = {"arrays": _arrays(params, stats, {}), "train": _to_host(train)}
-        description = _describe(model, preprocessing, [], items, {"step": step})
-        with _writing(self._manager.directory):
-            self._manager.save(
-                step,
-                args=ocp.args.Composite(
-                    model=ocp.args.JsonSave(description),
-                    **{name: ocp.args.PyTreeSave(tree) for name, tree in items.items()},
-                ),
-                metrics=(
-                    None
-                    if mean_average_precision is None
-                    else {self._metric: float(mean_average_precision)}
-                ),
-                force=True,
-            )
-
-    def latest(self) -> int | None:
-        """The newest complete step, or None."""
-        return self._manager.latest_step()
-
-    def restore_newest(self) -> tuple[int, Variables, Variables, Any] | None:
-        """Reads the newest step that is not damaged; damaged ones after it are put aside.
-
-        Returns:
-          The step, its parameters, BatchNorm statistics and training state as NumPy arrays; None
-          where there are no steps.
-
-        Raises:
-          UserError: every step is damaged, or the newest is of another version of the format.
-        """
-        damaged: list[tuple[int, DamagedCheckpointError]] = []
-        for step in sorted(self._manager.all_steps(), reverse=True):
-            try:
-                found = step, *self._restore(step)
-            except DamagedCheckpointError as e:
-                damaged.append((step, e))
-                continue
-            for later, error in damaged:
-                aside = self.path(later).with_name(f"damaged-{later}")
-                shutil.rmtree(aside, ignore_errors=True)
-                self.path(later).rename(aside)
-                log.warning("%s; it is now %s; continuing from step %d", error, aside, step)
-            self._manager.reload()
-            return found
-        if damaged:
-            raise UserError(
-                f"{damaged[0][1]}; there is no other step to continue from: delete "
-                f"{self._manager.directory} to start again"
-            )
-        return None
-
-    def _restore(self, step: int) -> tuple[Variables, Variables, Any]:
-        what = f"the checkpoint {self.path(step)}"
-        description = read_description(self.path(step))
-        try:
-            items = self._manager.restore(
-                step,
-                args=ocp.args.Composite(
-                    arrays=ocp.args.PyTreeRestore(), train=ocp.args.PyTreeRestore()
-                ),
-            )
-            trees = {"arrays": items["arrays"], "train": items["train"]}
-            params, stats = items["arrays"]["params"], items["arrays"]["batch_stats"]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
-            raise DamagedCheckpointError(f"{what} cannot be read: {_first_line(e)}") from e
-        _check_digests(description, trees, what)
-        return params, stats, items["train"]
-
-    def path(self, step: int) -> Path:
-        """The directory of a step."""
-        return Path(self._manager.directory) / str(step)
-
-    def wait(self) -> None:
-        """Waits until everything saved so far is on disk.
-
-        Raises:
-          UserError: it cannot be written.
-        """
-        with _writing(self._manager.directory):
-            self._manager.wait_until_finished()
-
-    def close(self) -> None:
-        """Waits, and releases the threads. Raises what `wait` does."""
-        with _writing(self._manager.directory):
-            self._manager.close()
-
-
 @contextlib.contextmanager
-def _writing(target: os.PathLike[str]) -> Iterator[None]:
+def writing(target: os.PathLike[str]) -> Iterator[None]:
     """Turns the system's reasons against a write into a UserError."""
     try:
         yield
@@ -395,14 +256,14 @@ def _writing(target: os.PathLike[str]) -> Iterator[None]:
         raise UserError(f"cannot write the checkpoint {target}: {os.strerror(int(code[1]))}") from e
 
 
-def _handlers() -> dict[str, Any]:
+def orbax_handlers() -> dict[str, Any]:
     return {
         "model": ocp.JsonCheckpointHandler(filename="model.json"),
         "arrays": ocp.PyTreeCheckpointHandler(),
     }
 
 
-def _describe(
+def describe_model(
     model: RetrievalNetwork,
     preprocessing: Preprocessing,
     whitenings: list[str],
@@ -420,7 +281,7 @@ def _describe(
     }
 
 
-def _arrays(
+def arrays_of(
     params: Variables, stats: Variables, whitenings: Mapping[str, Whitening]
 ) -> dict[str, Any]:
     tree = {
@@ -428,7 +289,7 @@ def _arrays(
         "batch_stats": stats,
         "whitening": {name: w.to_arrays() for name, w in whitenings.items()},
     }
-    return _to_host(tree)
+    return to_host(tree)
 
 
 def _digests(items: Mapping[str, Any]) -> dict[str, str]:
@@ -442,7 +303,7 @@ def _digests(items: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-def _check_digests(description: Mapping[str, Any], items: Mapping[str, Any], what: str) -> None:
+def check_digests(description: Mapping[str, Any], items: Mapping[str, Any], what: str) -> None:
     """Raises UserError unless all arrays are those that were written.
 
     A checkpoint without digests, of dir_jax 0.1.0, is read with a warning.
@@ -463,10 +324,10 @@ def _check_digests(description: Mapping[str, Any], items: Mapping[str, Any], wha
         )
 
 
-def _to_host(tree: Any) -> Any:
+def to_host(tree: Any) -> Any:
     # Copies: the trainer donates its buffers to the next step while this one is being written.
     return jax.tree.map(lambda x: np.array(jax.device_get(x)), tree)
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -17,7 +17,6 @@ from pathlib import Path
 import ml_collections
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from dir_jax.checkpoint import RunCheckpoints
 from dir_jax.models.variables import split_variables
 from dir_jax.runtime.replicas import create_replicas
 from dir_jax.training.config import validate_config
@@ -25,6 +24,7 @@ from dir_jax.training.current import CurrentNetwork
 from dir_jax.training.feed import Feed
 from dir_jax.training.optimizer import create_optimizer, create_schedule
 from dir_jax.training.results import SUMMARY, write_results
+from dir_jax.training.run_checkpoints import RunCheckpoints
 from dir_jax.training.saving import refuse_non_finite, restore_newest, saved_with_model
 from dir_jax.training.setup import create_network, create_setup
 from dir_jax.training.state import count_bytes, create_state

@@ -14,9 +14,10 @@ import jax
 import numpy as np
 import optax
 
-from dir_jax.checkpoint import RunCheckpoints, check_variables
+from dir_jax.checkpoint import check_variables
 from dir_jax.errors import UserError
 from dir_jax.training.mining import MinedTriplets
+from dir_jax.training.run_checkpoints import RunCheckpoints
 from dir_jax.training.state import TrainState
 
 log = logging.getLogger(__name__)
