@@ -13,13 +13,7 @@ import re
 import sys
 from collections.abc import Mapping
 
-from dir_jax.commands.flags import (
-    add_model_flags,
-    create_describer,
-    load_checkpoint,
-    recipe_of,
-    set_up,
-)
+from dir_jax.commands.flags import add_model_flags, create_describer, recipe_of
 from dir_jax.commands.running import Parser, run_parsed
 from dir_jax.errors import UserError
 from dir_jax.runtime.allocator import restart_with_allocator
@@ -63,8 +57,7 @@ def _main(args: argparse.Namespace) -> None:
     if not missing:
         print("All global features are already extracted")
         return
-    set_up(args)
-    describer = create_describer(args, load_checkpoint(args), recipe)
+    describer = create_describer(args, recipe)
     features.check(missing, describer.finished_size)
     dataset = ImageDataset(missing, image_folder(args.kapture_root))
     try:

@@ -67,7 +67,7 @@ def read_images(root: str) -> list[str]:
             raise row_error(file, line, f"{len(fields)} fields; expected timestamp, camera, image")
         timestamp, camera, name = fields
         if not _TIMESTAMP.fullmatch(timestamp):
-            raise row_error(file, line, f"the timestamp {shown(timestamp)} is not an integer")
+            raise row_error(file, line, f"the timestamp {quoted(timestamp)} is not an integer")
         try:
             inside(folder, name)
         except UserError as e:
@@ -79,7 +79,7 @@ def read_images(root: str) -> list[str]:
     for camera, count in left_out.most_common(3):
         log.warning(
             "%s: %d rows are left out: %s is not a camera in sensors.txt",
-            file, count, shown(camera),
+            file, count, quoted(camera),
         )  # fmt: skip
     if not names:
         raise UserError(f"the kapture dataset {root} has no images: {file} has no row of a camera")
@@ -100,7 +100,7 @@ def _read_cameras(root: Path) -> set[str]:
         if kind in ("camera", "depth"):
             problem = _camera_problem(parameters)
             if problem:
-                raise row_error(file, line, f"the {kind} {shown(sensor)} {problem}")
+                raise row_error(file, line, f"the {kind} {quoted(sensor)} {problem}")
         kinds[sensor] = kind
     return {sensor for sensor, kind in kinds.items() if kind == "camera"}
 
@@ -114,7 +114,7 @@ def _camera_problem(parameters: list[str]) -> str:
         return f"has no model; expected one of {', '.join(_PARAMETERS)}"
     model, *numbers = parameters
     if model not in _PARAMETERS:
-        return f"has the unknown model {shown(model)}; expected one of {', '.join(_PARAMETERS)}"
+        return f"has the unknown model {quoted(model)}; expected one of {', '.join(_PARAMETERS)}"
     if len(numbers) != _PARAMETERS[model]:
         return f"has {len(numbers)} parameters; {model} has {_PARAMETERS[model]}"
     for number in numbers:
@@ -123,7 +123,7 @@ def _camera_problem(parameters: list[str]) -> str:
         except ValueError:
             finite = False
         if not finite:
-            return f"has the parameter {shown(number)}; expected a number"
+            return f"has the parameter {quoted(number)}; expected a number"
     return ""
 
 
@@ -174,6 +174,6 @@ def row_error(file: Path, line: int, problem: str) -> UserError:
     return UserError(f"{file}, line {line}: {problem}")
 
 
-def shown(field: str) -> str:
+def quoted(field: str) -> str:
     """A field of a file for a message: quoted, without control characters, not too long."""
     return repr(field[:80]) + "…" * (len(field) > 80)

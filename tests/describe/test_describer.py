@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dir_jax.checkpoint import load_model, save_model
+from dir_jax.checkpoint import read_model, save_model
 from dir_jax.data.images import ImageDataset
 from dir_jax.describe import describer as module
 from dir_jax.describe.describer import Describer, NoUsableImageError, Recipe
@@ -27,7 +27,7 @@ def test_scales_and_whitening_are_computed_on_its_own_device(tmp_path, monkeypat
             return function(*args, **options)
 
         monkeypatch.setattr(module, name, noting)
-    describer = Describer(load_model(tmp_path / "net"), Recipe(whiten="set"), devices=[device])
+    describer = Describer(read_model(tmp_path / "net"), Recipe(whiten="set"), devices=[device])
     used.clear()
     rows = np.eye(8, dtype=np.float32)
     assert describer.finish([rows]).shape == (8, 8)
@@ -39,7 +39,7 @@ def test_lists_without_one_usable_image(tmp_path):
     whole = (tmp_path / "good.png").read_bytes()
     (tmp_path / "bad.png").write_bytes(whole[: len(whole) // 2])
     save_model(tmp_path / "net", create_model("resnet18_rmac", out_dim=8))
-    describer = Describer(load_model(tmp_path / "net"), Recipe(), threads=0, skip_failures=True)
+    describer = Describer(read_model(tmp_path / "net"), Recipe(), threads=0, skip_failures=True)
     good, bad = (ImageDataset([name], str(tmp_path)) for name in ("good.png", "bad.png"))
     partial = tmp_path / "partial"
     for lists, kept in (([bad, bad], False), ([good, bad], True)):
