@@ -26,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dir_jax.data.kapture import HEADER, read_rows, row_error, quoted
+from dir_jax.data.kapture import HEADER, quoted, read_rows, row_error
 from dir_jax.errors import UserError
 from dir_jax.runtime.files import inside, open_regular
 
