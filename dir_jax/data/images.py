@@ -49,7 +49,7 @@ class ImageDataset:
         Raises:
           UserError: the file is missing or damaged; the message names it.
         """
-        return open_rgb(self.path(i), self.path(i))
+        return open_rgb(self._file(i), self.path(i))
 
     def size(self, i: int) -> tuple[int, int]:
         """Width and height of image `i` in pixels, from the file's header alone.
@@ -57,18 +57,19 @@ class ImageDataset:
         Raises:
           UserError: the file is missing or has no readable header; the message names it.
         """
-        return read_size(self.path(i), self.path(i))
+        return read_size(self._file(i), self.path(i))
+
+    def _file(self, i: int) -> str | io.BytesIO:
+        """The path of image `i`, or its bytes."""
+        return self.path(i)
 
 
 def open_rgb(file: str | io.BytesIO, name: str) -> Image.Image:
-    """Decodes an image as RGB.
-
-    Args:
-      file: the path of a regular file, or the file's bytes.
-      name: what error messages call it.
+    """Decodes an image file, given by its path or its bytes, as RGB.
 
     Raises:
-      UserError: the file is missing, damaged, not a regular file, or in none of `FORMATS`.
+      UserError: the file, which messages call `name`, is missing, damaged, not a regular file, or
+        in none of `FORMATS`.
     """
     with _opened(file, name) as image:
         image.load()  # converting what is RGB already would copy it
@@ -76,31 +77,26 @@ def open_rgb(file: str | io.BytesIO, name: str) -> Image.Image:
 
 
 def read_size(file: str | io.BytesIO, name: str) -> tuple[int, int]:
-    """Reads the width and height of an image in pixels from its header.
-
-    Args:
-      file: the path of a regular file, or the file's bytes.
-      name: what error messages call it.
-
-    Raises:
-      UserError: the file is missing, not a regular file, in none of `FORMATS`, or its header makes
-        no sense.
-    """
+    """Width and height of an image in pixels, from its header; otherwise as `open_rgb`."""
     with _opened(file, name) as image:
         return image.size
 
 
 @contextlib.contextmanager
 def _opened(file: str | io.BytesIO, name: str) -> Iterator[Image.Image]:
-    """An image of which the header is read; whatever fails meanwhile becomes a UserError."""
+    """An image whose header has been read; any failure within becomes a UserError."""
     try:
         with contextlib.ExitStack() as stack:
             content = stack.enter_context(_open_regular(file)) if isinstance(file, str) else file
             yield stack.enter_context(Image.open(content, formats=_formats()))
-    except UserError:
-        raise
+    except FileNotFoundError as e:
+        raise UserError(f"there is no image file {name}") from e
+    except Image.UnidentifiedImageError as e:
+        known = ", ".join(_formats())
+        raise UserError(f"{name} is not an image in a supported format: {known}") from e
     except Exception as e:  # Pillow's many decoders raise many types on damaged files
-        raise _cannot_read(name, e) from e
+        why = getattr(e, "strerror", None) or str(e) or type(e).__name__
+        raise UserError(f"the image {name} cannot be read: {why}") from e
 
 
 def _open_regular(path: str) -> BinaryIO:
@@ -133,27 +129,8 @@ def _formats() -> tuple[str, ...]:
     return (*found, "HEIF")
 
 
-def _cannot_read(name: str, error: Exception) -> UserError:
-    if isinstance(error, FileNotFoundError):
-        return UserError(f"there is no image file {name}")
-    if isinstance(error, Image.UnidentifiedImageError):
-        return UserError(
-            f"{name} is not an image in a format that is read: {', '.join(_formats())}"
-        )
-    why = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return UserError(f"the image {name} cannot be read: {why}")
-
-
 def read_image_list(file: str, root: str = "") -> ImageDataset:
-    """Reads a text file that has the path of one image in each row.
-
-    Args:
-      file: the list.
-      root: the folder that its paths are relative to; the current folder by default.
-
-    Raises:
-      UserError: the file does not exist or is empty.
-    """
+    """Reads a text file that has the path of one image, relative to `root`, in each row."""
     return ImageDataset([row for _, row in read_rows(file)], root)
 
 
@@ -161,14 +138,12 @@ def read_rows(file: str) -> list[tuple[int, str]]:
     """The stripped rows of a text file, without blank ones, each with its line number.
 
     Raises:
-      UserError: the file does not exist, is not UTF-8 text, or has no rows.
+      UserError: the file cannot be read, is not UTF-8 text, or has no rows.
     """
     rows = [(n, row.strip()) for n, row in enumerate(_read_text(file).split("\n"), start=1)]
     rows = [(n, row) for n, row in rows if row]
     if not rows:
-        raise UserError(
-            f"the image list {file} is empty; expected the path of one image in each row"
-        )
+        raise UserError(f"the image list {file} is empty; expected a row for each image")
     return rows
 
 
@@ -176,8 +151,8 @@ def read_json(file: str) -> dict[str, Any]:
     """The object in a JSON file.
 
     Raises:
-      UserError: the file does not exist, is not JSON (the message names the line), or holds
-        something other than an object, or an empty one.
+      UserError: the file cannot be read, is not JSON (the message names the line), or does not hold
+        an object with something in it.
     """
     try:
         content = json.loads(_read_text(file))
@@ -185,12 +160,11 @@ def read_json(file: str) -> dict[str, Any]:
         raise UserError(f"{file}, line {e.lineno}: not JSON: {e.msg}") from e
     except RecursionError as e:
         raise UserError(f"{file}: not an image list: nested too deeply") from e
+    expected = 'expected an object such as {"path of an image": "its label"}'
     if not isinstance(content, dict):
-        raise UserError(
-            f"{file} holds a {type(content).__name__}; expected an object of image path: label"
-        )
+        raise UserError(f"{file} holds a {type(content).__name__}; {expected}")
     if not content:
-        raise UserError(f"the image list {file} is empty; expected image path: label in it")
+        raise UserError(f"the image list {file} is empty; {expected}")
     return content
 
 

@@ -18,9 +18,10 @@ class LabelledDataset(ImageDataset):
 
     Attributes:
       labels: (N,) int32, each image's index into `classes`.
-      classes: the classes' names; by default those of the images, in their first's order.
-      queries: images of the same classes to search with, where the data set has some apart;
-        otherwise None, and every image queries the rest.
+      classes: the classes' names; by default those of the images, in the order in which they
+        first appear.
+      queries: separate images of the same classes to search with; None where every image queries
+        the rest.
     """
 
     def __init__(
@@ -44,49 +45,32 @@ def read_labelled_list(file: str, root: str = "") -> LabelledDataset:
     Args:
       file: text with `path label` rows, where the label is the last field and the path may have
         spaces; or, where the name ends in .json, an object of path: label.
-      root: the folder that its paths are relative to; the current folder by default.
+      root: the folder that its paths are relative to; by default, the current folder.
 
     Raises:
-      UserError: there is no such file, it is empty, or an image has no label; says the line.
+      UserError: the file cannot be read or is empty, or an image has no label; it says the line.
     """
-    names, labels = _read_labels(file)
-    return LabelledDataset(names, labels, root)
+    return LabelledDataset(*_read_labels(file), root)
 
 
 def read_labelled_list_with_queries(file: str, queries: str, root: str = "") -> LabelledDataset:
-    """Reads two lists of `path label` rows: a database, and the images that query it.
-
-    Args:
-      file: the database's list.
-      queries: the queries' list; becomes the data set's `queries`.
-      root: the folder that the paths of both are relative to; the current folder by default.
-
-    Raises:
-      UserError: as `read_labelled_list`.
-    """
-    names, labels = _read_labels(file)
-    query_names, query_labels = _read_labels(queries)
-    classes = list(dict.fromkeys(labels + query_labels))
-    return LabelledDataset(
-        names, labels, root, classes, LabelledDataset(query_names, query_labels, root, classes)
-    )
+    """Reads two lists, a database and the images that query it; see `read_labelled_list`."""
+    database, searching = _read_labels(file), _read_labels(queries)
+    classes = list(dict.fromkeys(database[1] + searching[1]))
+    return LabelledDataset(*database, root, classes, LabelledDataset(*searching, root, classes))
 
 
 def read_clusters(file: str, root: str = "") -> LabelledDataset:
     """Reads a clustering: a JSON object of path: cluster, a name or a number.
 
-    Images whose cluster is null belong to none, and are left out.
-
-    Args:
-      file: the JSON file.
-      root: the folder that its paths are relative to; the current folder by default.
+    Images whose cluster is null are left out.
 
     Raises:
-      UserError: there is no such file, it is not such an object, or no image has a cluster.
+      UserError: the file is not such an object, or no image has a cluster.
     """
     clusters = {path: label for path, label in read_json(file).items() if label is not None}
     if not clusters:
-        raise UserError(f"every image of {file} has the cluster null; nothing is left")
+        raise UserError(f"every image of {file} has the cluster null; there is nothing to use")
     return LabelledDataset(*_from_json(file, clusters), root)
 
 

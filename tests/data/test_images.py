@@ -63,7 +63,7 @@ class TestImages:
         file.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshow\n")
         dataset = ImageDataset([file.name], str(tmp_path))
         for call in (dataset.open, dataset.size):
-            with pytest.raises(UserError, match=r"not an image in a format that is read: JPEG"):
+            with pytest.raises(UserError, match=r"not an image in a supported format: JPEG"):
                 call(0)
         assert not (tmp_path / "it_ran").exists()
 
