@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import socket
+import sys
 import time
 from pathlib import Path
 
@@ -107,7 +108,8 @@ class SlowDataset(ImageDataset):
 
 
 class TestCheck:
-    def test_sizes(self, tmp_path, capsys):
+    def test_sizes(self, tmp_path, capsys, monkeypatch):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
         names = [f"{i}.png" for i in range(600)]  # more than a thread's share
         for i, name in enumerate(names):
             write_image(tmp_path / name, (1 + i % 50, 2 + i // 50))
