@@ -18,15 +18,10 @@ Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels
 
 @dataclass(frozen=True)
 class View:
-    """An image that is computed when its pixels are asked for.
-
-    Attributes:
-      size: (width, height) in pixels.
-      pull: function that computes the pixels of a box, which must lie within the size.
-    """
+    """An image that is computed when its pixels are asked for."""
 
     size: Size
-    pull: Callable[[Box], Image.Image]
+    pull: Callable[[Box], Image.Image]  # computes the pixels of a box, which lies within the size
 
     def image(self) -> Image.Image:
         """Computes the whole image."""
@@ -43,13 +38,10 @@ def view_of(image: Image.Image) -> View:
 
 
 def transformed(view: View, matrix: list[float], resample: Image.Resampling) -> View:
-    """The image under an affine map.
+    """The image under an affine map, resampled by BILINEAR or BICUBIC.
 
-    Args:
-      view: the image.
-      matrix: (a, b, c, d, e, f): the result shows at (x, y) what the image shows at
-        (ax + by + c, dx + ey + f), and black where that lies outside the image.
-      resample: BILINEAR or BICUBIC.
+    With a matrix (a, b, c, d, e, f), the result shows at (x, y) what the image shows at
+    (ax + by + c, dx + ey + f), and black where that lies outside the image.
     """
     a, b, c, d, e, f = matrix
 
@@ -84,12 +76,8 @@ def resized(view: View, size: Size, resample: Image.Resampling) -> View:
 
     def pull(box: Box) -> Image.Image:
         left, top, right, bottom = box
-        source = (
-            left * across,
-            top * down,
-            min(right * across, width),
-            min(bottom * down, height),
-        )
+        end = min(right * across, width), min(bottom * down, height)
+        source = (left * across, top * down, *end)
         return view.image().resize((right - left, bottom - top), resample, source)
 
     return View(size, pull)
