@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import re
@@ -14,7 +15,7 @@ from dir_jax.data.images import ImageDataset
 from dir_jax.errors import UserError
 from dir_jax.report.curves import mean_curve
 from dir_jax.report.overview import histogram, metrics_table, query_scores
-from dir_jax.report.queries import pictures, shown_queries
+from dir_jax.report.queries import open_picture, picture_sides, shown_queries
 from dir_jax.report.thumbnails import make_thumbnails
 from dir_jax.report.verdicts import JudgedRankings
 from dir_jax.runtime.files import replacing
@@ -51,13 +52,11 @@ def write_report(
       dataset: what was evaluated: a `RelevantsDataset`, or a `LabelledDataset`, whose `queries`
         search it; where it has none, each image searches the others.
       title: the title of the page.
-      metrics: shares in [0, 1] in the order to show them; a name may end in '-LEVEL'.
-      aps: level ('easy', 'medium', 'hard', or '' where there is only one) -> (Q,) float64 in
-        [0, 1], the average precision of each query; NaN for queries without relevant images.
-      shown: (S,) integers, the numbers of the queries to show one by one.
-      rankings: (S, N) integers, for each shown query all images of the database from the best on;
-        (S, N - 1), without the query itself, where each image searches the others.
-      scores: (S, K) floats, the scores of the first K results, of which ten are shown.
+      metrics: as in `JudgedRankings`, like the next four.
+      aps: level -> the average precision of each query.
+      shown: the numbers of the queries to show one by one.
+      rankings: for each of these, the images of the database from the best on.
+      scores: the scores of the first results, of which ten are shown.
       settings: what was run, by name, in the order to show.
       progress: whether to show a progress bar with the rate.
 
@@ -71,7 +70,8 @@ def write_report(
     few = judged.num_queries <= _MOST_BARS
     with replacing(path) as scratch, scratch.open("w", encoding="utf-8") as file:
         # Opened first, so that a path that cannot be written fails before any picture is read.
-        thumbnails = make_thumbnails(pictures(judged), progress=progress)
+        opener = functools.partial(open_picture, judged)
+        thumbnails = make_thumbnails(opener, picture_sides(judged), progress=progress)
         page = _environment().get_template("page.html.j2")
         parts = page.generate(
             title=title,
@@ -80,7 +80,7 @@ def write_report(
             table=metrics_table(judged),
             scores=query_scores(judged) if few else None,
             histogram=None if few else histogram(judged.aps[judged.main_level]),
-            curves={level: mean_curve(judged, level) for level in judged.levels},
+            curves={level: mean_curve(judged, level) for level in judged.aps},
             queries=shown_queries(judged, thumbnails),
         )
         file.writelines(parts)

@@ -164,7 +164,10 @@ def test_in_the_loader(data_dir, workers):
         ("tfds:huggingface:x", "TFDS does not know the data set 'huggingface'"),
         ("tfds:tiny_landmarks/a=1,b=2", "does not name a data set"),
         ("tfds:tiny_landmarks:9.9.9", "tiny_landmarks:9.9.9"),
-        ("tfds:no_pictures", "has the features text; expected an 'image' that is a picture and a 'label'"),
+        (
+            "tfds:no_pictures",
+            "has the features text; expected an 'image' that is a picture and a 'label'",
+        ),
         ("tfds:mnist", r"is not prepared in .*builder\('mnist', .*download_and_prepare\(\)"),
         ("tfds:", "expected tfds:NAME"),
     ],

@@ -257,7 +257,11 @@ class TestText:
             ("RandomCrop(3, (1, 2))", "(left, top, right, bottom)", 0),
             ("RandomScale(0, 3)", "min_size=0", 0),
             ("RandomScale(5, 3)", "max_size=3 should be an integer from 5", 0),
-            ("RandomScale(3, 5, ar=5)", "ar=5 should be a number or a pair low <= high in ]0.2, 5[", 0),
+            (
+                "RandomScale(3, 5, ar=5)",
+                "ar=5 should be a number or a pair low <= high in ]0.2, 5[",
+                0,
+            ),
             ("RandomScale(3, 5, ar=(2, 1))", "a pair low <= high", 0),
             ("RandomScale(3, 5, ar=('a', 1))", "ar='a' should be a number", 0),
             ("RandomRotation(-1)", "degrees=-1 should be a number from 0 to 180", 0),
