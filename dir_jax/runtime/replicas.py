@@ -14,7 +14,6 @@ which are a contiguous part of the batch, and the axis spans the devices of all 
 
 from __future__ import annotations
 
-import abc
 import enum
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -28,20 +27,12 @@ from dir_jax.runtime.compiler import compiler_options
 AXIS = "data"
 
 
-class Kind(enum.Enum):
-    """How the replicas share an argument or a result; see the module's docstring."""
-
-    REPLICATED = enum.auto()
-    ROWS = enum.auto()
-    PARTIAL = enum.auto()
-    SCALAR = enum.auto()
-
-
+Kind = enum.Enum("Kind", "REPLICATED ROWS PARTIAL SCALAR")
 REPLICATED, ROWS, PARTIAL, SCALAR = Kind
 
 
-class Replicas(abc.ABC):
-    """The devices that run a function together, all of them by default.
+class MeshReplicas:
+    """Some devices (by default all) as a one-dimensional mesh, by `jax.jit(jax.shard_map(…))`.
 
     Attributes:
       count: the number of devices in all processes.
@@ -53,8 +44,10 @@ class Replicas(abc.ABC):
         self._devices = sorted(devices or jax.devices(), key=lambda d: (d.process_index, d.id))
         self._local = [d for d in self._devices if d.process_index == jax.process_index()]
         self.count, self.local_count = len(self._devices), len(self._local)
+        mesh = Mesh(np.array(self._devices), (AXIS,))
+        self._whole = NamedSharding(mesh, PartitionSpec())
+        self._divided = NamedSharding(mesh, PartitionSpec(AXIS))
 
-    @abc.abstractmethod
     def wrap(
         self,
         function: Callable[..., Any],
@@ -71,35 +64,6 @@ class Replicas(abc.ABC):
           donate: the positions of arguments whose memory the results may take over.
         """
 
-    @abc.abstractmethod
-    def put_rows(self, rows: np.ndarray) -> Any:
-        """Puts the rows of this process, (local rows, …), on its devices."""
-
-    @abc.abstractmethod
-    def replicate(self, tree: Any) -> Any:
-        """Puts a pytree of host arrays on every device, whole."""
-
-    @abc.abstractmethod
-    def fetch(self, tree: Any) -> Any:
-        """Returns a REPLICATED pytree as NumPy arrays."""
-
-
-class MeshReplicas(Replicas):
-    """Replicas on a one-dimensional mesh, by `jax.jit(jax.shard_map(…))`."""
-
-    def __init__(self, devices: Sequence[jax.Device] | None = None):
-        super().__init__(devices)
-        mesh = Mesh(np.array(self._devices), (AXIS,))
-        self._whole = NamedSharding(mesh, PartitionSpec())
-        self._divided = NamedSharding(mesh, PartitionSpec(AXIS))
-
-    def wrap(
-        self,
-        function: Callable[..., Any],
-        inputs: tuple[Kind, ...],
-        outputs: Kind | tuple[Kind, ...],
-        donate: Sequence[int] = (),
-    ) -> jax.stages.Wrapped:
         def spec(kind: Kind) -> PartitionSpec:
             return (self._divided if kind in (ROWS, PARTIAL) else self._whole).spec
 
@@ -119,18 +83,21 @@ class MeshReplicas(Replicas):
         options = compiler_options(self._devices[0].platform)
         return jax.jit(sharded, donate_argnums=tuple(donate), compiler_options=options)
 
-    def put_rows(self, rows: np.ndarray) -> jax.Array:
+    def put_rows(self, rows: np.ndarray) -> Any:
+        """Puts the rows of this process, (local rows, …), on its devices."""
         return jax.make_array_from_process_local_data(self._divided, rows)
 
     def replicate(self, tree: Any) -> Any:
+        """Puts a pytree of host arrays on every device, whole."""
         return jax.device_put(tree, self._whole)
 
     def fetch(self, tree: Any) -> Any:
+        """Returns a REPLICATED pytree as NumPy arrays."""
         return jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), tree)
 
 
-class PmapReplicas(Replicas):
-    """Replicas by `jax.pmap`: every array has a leading axis over the devices of this process.
+class PmapReplicas(MeshReplicas):
+    """The same by `jax.pmap`: every array has a leading axis over the devices of this process.
 
     Its programs do not take compiler options, so they are slower on CPUs.
     """
@@ -163,13 +130,14 @@ class PmapReplicas(Replicas):
         return jax.tree.map(lambda x: np.asarray(x.addressable_data(0))[0], tree)
 
 
+Replicas = MeshReplicas
+
+
 def _of_partial(change: Callable[[Any], Any], kinds: Any, values: Any) -> Any:
     """Changes the arrays of the PARTIAL ones among some values."""
-
-    def change_one(kind: Kind, value: Any) -> Any:
-        return jax.tree.map(change, value) if kind is PARTIAL else value
-
-    return jax.tree.map(change_one, kinds, values)
+    return jax.tree.map(
+        lambda kind, value: jax.tree.map(change, value) if kind is PARTIAL else value, kinds, values
+    )
 
 
 def create_replicas(parallel: str, devices: Sequence[jax.Device] | None = None) -> Replicas:

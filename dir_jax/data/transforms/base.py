@@ -8,13 +8,12 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from dir_jax.data.transforms.views import Size, View, view_of
-
-SizeRange = tuple[Size, Size]  # each side's smallest, each side's largest
+from dir_jax.data.transforms.views import Size, SizeRange, View, view_of
 
 LONGEST_SIDE = 65_535  # pixels, the limit of JPEG: a larger argument is a mistake
 
@@ -23,8 +22,7 @@ LONGEST_SIDE = 65_535  # pixels, the limit of JPEG: a larger argument is a mista
 class Transform(ABC):
     """A change to an image. Immutable, comparable, picklable; its repr can be parsed again.
 
-    Constructors raise ValueError for an argument that makes no sense; `parse_transforms` turns that
-    into a UserError that shows where the argument is.
+    Constructors raise ValueError for an argument that makes no sense.
     """
 
     @abstractmethod
@@ -93,23 +91,18 @@ def join(*ranges: SizeRange) -> SizeRange:
     return (low[0], low[1]), (high[0], high[1])
 
 
-def check_integer(name: str, value: object, low: int) -> int:
-    """Checks an argument that counts pixels: an integer in [low, LONGEST_SIDE]."""
+def check_integer(
+    name: str, value: object, low: int, parts: tuple[str, ...] = ()
+) -> int | tuple[Any, ...]:
+    """Checks pixels: an integer in [low, LONGEST_SIDE], or a tuple with one for each of `parts`."""
+    if parts and isinstance(value, tuple | list):
+        if len(value) != len(parts):
+            raise ValueError(f"{name}={value!r} should be a number or ({', '.join(parts)})")
+        return tuple(check_integer(name, each, low) for each in value)
     good = isinstance(value, Integral) and not isinstance(value, bool)
     if not good or not low <= int(value) <= LONGEST_SIDE:  # type: ignore[call-overload]
         raise ValueError(f"{name}={value!r} should be an integer from {low} to {LONGEST_SIDE}")
     return int(value)  # type: ignore[call-overload]
-
-
-def check_integers(
-    name: str, value: object, low: int, parts: tuple[str, ...]
-) -> int | tuple[int, ...]:
-    """Checks an argument that is such an integer, or a tuple with one for each of `parts`."""
-    if not isinstance(value, tuple | list):
-        return check_integer(name, value, low)
-    if len(value) != len(parts):
-        raise ValueError(f"{name}={value!r} should be a number or ({', '.join(parts)})")
-    return tuple(check_integer(name, each, low) for each in value)
 
 
 def check_number(name: str, value: object, low: float = -math.inf, high: float = math.inf) -> float:

@@ -9,10 +9,10 @@ from PIL import Image
 
 from dir_jax.data.calls import parse_calls
 from dir_jax.data.transforms.appearance import ColorJitter, RandomErasing
-from dir_jax.data.transforms.base import Identity, Size, SizeRange, Transform
+from dir_jax.data.transforms.base import Identity, Transform
 from dir_jax.data.transforms.framing import CenterCrop, Pad, PadSquare, RandomBorder, RandomCrop
 from dir_jax.data.transforms.resizing import RandomScale, Scale
-from dir_jax.data.transforms.views import view_of
+from dir_jax.data.transforms.views import Size, SizeRange, view_of
 from dir_jax.data.transforms.warping import RandomFlip, RandomRotation, RandomTilting
 
 _ALL: tuple[type[Transform], ...] = (

@@ -8,16 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageOps
 
-from dir_jax.data.transforms.base import (
-    LazyTransform,
-    SizeRange,
-    Transform,
-    check_color,
-    check_integer,
-    check_integers,
-    join,
-)
-from dir_jax.data.transforms.views import Size, View, cropped, view_of
+from dir_jax.data.transforms.base import LazyTransform, Transform, check_color, check_integer, join
+from dir_jax.data.transforms.views import Size, SizeRange, View, cropped, view_of
 from dir_jax.errors import UserError
 
 GREY = (127, 127, 127)
@@ -118,8 +110,8 @@ class _Crop(LazyTransform):
     padding: int | tuple[int, int, int, int] = 0
 
     def __post_init__(self) -> None:
-        self._check("size", check_integers, 1, ("height", "width"))
-        self._check("padding", check_integers, 0, ("left", "top", "right", "bottom"))
+        self._check("size", check_integer, 1, ("height", "width"))
+        self._check("padding", check_integer, 0, ("left", "top", "right", "bottom"))
 
     @abstractmethod
     def _corner(self, free: Size, rng: np.random.Generator) -> Size:

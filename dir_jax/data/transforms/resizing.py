@@ -13,15 +13,13 @@ from PIL import Image
 
 from dir_jax.data.transforms.base import (
     LazyTransform,
-    SizeRange,
     Transform,
     check_integer,
-    check_integers,
     check_interpolation,
     check_number,
     join,
 )
-from dir_jax.data.transforms.views import Size, View, resized, view_of
+from dir_jax.data.transforms.views import Size, SizeRange, View, resized, view_of
 
 BILINEAR = Image.Resampling.BILINEAR
 
@@ -90,7 +88,7 @@ class Scale(_Resize):
 
     def __post_init__(self) -> None:
         if not isinstance(self.size, float):
-            self._check("size", check_integers, 1, ("width", "height"))
+            self._check("size", check_integer, 1, ("width", "height"))
         elif not 0 < self.size <= 4:
             raise ValueError(f"size={self.size!r}, a float, multiplies the sides: 0 < size <= 4")
         self._check("interpolation", check_interpolation, Image.Resampling)
