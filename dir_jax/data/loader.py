@@ -6,7 +6,7 @@ any number of workers, whichever rows a process loads, and after a restart at an
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -64,51 +64,43 @@ class BatchLoader(Prefetcher[np.ndarray]):
             raise UserError(f"{len(rows)} rows of a batch cannot be divided into units of {unit}")
         units = np.asarray(rows).reshape(-1, unit)
         count = max(stop_step - start_step, 0) * len(units)
-        make = _Units(dataset, transform, sampler, seed, units, start_step)
+        make = functools.partial(_load_unit, dataset, transform, sampler, seed, units, start_step)
         super().__init__(make, count, num_workers=num_workers, prefetch=prefetch)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Units:
-    """The arrays by number, each made on its own, which Grain divides between the workers."""
-
-    dataset: ImageDataset
-    transform: Transform
-    sampler: Sampler
-    seed: int
-    units: np.ndarray  # (arrays of a step, unit), rows of the batch
-    start_step: int
-
-    def __call__(self, number: int) -> np.ndarray:
-        steps, part = divmod(number, len(self.units))
-        step = self.start_step + steps
-        rows = self.units[part]
-        numbers = self.sampler(step)[rows].tolist()
-        images = np.empty((len(rows), 0, 0, 3), np.uint8)
-        for place, row in enumerate(rows.tolist()):
-            image = self._load(numbers[place], step * self.sampler.batch_size + row)
-            if place == 0:
-                images = np.empty((len(rows), *image.shape), np.uint8)
-            elif image.shape != images.shape[1:]:
-                first, other = (self.dataset.path(numbers[i]) for i in (0, place))
-                raise UserError(
-                    f"{self.transform!r} gives the images of a batch different sizes: {first} has "
-                    f"{_by(images[0])} pixels, {other} has {_by(image)}; end the transforms with "
-                    "one that gives a fixed size, such as RandomCrop(224)"
-                )
-            images[place] = image
-        return images
-
-    def _load(self, number: int, stream: int) -> np.ndarray:
-        image = self.dataset.open(number)
+def _load_unit(
+    dataset: ImageDataset,
+    transform: Transform,
+    sampler: Sampler,
+    seed: int,
+    units: np.ndarray,  # (arrays of a step, unit), rows of the batch
+    start_step: int,
+    number: int,
+) -> np.ndarray:
+    """The array with a number; each is made on its own, and Grain divides them between workers."""
+    steps, part = divmod(number, len(units))
+    step, rows = start_step + steps, units[part]
+    numbers = sampler(step)[rows].tolist()
+    images = np.empty((len(rows), 0, 0, 3), np.uint8)
+    for place, row in enumerate(rows.tolist()):
+        path, original = dataset.path(numbers[place]), dataset.open(numbers[place])
         try:
             # Each row has its own stream of random numbers, whichever process draws from it.
-            image = self.transform(image, np.random.default_rng((self.seed, stream)))
+            rng = np.random.default_rng((seed, step * sampler.batch_size + row))
+            image = np.asarray(transform(original, rng))
         except Exception as e:
             why = str(e) if isinstance(e, UserError) else f"{type(e).__name__}: {e}"
-            path = self.dataset.path(number)
             raise UserError(f"the image {path} cannot be transformed: {why}") from e
-        return np.asarray(image)
+        if place == 0:
+            images = np.empty((len(rows), *image.shape), np.uint8)
+        elif image.shape != images.shape[1:]:
+            raise UserError(
+                f"{transform!r} gives the images of a batch different sizes: "
+                f"{dataset.path(numbers[0])} has {_by(images[0])} pixels, {path} has {_by(image)}; "
+                "end the transforms with one that gives a fixed size, such as RandomCrop(224)"
+            )
+        images[place] = image
+    return images
 
 
 def _by(image: np.ndarray) -> str:

@@ -8,6 +8,7 @@ asked for, which makes it cheap to ask for one row at a time.
 
 from __future__ import annotations
 
+import bisect
 import logging
 import math
 from collections.abc import Sequence
@@ -113,12 +114,15 @@ class EveryClass(Sampler):
             )
         self._in_turns = bool(np.minimum(sizes, 2).sum() > batch_size)
         if self._in_turns:
-            small = f"a batch of {batch_size} images is too small for two of each of the "
-            small += f"{len(sizes)} classes"
+            each = f"for two of each of the {len(sizes)} classes"
+            small = f"a batch of {batch_size} images is too small {each}"
             if batch_size % 2:
                 raise UserError(f"{small}, so it takes two of some of them; make it an even number")
             log.warning("%s: the classes take turns, %d in each batch", small, batch_size // 2)
-        self._level = _equal_shares(sizes, batch_size)
+        # The most images that every class can give, or all it has if it is smaller.
+        self._level = bisect.bisect_right(
+            range(int(sizes.max()) + 1), batch_size, key=lambda n: int(np.minimum(sizes, n).sum())
+        ) - 1  # fmt: skip
         # The classes that have more images than that, in the order of their turns.
         larger = np.flatnonzero(sizes > self._level)
         self._larger = np.random.default_rng((seed, _TURNS)).permutation(larger)
@@ -146,12 +150,7 @@ class EveryClass(Sampler):
             counts[self._larger] += after - before
             varies[self._larger] = True
         shares = zip(positions.tolist(), counts.tolist(), windows.tolist(), varies, strict=True)
-        return np.concatenate(
-            [
-                self._classes.draw(c, position, count, window, varies=bool(varying))
-                for c, (position, count, window, varying) in enumerate(shares)
-            ]
-        )
+        return np.concatenate([self._classes.draw(c, *share) for c, share in enumerate(shares)])
 
 
 class ClassesByImages(Sampler):
@@ -213,12 +212,9 @@ class _Classes:
         _, self.sizes = np.unique(labels, return_counts=True)
         self._starts = np.cumsum(self.sizes) - self.sizes
 
-    def draw(
-        self, c: int, position: int, count: int, window: int, *, varies: bool = False
-    ) -> np.ndarray:
-        """`count` images of class `c`, beginning at `position` of its walk; see `_walk`."""
-        key = (self._seed, _IMAGES, c)
-        places = _walk(key, int(self.sizes[c]), position, count, window, varies=varies)
+    def draw(self, c: int, *share: Any) -> np.ndarray:
+        """Images of class `c`, by its walk; a share is `_walk`'s position, count, window, …"""
+        places = _walk((self._seed, _IMAGES, c), int(self.sizes[c]), *share)
         return self._images[self._starts[c] + places]
 
     def draw_turns(self, step: int, classes: int, images_per_class: int) -> np.ndarray:
@@ -227,28 +223,13 @@ class _Classes:
         turns = _walk((self._seed, _CLASSES), total, start, classes, classes)
         # The walk visits each class once in a lap: it was drawn from as often as there were laps.
         laps = (start + np.arange(classes)) // total
-        return np.concatenate(
-            [
-                self.draw(c, lap * images_per_class, images_per_class, images_per_class)
-                for c, lap in zip(turns.tolist(), laps.tolist(), strict=True)
-            ]
-        )
-
-
-def _equal_shares(sizes: np.ndarray, batch_size: int) -> int:
-    """The largest number of images that every class can give, or all it has if it is smaller."""
-    low, high = 0, int(sizes.max())
-    while low < high:
-        middle = (low + high + 1) // 2
-        if np.minimum(sizes, middle).sum() <= batch_size:
-            low = middle
-        else:
-            high = middle - 1
-    return low
+        k = images_per_class
+        pairs = zip(turns.tolist(), laps.tolist(), strict=True)
+        return np.concatenate([self.draw(c, lap * k, k, k) for c, lap in pairs])
 
 
 def _walk(
-    key: tuple[int, ...], size: int, position: int, count: int, window: int, *, varies: bool = False
+    key: tuple[int, ...], size: int, position: int, count: int, window: int, varies: bool = False
 ) -> np.ndarray:
     """A part of an endless random walk that visits each of `size` places once in every lap.
 
@@ -259,20 +240,17 @@ def _walk(
       key: the key of the random stream.
       size: the number of places.
       position: where the part begins.
-      count: how many places to return; at least 1.
+      count: how many places to return, (count,) int64 in [0, size); at least 1.
       window: how many places are taken at a time.
       varies: whether fewer than `window` are sometimes taken.
-
-    Returns:
-      (count,) int64 in [0, size).
     """
     lap, offset = divmod(position, size)
     laps = range(lap, (position + count - 1) // size + 1)
-    orders = [_lap(key, size, each, window, varies=varies) for each in laps]
+    orders = [_lap(key, size, each, window, varies) for each in laps]
     return np.concatenate(orders)[offset : offset + count]
 
 
-def _lap(key: tuple[int, ...], size: int, lap: int, window: int, *, varies: bool) -> np.ndarray:
+def _lap(key: tuple[int, ...], size: int, lap: int, window: int, varies: bool) -> np.ndarray:
     overlap = window - 1
     if size < 3 * overlap:
         # Too much of a window lies in two laps for them to have different orders: the order stays

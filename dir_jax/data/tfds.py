@@ -45,8 +45,7 @@ class TfdsDataset(LabelledDataset):
         self._spec = (name, split, data_dir)
         self._open()
         numbers = self._read_labels()
-        feature = self._source.dataset_info.features["label"]
-        classes = getattr(feature, "names", None)
+        classes = getattr(self._source.dataset_info.features["label"], "names", None)
         if classes is None:
             known, numbers = np.unique(numbers, return_inverse=True)
             classes = [str(k) for k in known]
@@ -108,11 +107,7 @@ class TfdsDataset(LabelledDataset):
 
 
 def create_tfds_dataset(spec: str, data_dir: str | None) -> TfdsDataset:
-    """Opens the data set that `tfds:NAME[:SPLIT]` names, by default its split 'train'.
-
-    Raises:
-      UserError: the text has another form, or the data set cannot be opened (see `TfdsDataset`).
-    """
+    """The `TfdsDataset` of a text `tfds:NAME[:SPLIT]`; without a split, of 'train'."""
     match = _SPEC.fullmatch(spec)
     if match is None:
         raise UserError(
@@ -189,7 +184,6 @@ def _class_names(value: Any) -> Iterator[str]:
 def _how_to_prepare(name: str, data_dir: str | None) -> str:
     place = f", data_dir={data_dir!r}" if data_dir else ""
     return (
-        f"prepare it once, in Python: tensorflow_datasets.builder({name!r}{place}, "
-        "file_format='array_record').download_and_prepare() (most data sets need TensorFlow "
-        "installed for that, but not for reading)"
+        f"prepare it once, in Python: tensorflow_datasets.builder({name!r}{place}, file_format="
+        "'array_record').download_and_prepare() (which usually needs TensorFlow; reading does not)"
     )

@@ -44,8 +44,8 @@ def write_report(
 ) -> None:
     """Writes an evaluation as one HTML page that holds all it shows and needs no network.
 
-    The page has tables and charts of all queries, then the queries to show, from the worst to the
-    best, each with its first ten results. A note stands for an image that cannot be opened.
+    It has tables and charts of all queries, then the queries to show, from the worst to the best,
+    each with its first ten results. A note stands for an image that cannot be opened.
 
     Args:
       path: the page to write, whole or not at all.
@@ -58,30 +58,31 @@ def write_report(
       rankings: for each of these, the images of the database from the best on.
       scores: the scores of the first results, of which ten are shown.
       settings: what was run, by name, in the order to show.
-      progress: whether to show a progress bar with the rate.
+      progress: whether to show progress.
 
     Raises:
       UserError: `path` cannot be written.
       ValueError: the arrays do not fit the data set, or it has no ground truth for the levels.
     """
-    judged = JudgedRankings(
-        dataset, metrics, aps, np.asarray(shown), np.asarray(rankings), np.asarray(scores)
-    )
+    judged = JudgedRankings(dataset, metrics, aps, shown, rankings, scores)
     few = judged.num_queries <= _MOST_BARS
     with replacing(path) as scratch, scratch.open("w", encoding="utf-8") as file:
         # Opened first, so that a path that cannot be written fails before any picture is read.
         opener = functools.partial(open_picture, judged)
         thumbnails = make_thumbnails(opener, picture_sides(judged), progress=progress)
-        page = _environment().get_template("page.html.j2")
-        parts = page.generate(
-            title=title,
-            settings=settings,
-            judged=judged,
-            table=metrics_table(judged),
-            scores=query_scores(judged) if few else None,
-            histogram=None if few else histogram(judged.aps[judged.main_level]),
-            curves={level: mean_curve(judged, level) for level in judged.aps},
-            queries=shown_queries(judged, thumbnails),
+        parts = (
+            _environment()
+            .get_template("page.html.j2")
+            .generate(
+                title=title,
+                settings=settings,
+                judged=judged,
+                table=metrics_table(judged),
+                scores=query_scores(judged) if few else None,
+                histogram=None if few else histogram(judged.aps[judged.main_level]),
+                curves={level: mean_curve(judged, level) for level in judged.aps},
+                queries=shown_queries(judged, thumbnails),
+            )
         )
         file.writelines(parts)
 
@@ -109,7 +110,6 @@ def _presentable(value: Any) -> Any:
 
 
 def _percent(share: float, digits: int = 1) -> str:
-    """A share in [0, 1] in per cent, without the sign; a dash for NaN."""
     return "–" if math.isnan(share) else f"{100 * share:.{digits}f}"
 
 
