@@ -70,8 +70,10 @@ class Prefetcher(Generic[T]):
             if (death := _describe_death(e)) is not None:
                 raise UserError(death) from e
             raise
+        if not self._copies:
+            return value
         # An array from a worker lies in shared memory that is freed with it; a copy does not.
-        return jax.tree.map(_own, value) if self._copies else value
+        return jax.tree.map(lambda x: np.array(x) if isinstance(x, np.ndarray) else x, value)
 
     def close(self) -> None:
         """Ends the workers and discards what they have prepared."""
@@ -90,10 +92,6 @@ class Prefetcher(Generic[T]):
 
     def __exit__(self, *error: object) -> None:
         self.close()
-
-
-def _own(leaf: Any) -> Any:
-    return np.array(leaf) if isinstance(leaf, np.ndarray) else leaf
 
 
 def _start(

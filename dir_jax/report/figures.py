@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -15,30 +14,20 @@ from dir_jax.runtime.files import replacing
 
 # They differ in lightness as well as in hue, for those who cannot tell red from green.
 _FRAMES = {
-    "query": (38, 84, 164),
-    "relevant": (22, 160, 88),
-    "wrong": (200, 30, 45),
+    "query": (38, 84, 164), "relevant": (22, 160, 88), "wrong": (200, 30, 45),
     "junk": (168, 168, 168),
-}
+}  # fmt: skip
 _CURVES = ("#2654a4", "#16a058", "#d97706", "#c81e2d")
 _INK, _PAPER = (34, 34, 34), (255, 255, 255)
 _CELL, _FRAME, _GAP, _CAPTION, _MARGIN, _HEADER = 168, 6, 12, 24, 28, 64  # pixels
 
 
-@dataclasses.dataclass(frozen=True)
-class RankedRow:
-    """A query image and its first results.
-
-    Attributes:
-      query: the query image.
-      results: (image, verdict, score) of each result, best first; the verdict is 'relevant',
-        'wrong' or 'junk'.
-      ap: the query's average precision in [0, 1]; None if it is not known.
-    """
+class RankedRow(NamedTuple):
+    """A query image, and (image, verdict, score) of each of its first results, best first."""
 
     query: Image.Image
-    results: Sequence[tuple[Image.Image, str, float]]
-    ap: float | None = None
+    results: Sequence[tuple[Image.Image, str, float]]  # 'relevant', 'wrong' or 'junk'
+    ap: float | None = None  # the query's average precision in [0, 1], if it is known
 
 
 def save_ranked_results(path: str | os.PathLike[str], rows: Sequence[RankedRow]) -> None:
@@ -124,11 +113,8 @@ def _plot_loss(axes: Any, history: Sequence[Mapping[str, Any]]) -> None:
         return
     axes.plot(steps, loss, color=_CURVES[0], linewidth=0.8, alpha=0.35, label="as logged")
     window = max(len(loss) // 20, 3) | 1
-    sums = np.cumsum(np.pad(loss, (1, 0)))
-    places = np.arange(len(loss))
-    first = np.maximum(places - window // 2, 0)
-    end = np.minimum(places + window // 2 + 1, len(loss))
-    smooth = (sums[end] - sums[first]) / (end - first)
+    sums, counts = (np.convolve(x, np.ones(window), "same") for x in (loss, np.ones(len(loss))))
+    smooth = sums / counts
     axes.plot(steps, smooth, color=_CURVES[0], linewidth=2, label=f"mean of {window}")
     axes.legend(frameon=False)
 

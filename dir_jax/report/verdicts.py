@@ -52,15 +52,14 @@ class JudgedRankings:
     def __post_init__(self) -> None:
         if not isinstance(self.dataset, RelevantsDataset | LabelledDataset):
             raise ValueError(f"a {type(self.dataset).__name__} has no ground truth to report on")
-        unknown = set(self.aps) - set(LEVELS)
-        if unknown or not self.aps:
+        if not self.aps or set(self.aps) - set(LEVELS):
             raise ValueError(f"levels {sorted(self.aps)}; expected some of {sorted(LEVELS)}")
         if isinstance(self.dataset, RelevantsDataset):
             grades = {grade for level in self.aps for part in LEVELS[level] for grade in part}
             if not all(grades <= set(truth) for truth in self.dataset.ground_truth):
                 raise ValueError(f"the ground truth lacks some of the grades {sorted(grades)}")
-        if {len(ap) for ap in self.aps.values()} != {self.num_queries}:
-            raise ValueError(f"expected the average precisions of {self.num_queries} queries")
+        if {len(ap) for ap in self.aps.values()} != {len(self.queries)}:
+            raise ValueError(f"expected the average precisions of {len(self.queries)} queries")
         wanted = (len(self.shown), len(self.dataset) - self.query_is_an_image)
         if self.rankings.shape != wanted or len(self.scores) != len(self.shown):
             raise ValueError(
@@ -85,11 +84,6 @@ class JudgedRankings:
         return self.dataset if queries is None else queries
 
     @property
-    def num_queries(self) -> int:
-        """The number of all queries, shown or not."""
-        return len(self.queries)
-
-    @property
     def main_level(self) -> str:
         """The level that the page shows at first."""
         return "medium" if "medium" in self.aps else next(iter(self.aps))
@@ -100,15 +94,12 @@ class JudgedRankings:
 
     def open_query(self, query: int) -> Image.Image:
         """The whole picture of a query, not cropped to its box; raises as `ImageDataset.open`."""
-        if isinstance(self.dataset, RelevantsDataset):
-            return ImageDataset.open(self.dataset.queries, query)  # its own crops to the box
-        return self.queries.open(query)
+        return ImageDataset.open(self.queries, query)  # a query's own would crop it
 
     def query_box(self, query: int) -> np.ndarray | None:
         """(4,) left, top, right, bottom in pixels of `open_query`; None for a whole picture."""
-        if not isinstance(self.dataset, RelevantsDataset) or self.dataset.query_boxes is None:
-            return None
-        return self.dataset.query_boxes[query]
+        boxes = getattr(self.dataset, "query_boxes", None)
+        return None if boxes is None else boxes[query]
 
     def relevant_and_junk(self, query: int, level: str) -> tuple[np.ndarray, np.ndarray]:
         """Two int64 arrays: the database images relevant to a query, and those left out for it."""
@@ -134,12 +125,7 @@ class JudgedRankings:
         """What each of the first results of query `shown[place]` is."""
         first = self.rankings[place, :RESULTS_SHOWN]
         relevant, junk = self.relevant_and_junk(int(self.shown[place]), level)
-        is_relevant = np.isin(first, relevant)
-        is_junk = np.isin(first, junk) & ~is_relevant
-        counted = np.cumsum(~is_junk)
-        return [
-            Verdict("junk", k + 1)
-            if is_junk[k]
-            else Verdict("relevant" if is_relevant[k] else "wrong", int(counted[k]))
-            for k in range(len(first))
-        ]
+        words = np.where(np.isin(first, junk), "junk", "wrong")
+        words = np.where(np.isin(first, relevant), "relevant", words)
+        ranks = np.where(words == "junk", np.arange(len(first)) + 1, np.cumsum(words != "junk"))
+        return [Verdict(*each) for each in zip(words.tolist(), ranks.tolist(), strict=True)]

@@ -65,7 +65,7 @@ def write_report(
       ValueError: the arrays do not fit the data set, or it has no ground truth for the levels.
     """
     judged = JudgedRankings(dataset, metrics, aps, shown, rankings, scores)
-    few = judged.num_queries <= _MOST_BARS
+    few = len(judged.queries) <= _MOST_BARS
     with replacing(path) as scratch, scratch.open("w", encoding="utf-8") as file:
         # Opened first, so that a path that cannot be written fails before any picture is read.
         opener = functools.partial(open_picture, judged)
