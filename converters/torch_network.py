@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from dir_jax.models import ModelConfig
-from dir_jax.models.resnet import DEPTHS, Bottleneck
+from dir_jax.models.resnet import RESNETS
 
 
 class Residual(nn.Module):
@@ -75,12 +75,12 @@ class TorchNetwork(nn.Module):
         super().__init__()
         self.config = config
         backbone, self._head = config.arch.split("_", 1)  # 'rmac', 'fpn_rmac' or 'fpn0_rmac'
-        block, counts = DEPTHS[backbone]
-        expansion = 4 if block is Bottleneck else 1
+        variant = RESNETS[backbone]
+        expansion = variant.block.expansion
         self.conv1 = nn.Conv2d(3, 64, 7, 2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         features = 64
-        for i, count in enumerate(counts):
+        for i, count in enumerate(variant.depths):
             blocks = []
             for j in range(count):
                 stride = 2 if i and not j else 1

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from PIL import Image
 
-from dir_jax.checkpoint import Checkpoint, load_model
+from dir_jax.checkpoint import Checkpoint
 from dir_jax.data.datasets import create_dataset
 from dir_jax.data.images import ImageDataset
 from dir_jax.describe.describer import Describer, Recipe, describe_with_queries
@@ -21,15 +21,16 @@ from dir_jax.evaluation import (
     evaluate_descriptors,
     expand_descriptors,
 )
+from dir_jax.loading import load_model
 
 
 def load(path: str | os.PathLike[str], **options: Any) -> Model:
     """Loads a model.
 
     Args:
-      path: a checkpoint directory, a training run's directory, or a file of PyTorch, which is
-        converted and kept in the user's cache folder.
-      **options: of `dir_jax.models.ModelConfig`, in place of the model's own; such as
+      path: a checkpoint directory, the directory of a training run, a PyTorch file or a
+        safetensors file; a file is converted and kept in the user's cache folder.
+      **options: options of `dir_jax.models.ModelConfig` that replace the model's own, such as
         dtype='bfloat16'.
 
     Raises:
@@ -51,7 +52,7 @@ class Model:
 
     @property
     def whitenings(self) -> list[str]:
-        """The names that `whiten` can have."""
+        """The names of the whitenings that the model has."""
         return list(self.checkpoint.whitenings)
 
     def extract(
@@ -69,13 +70,15 @@ class Model:
 
         Args:
           images: paths, Pillow images or (H, W, 3) uint8 arrays of RGB; or a data set, as an object
-            or in words such as 'ImageList("list.txt", "photos")', whose queries are not described.
-          trfs: a chain of transforms, such as 'Scale(1050)', or one for each of several scales.
-          whiten: one of `whitenings`; by default none.
+            or in words such as 'ImageList("list.txt", "photos")'. A data set's queries are not
+            described.
+          trfs: a chain of transforms, such as 'Scale(1050)', or a sequence of one chain for each of
+            several scales.
+          whiten: one of `whitenings`; no whitening by default.
           on_error: 'stop' at an image that cannot be used, or 'skip' it and give NaN.
-          devices: where to run; the first by default.
-          threads: processes that decode, where there are many images; a script then needs
-            `if __name__ == "__main__":` around what it runs. 0 is threads in this process.
+          devices: where to compute; the first device by default.
+          threads: how many processes decode where there are many images; a script then needs
+            `if __name__ == "__main__":` around what it runs. 0 means threads of this process.
           **options: pooling='gem', gemp=3, whitenp=0.5, whitenv=None, whitenm=1.0; see
             `dir_jax.describe.describer.Recipe`.
 
@@ -83,7 +86,7 @@ class Model:
           (N, D) float32 of unit norm, in the order of the images.
 
         Raises:
-          UserError: an image cannot be used (named), or an argument makes no sense.
+          UserError: an image cannot be used (it is named), or an argument is not valid.
         """
         dataset = _as_dataset(images)
         describer = self._describer(trfs, whiten, on_error, devices, threads, options)
@@ -98,7 +101,7 @@ class Model:
         threads: int,
         options: dict[str, Any],
     ) -> Describer:
-        """Kept from one call to the next, and with it its compiled programs."""
+        """A describer, which is kept for the next call together with its compiled programs."""
         if on_error not in ("stop", "skip"):
             raise UserError(f"on_error is {on_error!r}; it must be 'stop' or 'skip'")
         chains = (trfs,) if isinstance(trfs, str) else tuple(trfs)
@@ -134,26 +137,28 @@ def evaluate(
     threads: int = 0,
     **options: Any,
 ) -> dict[str, float]:
-    """Evaluates a model on a data set by its own protocol.
+    """Evaluates a model on a data set by the data set's own protocol.
 
     Args:
-      dataset: with labels or a ground truth; as an object, or in words such as 'ROxford5K'.
-      model: a loaded one, or where to load it from.
-      trfs: as in `Model.extract`.
-      whiten: likewise.
-      aqe: number of neighbours and alpha of query expansion; by default none.
-      adba: the same of database augmentation.
+      dataset: a data set with labels or a ground truth, as an object or in words such as
+        'ROxford5K'.
+      model: a loaded model, or the path to load it from.
+      trfs: the transforms, as in `Model.extract`.
+      whiten: one of the model's whitenings; no whitening by default.
+      aqe: the number of neighbours and alpha of query expansion; no expansion by default.
+      adba: the number of neighbours and alpha of database augmentation; none by default.
       db_root: the folder of the named data sets; by default the environment's DB_ROOT.
-      on_error: as in `Model.extract`; images without a descriptor are left out.
-      devices: likewise.
-      threads: likewise.
-      **options: likewise.
+      on_error: 'stop' at an image that cannot be used, or 'skip' it and leave it out.
+      devices: where to compute; the first device by default.
+      threads: how many processes decode, as in `Model.extract`.
+      **options: the other options of `Model.extract`.
 
     Returns:
       Name -> share in [0, 1]: 'mAP-easy', …, or 'mAP', 'top1', …
 
     Raises:
-      UserError: an image cannot be used (named), or an argument makes no sense.
+      UserError: the data set cannot be evaluated, which is found before any image is opened; an
+        image cannot be used (it is named); or an argument is not valid.
     """
     if isinstance(dataset, str):
         dataset = create_dataset(dataset, db_root=db_root)
@@ -163,12 +168,13 @@ def evaluate(
     describer = model._describer(trfs, whiten, on_error, devices, threads, options)
     found = describe_with_queries(describer, dataset)
     queries = found.lists[1].array() if len(found.lists) > 1 else None
-    database, queries = expand_descriptors(found.lists[0].array(), queries, aqe=aqe, adba=adba)
-    return evaluate_descriptors(dataset, database, queries).metrics
+    with jax.default_device(describer.devices[0]):
+        database, queries = expand_descriptors(found.lists[0].array(), queries, aqe=aqe, adba=adba)
+        return evaluate_descriptors(dataset, database, queries).metrics
 
 
 class _Images(ImageDataset):
-    """Files, and images that are in memory."""
+    """Images of which some are files and others in memory."""
 
     def __init__(self, images: Sequence[Any]):
         super().__init__([_name(i, image) for i, image in enumerate(images)])

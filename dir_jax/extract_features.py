@@ -1,9 +1,10 @@
 """Describes images: `python -m dir_jax.extract_features --dataset 'ImageList("list.txt", "photos")'
 --checkpoint models/ap_gem --output descriptors.npy`.
 
-Writes (N, D) float32 in the list's order; or, to a file that ends in .h5, one group an image name
-with `global_descriptor`, as hloc reads it. A data set with queries of its own gives two files,
-NAME.dbdescs and NAME.qdescs. A run that was stopped or killed goes on where it was.
+Writes (N, D) float32 in the order of the list; or, if the file name ends in .h5, a group for each
+image name with `global_descriptor`, as hloc reads it. For a data set with queries of its own there
+are two files, NAME.dbdescs and NAME.qdescs. A run that was stopped or killed resumes where it
+stopped.
 """
 
 from __future__ import annotations
@@ -11,14 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from dir_jax.commands.flags import (
-    add_dataset_flags,
-    add_model_flags,
-    create_describer,
-    load_checkpoint,
-    recipe_of,
-    set_up,
-)
+from dir_jax.commands.flags import add_dataset_flags, add_model_flags, create_describer, recipe_of
 from dir_jax.commands.running import Parser, run_parsed
 from dir_jax.runtime.allocator import restart_with_allocator
 
@@ -31,7 +25,9 @@ def main(prog: str | None = None) -> int:
 def _parser() -> Parser:
     parser = Parser("dir_jax.extract_features", __doc__)
     add_dataset_flags(parser)
-    parser.add_argument("--output", required=True, metavar="FILE", help="a name in .npy or .h5")
+    parser.add_argument(
+        "--output", required=True, metavar="FILE", help="the file to write, .npy or .h5"
+    )
     add_model_flags(parser, whiten=None, whitenp=0.5)
     return parser
 
@@ -39,19 +35,18 @@ def _parser() -> Parser:
 def _main(args: argparse.Namespace) -> None:
     from dir_jax.data.datasets import create_dataset
     from dir_jax.describe.describer import describe_with_queries, queries_of
-    from dir_jax.describe.feature_files import make_folder, output_paths, save_descriptors
+    from dir_jax.describe.feature_files import extracted_paths, make_folder, save_descriptors
 
     recipe = recipe_of(args)
     dataset = create_dataset(args.dataset, db_root=args.db_root)
-    paths = output_paths(args.output, queries_of(dataset) is not None)
-    set_up(args)
-    describer = create_describer(args, load_checkpoint(args), recipe)
+    paths = extracted_paths(args.output, queries_of(dataset) is not None)
+    describer = create_describer(args, recipe)
     make_folder(args.output)
     described = describe_with_queries(describer, dataset, partial=f"{args.output}.partial")
     for path, descriptors in zip(paths, described.lists, strict=True):
         save_descriptors(path, descriptors)
         failed = len(descriptors.failures)
-        note = f", {failed} of them without: see {path}.failed.txt" if failed else ""
+        note = f"; {failed} could not be described, see {path}.failed.txt" if failed else ""
         print(f"wrote {path}: {len(descriptors)} images{note}")
     described.delete_partial()
 

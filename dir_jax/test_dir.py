@@ -1,8 +1,8 @@
 """Evaluates a model: `python -m dir_jax.test_dir --dataset ROxford5K --checkpoint models/ap_gem`.
 
-Prints mAP by the data set's own protocol: easy, medium and hard for the revisited sets, and for
-labelled ones every image as a query, itself excluded. The revisited and the classic sets are
-downloaded to $DB_ROOT if they are not there.
+Prints mAP by the protocol of the data set: easy, medium and hard for the revisited sets; for
+labelled sets every image queries all others, unless the set has queries of its own. The revisited
+and the classic sets are downloaded to $DB_ROOT if they are not there.
 """
 
 from __future__ import annotations
@@ -15,14 +15,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dir_jax.commands.flags import (
-    add_dataset_flags,
-    add_model_flags,
-    create_describer,
-    load_checkpoint,
-    recipe_of,
-    set_up,
-)
+from dir_jax.commands.flags import add_dataset_flags, add_model_flags, create_describer, recipe_of
 from dir_jax.commands.running import Parser, run_parsed
 from dir_jax.errors import UserError
 from dir_jax.runtime.allocator import restart_with_allocator
@@ -48,33 +41,37 @@ def _parser() -> Parser:
     for name, what in (("aqe", "query expansion"), ("adba", "database augmentation")):
         group.add_argument(
             f"--{name}", nargs="+", metavar="N",
-            help=f"alpha-weighted {what}: how many neighbours, and alpha, as in --{name} 10 3",
+            help=f"alpha-weighted {what}: the number of neighbours and alpha, as in --{name} 10 3",
         )  # fmt: skip
     group = parser.add_argument_group("results")
     add = group.add_argument
-    add("--out-json", metavar="FILE", help="adds the results to this file, under the data set")
-    add("--detailed", action="store_true", help="with each query's own values, in --out-json")
-    add("--report", metavar="FILE.html", help="writes a page with the queries and their results")
+    add(
+        "--out-json",
+        metavar="FILE",
+        help="adds the results to this file, under the data set's name",
+    )
+    add("--detailed", action="store_true", help="adds the values of each query to --out-json")
+    add(
+        "--report",
+        metavar="FILE.html",
+        help="writes a page that shows the queries and their results",
+    )
     add(
         "--save-feats", metavar="PATH",
-        help="only writes the descriptors before whitening: PATH.bdescs.npy, PATH.qdescs.npy",
+        help="only writes the descriptors before whitening, to PATH.bdescs.npy and "
+        "PATH.qdescs.npy",
     )  # fmt: skip
     add(
         "--load-feats", metavar="DIR",
-        help="evaluates DIR/feats.bdescs.npy, DIR/feats.qdescs.npy as --save-feats DIR/feats "
-        "wrote them",
+        help="evaluates DIR/feats.bdescs.npy and DIR/feats.qdescs.npy, which --save-feats "
+        "DIR/feats has written, instead of describing images",
     )  # fmt: skip
     return parser
 
 
 def _main(args: argparse.Namespace) -> None:
-    recipe = recipe_of(args)
-    aqe, adba = _expansion("aqe", args.aqe), _expansion("adba", args.adba)
-    results = _read_results(args.out_json)
-    if args.save_feats and args.load_feats:
-        raise UserError("--save-feats and --load-feats together would copy files; give one")
-    dataset = _create_dataset(args)
-    print("Test dataset:", dataset)
+    import jax
+
     from dir_jax.describe.feature_files import make_folder
     from dir_jax.evaluation import (
         check_can_be_evaluated,
@@ -83,13 +80,19 @@ def _main(args: argparse.Namespace) -> None:
         expand_descriptors,
     )
 
+    recipe = recipe_of(args)
+    aqe, adba = _expansion("aqe", args.aqe), _expansion("adba", args.adba)
+    results = _read_results(args.out_json)
+    if args.save_feats and args.load_feats:
+        raise UserError("--save-feats and --load-feats together only copy files; give one of them")
+    dataset = _create_dataset(args)
+    print("Test dataset:", dataset)
     if args.save_feats:  # as they come from the network
         recipe = dataclasses.replace(recipe, whiten=None)
     else:
         check_can_be_evaluated(dataset)
         check_expansions(dataset, aqe, adba)
-    set_up(args)
-    describer = create_describer(args, load_checkpoint(args), recipe)
+    describer = create_describer(args, recipe)
     for file in (args.out_json, args.report, args.save_feats):
         if file:
             make_folder(file)
@@ -97,23 +100,20 @@ def _main(args: argparse.Namespace) -> None:
         _save_features(args.save_feats, describer, dataset)
         return
     if args.load_feats:
-        database, queries = _load_features(args.load_feats, dataset, describer)
+        database, queries = _load_features(args.load_feats, describer, dataset)
     else:
         database, queries = _describe(describer, dataset)
-    database, queries = expand_descriptors(database, queries, aqe=aqe, adba=adba)
-    evaluation = evaluate_descriptors(dataset, database, queries)
-    for name, value in evaluation.metrics.items():
-        print(f" * {name} = {value:g}")
-    if args.out_json:
-        from dir_jax.runtime.files import write_text
-
-        detailed = evaluation.detailed() if args.detailed else {}
-        results[args.dataset] = {**detailed, **evaluation.metrics}
-        write_text(args.out_json, json.dumps(results, indent=1))
-        print(f"saved to {args.out_json}")
-    if args.report:
-        _write_report(args, dataset, evaluation, database, queries)
-        print(f"saved to {args.report}")
+    with jax.default_device(describer.devices[0]):
+        database, queries = expand_descriptors(database, queries, aqe=aqe, adba=adba)
+        evaluation = evaluate_descriptors(dataset, database, queries)
+        for name, value in evaluation.metrics.items():
+            print(f" * {name} = {value:g}")
+        if args.out_json:
+            _write_results(args, results, evaluation)
+            print(f"saved to {args.out_json}")
+        if args.report:
+            _write_report(args, dataset, evaluation, database, queries)
+            print(f"saved to {args.report}")
 
 
 def _expansion(flag: str, values: list[str] | None) -> tuple[int, float] | None:
@@ -124,8 +124,8 @@ def _expansion(flag: str, values: list[str] | None) -> tuple[int, float] | None:
         return int(k), float(alpha)
     except ValueError:
         raise UserError(
-            f"--{flag} {' '.join(values)}: expected two numbers, how many neighbours and alpha, as "
-            f"in --{flag} 10 3"
+            f"--{flag} {' '.join(values)}: expected two numbers, the number of neighbours and "
+            f"alpha, as in --{flag} 10 3"
         ) from None
 
 
@@ -161,47 +161,47 @@ def _describe(describer: Describer, dataset: ImageDataset) -> tuple[np.ndarray, 
     return found[0].array(), found[1].array() if len(found) > 1 else None
 
 
-def _save_features(path: str, describer: Describer, dataset: ImageDataset) -> None:
-    from dir_jax.describe.describer import describe_with_queries
-    from dir_jax.describe.feature_files import save_descriptors
+def _load_features(
+    folder: str, describer: Describer, dataset: ImageDataset
+) -> tuple[np.ndarray, np.ndarray | None]:
+    from dir_jax.describe.describer import queries_of
+    from dir_jax.describe.feature_files import load_descriptors, saved_paths
 
-    described = describe_with_queries(describer, dataset, partial=f"{path}.partial")
-    for kind, descriptors in zip(("bdescs", "qdescs"), described.lists, strict=False):
-        save_descriptors(f"{path}.{kind}.npy", descriptors)
-        print(f"wrote {path}.{kind}.npy: {len(descriptors)} images")
+    queries = queries_of(dataset)
+    lists = [dataset] if queries is None else [dataset, queries]
+    paths = saved_paths(os.path.join(folder, "feats"), queries is not None)
+    width = describer.descriptor_size
+    try:
+        found = [
+            load_descriptors(path, len(images), width)
+            for path, images in zip(paths, lists, strict=True)
+        ]
+    except UserError as e:
+        raise UserError(f"--load-feats: {e}") from e
+    database, *rest = map(describer.whiten, found)
+    return database, rest[0] if rest else None
+
+
+def _save_features(stem: str, describer: Describer, dataset: ImageDataset) -> None:
+    from dir_jax.describe.describer import describe_with_queries
+    from dir_jax.describe.feature_files import save_descriptors, saved_paths
+
+    described = describe_with_queries(describer, dataset, partial=f"{stem}.partial")
+    paths = saved_paths(stem, len(described.lists) > 1)
+    for path, descriptors in zip(paths, described.lists, strict=True):
+        save_descriptors(path, descriptors)
+        print(f"wrote {path}: {len(descriptors)} images")
     described.delete_partial()
 
 
-def _load_features(
-    folder: str, dataset: ImageDataset, describer: Describer
-) -> tuple[np.ndarray, np.ndarray | None]:
-    from dir_jax.describe.describer import queries_of
+def _write_results(
+    args: argparse.Namespace, results: dict[str, Any], evaluation: Evaluation
+) -> None:
+    from dir_jax.runtime.files import write_text
 
-    queries = queries_of(dataset)
-    database = _load(os.path.join(folder, "feats.bdescs.npy"), len(dataset), "images", describer)
-    if queries is None:
-        return database, None
-    file = os.path.join(folder, "feats.qdescs.npy")
-    return database, _load(file, len(queries), "queries", describer)
-
-
-def _load(file: str, rows: int, what: str, describer: Describer) -> np.ndarray:
-    import numpy as np
-
-    try:
-        found = np.load(file, allow_pickle=False)
-    except FileNotFoundError as e:
-        raise UserError(f"--load-feats: there is no file {file}") from e
-    except (OSError, ValueError) as e:
-        raise UserError(f"--load-feats: {file} is no array that NumPy can read: {e}") from e
-    expected = rows, describer.descriptor_size
-    if found.shape != expected or found.dtype.kind != "f":
-        raise UserError(
-            f"--load-feats: {file} holds {found.dtype} of shape {found.shape}; this data set has "
-            f"{rows} {what}, and the checkpoint's descriptors {expected[1]} dimensions: expected "
-            f"{expected}"
-        )
-    return describer.whiten(found.astype(np.float32, copy=False))
+    detailed = evaluation.detailed() if args.detailed else {}
+    results = {**results, args.dataset: {**detailed, **evaluation.metrics}}
+    write_text(args.out_json, json.dumps(results, indent=1))
 
 
 def _write_report(

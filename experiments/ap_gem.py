@@ -1,6 +1,6 @@
 """AP-GeM: ResNet-101 with GeM, trained with the listwise AP loss.
 
-    python -m dir_jax.train --config experiments/ap_gem.py --workdir runs/ap_gem \\
+    python -m dir_jax.train --config ap_gem --workdir runs/ap_gem \\
         --config.model.init=resnet101.pth --config.data.db_root=DIR
 
 Revaud, Almazan, Rezende, de Souza, "Learning with Average Precision: Training Image Retrieval with
@@ -24,7 +24,7 @@ and 60.9. We have not reproduced it: we have neither the pictures nor a GPU.
 
 To see it run anywhere, take one step on a small list of your own:
 
-    python -m dir_jax.train --config experiments/ap_gem.py --workdir runs/try \\
+    python -m dir_jax.train --config ap_gem --workdir runs/try \\
         --config.data.train='ImageListLabels("list.txt", "root")' \\
         --config.batch_norm=trained --config.batch_size=8 --config.num_steps=1
 """

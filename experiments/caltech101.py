@@ -1,6 +1,6 @@
 """Caltech-101 photographs: ResNet-18 from random weights, evaluated on categories never seen.
 
-    python -m dir_jax.train --config experiments/caltech101.py --workdir runs/caltech101 \\
+    python -m dir_jax.train --config caltech101 --workdir runs/caltech101 \\
         --config.data.root=/path/to/caltech101 --config.loss.name=ap        # or triplet
 
 Data: Caltech-101 (Li, Andreeto, Ranzato, Perona, CaltechDATA 2022, CC BY 4.0), 137 MB, from

@@ -5,7 +5,7 @@
 which is
 
     python -m experiments.synthetic_landmarks --output runs/synthetic-landmarks
-    python -m dir_jax.train --config experiments/quickstart.py --workdir runs/quickstart
+    python -m dir_jax.train --config quickstart --workdir runs/quickstart
 
 Data: synthetic landmarks, which the first command draws from a seed in half a minute. Training and
 test landmarks are different ones.

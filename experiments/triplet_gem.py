@@ -1,6 +1,6 @@
 """TL-GeM: ResNet-101 with GeM, trained with the triplet loss and mined hard negatives.
 
-    python -m dir_jax.train --config experiments/triplet_gem.py --workdir runs/triplet_gem \\
+    python -m dir_jax.train --config triplet_gem --workdir runs/triplet_gem \\
         --config.model.init=resnet101.pth --config.data.db_root=DIR
 
 Gordo, Almazan, Revaud, Larlus, "End-to-end Learning of Deep Visual Representations for Image

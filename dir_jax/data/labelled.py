@@ -1,4 +1,4 @@
-"""Labelled images: a class for each image, as text rows or as JSON."""
+"""Labelled images, each of one class, read from text rows or JSON."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".w
 
 
 class LabelledDataset(ImageDataset):
-    """Images of which each belongs to a class.
+    """Images that each belong to a class.
 
     Attributes:
       labels: (N,) int32, each image's index into `classes`.
-      classes: the classes' names; by default those of the images, in the order in which they
-        first appear.
-      queries: separate images of the same classes to search with; None where every image queries
-        the rest.
+      classes: the names of the classes; by default in the order of their first images.
+      queries: other images of the same classes, which are the data set's queries; None where every
+        image of the data set queries the rest.
     """
 
     def __init__(
@@ -43,12 +42,12 @@ def read_labelled_list(file: str, root: str = "") -> LabelledDataset:
     """Reads a list of images and labels.
 
     Args:
-      file: text with `path label` rows, where the label is the last field and the path may have
-        spaces; or, where the name ends in .json, an object of path: label.
-      root: the folder that its paths are relative to; by default, the current folder.
+      file: a text file with `path label` rows, where the label is the last field and the path may
+        have spaces; or, if the name ends in .json, a JSON object of path: label.
+      root: the folder that the paths are relative to; the current folder by default.
 
     Raises:
-      UserError: the file cannot be read or is empty, or an image has no label; it says the line.
+      UserError: there is no such file, it is empty, or an image has no label (the line is named).
     """
     return LabelledDataset(*_read_labels(file), root)
 
@@ -61,16 +60,16 @@ def read_labelled_list_with_queries(file: str, queries: str, root: str = "") -> 
 
 
 def read_clusters(file: str, root: str = "") -> LabelledDataset:
-    """Reads a clustering: a JSON object of path: cluster, a name or a number.
+    """Reads a clustering: a JSON object of path: cluster, where a cluster is a name or a number.
 
-    Images whose cluster is null are left out.
+    Images whose cluster is null belong to no cluster, and are left out.
 
     Raises:
-      UserError: the file is not such an object, or no image has a cluster.
+      UserError: the file does not hold such an object, or no image has a cluster.
     """
     clusters = {path: label for path, label in read_json(file).items() if label is not None}
     if not clusters:
-        raise UserError(f"every image of {file} has the cluster null; there is nothing to use")
+        raise UserError(f"no image of {file} has a cluster: all are null")
     return LabelledDataset(*_from_json(file, clusters), root)
 
 
@@ -80,7 +79,7 @@ def _read_labels(file: str) -> tuple[list[str], list[str]]:
     names, labels = [], []
     for line, row in read_rows(file):
         fields = row.rsplit(maxsplit=1)
-        # The last word of a path with spaces and no label would pass for one.
+        # Without this, the last word of a path with spaces would be taken for the label.
         if len(fields) < 2 or fields[1].lower().endswith(_IMAGE_SUFFIXES):
             raise UserError(f"{file}, line {line}: {row!r} has no label; expected 'path label'")
         names.append(fields[0])

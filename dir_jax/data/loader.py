@@ -17,7 +17,7 @@ from dir_jax.data.samplers import Sampler
 from dir_jax.data.workers import Prefetcher
 from dir_jax.errors import UserError
 
-Transform = Callable[[Image.Image, np.random.Generator], Image.Image]
+Augmentation = Callable[[Image.Image, np.random.Generator], Image.Image]
 
 
 class BatchLoader(Prefetcher[np.ndarray]):
@@ -49,7 +49,7 @@ class BatchLoader(Prefetcher[np.ndarray]):
     def __init__(
         self,
         dataset: ImageDataset,
-        transform: Transform,
+        transform: Augmentation,
         sampler: Sampler,
         *,
         seed: int,
@@ -70,7 +70,7 @@ class BatchLoader(Prefetcher[np.ndarray]):
 
 def _load_unit(
     dataset: ImageDataset,
-    transform: Transform,
+    transform: Augmentation,
     sampler: Sampler,
     seed: int,
     units: np.ndarray,  # (arrays of a step, unit), rows of the batch

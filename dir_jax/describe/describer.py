@@ -26,7 +26,7 @@ from dir_jax.describe.passes import Pass, plan_passes, read_list, run_passes
 from dir_jax.describe.resume import PartialDescriptors
 from dir_jax.errors import UserError
 from dir_jax.models.variables import split_variables
-from dir_jax.retrieval.blocks import blocks
+from dir_jax.retrieval.kernels import blocks
 from dir_jax.retrieval.scales import pool_scales
 from dir_jax.retrieval.whitening import Whitening, apply_whitening
 
@@ -100,6 +100,11 @@ class Descriptors:
 
     def __len__(self) -> int:
         return len(self.dataset)
+
+    @property
+    def names(self) -> list[str]:
+        """What the list calls each image."""
+        return self.dataset.names
 
     def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
         """Yields (first row, rows): (n, D) float32 finished descriptors, in order, each once."""

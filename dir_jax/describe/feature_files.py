@@ -1,41 +1,69 @@
-"""Files of descriptors: NumPy's, and HDF5 as hloc reads it."""
+"""Files of descriptors, written and read: NumPy's, and HDF5 as hloc reads it.
+
+NAME.npy
+    (N, D) float32, a row for each image in the list's order; NaN for an image that cannot be used.
+NAME.h5
+    A group for each image, under its name in the list, with `global_descriptor`, (D,) float32. An
+    image that cannot be used has none.
+NAME.npy.failed.txt, NAME.h5.failed.txt
+    `name<TAB>reason` rows, for images that cannot be used; no file where all can be.
+
+`extract_features` writes one file, or NAME.dbdescs and NAME.qdescs for a data set with queries of
+its own. `test_dir` keeps descriptors before whitening in STEM.bdescs.npy and STEM.qdescs.npy.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
 
-from dir_jax.describe.describer import Descriptors
 from dir_jax.errors import UserError
 from dir_jax.runtime.files import replacing, write_text
+
+if TYPE_CHECKING:
+    from dir_jax.describe.describer import Descriptors
 
 SUFFIXES = (".npy", ".h5")
 
 
-def output_paths(output: str, has_queries: bool) -> list[str]:
-    """The files that `--output` means: one, or the queries' after the database's.
+def extracted_paths(output: str, has_queries: bool) -> list[str]:
+    """The files that `extract_features --output` writes: the database's, then the queries'.
+
+    Args:
+      output: the value of the flag; without a suffix, .npy is meant.
+      has_queries: whether the data set has queries of its own.
 
     Raises:
-      UserError: a suffix that is neither .npy nor .h5, or a folder's name.
+      UserError: the suffix is neither .npy nor .h5, or `output` is a folder.
     """
     stem, suffix = os.path.splitext(output)
     suffix = suffix or ".npy"
     if suffix not in SUFFIXES:
         raise UserError(
-            f"--output {output} ends in {suffix}; expected .npy, or .h5 for one group an image"
+            f"--output {output} ends in {suffix}; expected .npy, or .h5 for one group per image"
         )
     if os.path.isdir(output):
-        raise UserError(f"--output {output} is a folder; expected a file's name")
+        raise UserError(f"--output {output} is a folder; expected the name of a file")
     kinds = (".dbdescs", ".qdescs") if has_queries else ("",)
     return [f"{stem}{kind}{suffix}" for kind in kinds]
 
 
+def saved_paths(stem: str, has_queries: bool) -> list[str]:
+    """The files that `test_dir --save-feats STEM` writes: the database's, then the queries'."""
+    kinds = ("bdescs", "qdescs") if has_queries else ("bdescs",)
+    return [f"{stem}.{kind}.npy" for kind in kinds]
+
+
 def make_folder(path: str) -> None:
-    """Makes the folder of a file, as the original does. Raises UserError if it cannot."""
+    """Makes the folder that a file is going to be in.
+
+    Raises:
+      UserError: the folder cannot be made, or cannot be written to.
+    """
     folder = Path(path).absolute().parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -48,16 +76,49 @@ def make_folder(path: str) -> None:
 def save_descriptors(path: str, descriptors: Descriptors) -> None:
     """Writes descriptors as the file's suffix says, whole or not at all, in blocks of rows.
 
-    `.npy` is (N, D) float32, NaN for images that cannot be used. `.h5` is hloc's layout: one group
-    an image name, with `global_descriptor`, (D,) float32; images that cannot be used have none.
-
     Raises:
-      UserError: it cannot be written.
+      UserError: the file cannot be written.
     """
     save = _save_h5 if path.endswith(".h5") else _save_npy
     with replacing(path) as scratch:
         save(scratch, descriptors)
-    _save_failures(path, descriptors)
+    failed, failures, names = Path(f"{path}.failed.txt"), descriptors.failures, descriptors.names
+    if failures:
+        rows = (f"{names[i]}\t{' '.join(failures[i].split())}\n" for i in sorted(failures))
+        write_text(failed, "".join(rows))
+    else:
+        failed.unlink(missing_ok=True)
+
+
+def load_descriptors(path: str, rows: int, width: int) -> np.ndarray:
+    """Reads the descriptors of a .npy file.
+
+    Args:
+      path: the file.
+      rows: how many images the descriptors are to be of, N.
+      width: how long each is to be, D.
+
+    Returns:
+      (N, D) float32.
+
+    Raises:
+      UserError: there is no such file, it is damaged, or holds something else.
+    """
+    try:
+        # Mapped, so that a header that declares more than the file holds allocates nothing.
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError as e:
+        raise UserError(f"there is no file {path}") from e
+    except (OSError, ValueError, EOFError) as e:
+        raise UserError(f"{path} is not an array that NumPy can read: {e}") from e
+    if not isinstance(found, np.ndarray):
+        raise UserError(f"{path} is not a .npy file, but an archive of several")
+    if found.shape != (rows, width) or found.dtype.kind != "f":
+        raise UserError(
+            f"{path} holds {found.dtype} of shape {found.shape}; expected floats of shape "
+            f"{(rows, width)}: {rows} images, described by {width} dimensions"
+        )
+    return np.array(found, np.float32)
 
 
 def _save_npy(path: Path, descriptors: Descriptors) -> None:
@@ -76,7 +137,7 @@ def _save_npy(path: Path, descriptors: Descriptors) -> None:
 def _save_h5(path: Path, descriptors: Descriptors) -> None:
     import h5py
 
-    names = descriptors.dataset.names
+    names = descriptors.names
     with (
         h5py.File(path, "w") as file,
         tqdm(total=len(names), desc="write", unit="img", leave=False, delay=2) as bar,
@@ -87,17 +148,3 @@ def _save_h5(path: Path, descriptors: Descriptors) -> None:
                 if i not in descriptors.failures and names[i] not in file:
                     file.create_group(names[i]).create_dataset("global_descriptor", data=row)
                 bar.update()
-
-
-def _save_failures(path: str, descriptors: Descriptors) -> None:
-    """A row for each image that cannot be used, in FILE.failed.txt; none where there are none."""
-    file = Path(f"{path}.failed.txt")
-    if descriptors.failures:
-        write_text(file, failure_rows(descriptors.dataset.names, descriptors.failures))
-    else:
-        file.unlink(missing_ok=True)
-
-
-def failure_rows(names: list[str], failures: Mapping[int, str]) -> str:
-    """`name<TAB>reason` rows."""
-    return "".join(f"{names[i]}\t{' '.join(failures[i].split())}\n" for i in sorted(failures))

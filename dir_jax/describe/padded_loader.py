@@ -19,8 +19,8 @@ class PaddedImages(NamedTuple):
     """A batch's images, or the share of them that one process loads.
 
     Attributes:
-      images: (R, H, W, 3) uint8, each at the top left; 0 elsewhere.
-      sizes: (R, 2) int32, height and width of each image; 1 × 1 where there is none.
+      images: (R, H, W, 3) uint8, each image at the top left of its row; 0 elsewhere.
+      sizes: (R, 2) int32, height and width of each image in pixels; 1 × 1 where there is none.
       failures: row -> why its image cannot be used.
     """
 
@@ -30,7 +30,7 @@ class PaddedImages(NamedTuple):
 
 
 class PaddedLoader(Prefetcher[PaddedImages]):
-    """Iterates over the images of `batches`, as `plan_batches` made them, in that order."""
+    """Iterates over the images of batches that `plan_batches` made, in their order."""
 
     def __init__(
         self,
@@ -48,16 +48,17 @@ class PaddedLoader(Prefetcher[PaddedImages]):
 
         Args:
           dataset: the images.
-          indices: (N,) int, which image each place of a batch means.
-          transform: of each image; its random numbers are seeded by the image's number.
+          indices: (N,) int, the image that each place of a batch means.
+          transform: what is applied to each image; its random numbers are seeded by the image's
+            number.
           batches: what to load.
-          share: (i, n): the i-th of n equal parts of each batch's rows.
-          skip_failures: note an image that cannot be used in `failures`, and go on.
-          num_workers: processes that decode and transform; 0 is threads in this one.
-          prefetch: batches to prepare ahead, by each worker where there are some.
+          share: (i, n), to load the i-th of n equal parts of each batch's rows.
+          skip_failures: notes an image that cannot be used in `failures`, instead of raising.
+          num_workers: how many processes decode and transform; 0 means threads of this process.
+          prefetch: how many batches are prepared ahead, by each worker where there are some.
 
         Raises:
-          UserError: while iterating: an image cannot be used (names it), or a worker died.
+          UserError: while iterating: an image cannot be used (it is named), or a worker died.
         """
         make = _Source(dataset, np.asarray(indices), transform, list(batches), share, skip_failures)
         super().__init__(make, len(batches), num_workers=num_workers, prefetch=prefetch)
@@ -103,7 +104,7 @@ class _Source:
             ) from e
         if image.width > canvas[0] or image.height > canvas[1]:
             raise UserError(
-                f"the image {self.dataset.path(number)} is larger than its file's header said; has "
-                "it been replaced meanwhile?"
+                f"the image {self.dataset.path(number)} is larger than its file's header said; "
+                "has the file been replaced since?"
             )
         return np.asarray(image)

@@ -1,6 +1,6 @@
-"""A few padded shapes for images of many sizes: each shape is compiled once.
+"""Chooses a few padded shapes for images of many sizes, as each shape is compiled once.
 
-A canvas is the shape of an array in which images that are not larger stand at the top left.
+A canvas is the shape of an array in which images that are not larger are put at the top left.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 MAX_CANVASES = 12
-# What compiling a program costs, in pixels that the network could have described meanwhile: below
-# this it does not pay to have one canvas more.
+# What compiling a program costs, in pixels that the network could have described in that time. A
+# canvas that saves less padding than this does not pay.
 _PROGRAM = 4_000_000
-# Sides of canvases that are larger than their images anyway: another list may then have the same,
-# whose programs are compiled already.
+# The sides of canvases that are larger than their images anyway are multiples of this, so that
+# another list is likely to have the same ones, whose programs are compiled already.
 _STEP = 16
-_MAX_GROUPS = 384  # distinct sizes to begin with; larger sets are rounded to a coarser grid
+_MAX_GROUPS = 384  # distinct sizes to begin with; if there are more, sizes are rounded up
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,10 +25,10 @@ class Batch:
     """Images that share an array.
 
     Attributes:
-      canvas: (width, height) of the array.
+      canvas: (width, height) of the array in pixels.
       rows: how many images the array has room for.
-      places: (n,) int64, which images, n <= rows.
-      exact: every image of this canvas fills it, so there is no padding to mask.
+      places: (n,) int64, the places of the images in the list, n <= rows.
+      exact: whether every image of this canvas fills it, so that there is no padding to mask.
     """
 
     canvas: tuple[int, int]
@@ -40,20 +40,21 @@ class Batch:
 def choose_canvases(sizes: np.ndarray, max_canvases: int = MAX_CANVASES) -> np.ndarray:
     """Chooses shapes that hold all the images with little padding.
 
-    Begins with a canvas for each distinct size, and merges the two whose merging adds the fewest
-    pixels of padding in all, until they are few enough and another merger costs more than the
+    Starts with a canvas for each distinct size, and merges the two whose merger adds the fewest
+    pixels of padding in all, until there are few enough and another merger would cost more than the
     program that it saves.
 
     Args:
-      sizes: (N, 2) int, width and height of each image; N > 0.
-      max_canvases: how many shapes there may be.
+      sizes: (N, 2) int, width and height of each image in pixels; N > 0.
+      max_canvases: the most shapes there may be.
 
     Returns:
-      (K, 2) int64, width and height of each canvas, K <= max_canvases, the smallest area first.
+      (K, 2) int64, width and height of each canvas in pixels, K <= max_canvases, the smallest area
+      first.
     """
     groups, count = _distinct(np.asarray(sizes, np.int64))
     area = groups.prod(axis=1) * count
-    # added[i, j]: the pixels that merging i and j adds; inf for those that are no more.
+    # added[i, j]: the pixels that merging i and j adds; inf for those already merged.
     added = _merged_area(groups, count, np.arange(len(groups))[:, None])
     added = added - area[:, None] - area
     np.fill_diagonal(added, np.inf)
@@ -84,11 +85,13 @@ def plan_batches(
     """Groups images into batches of padded shapes; the same images always give the same batches.
 
     Args:
-      sizes: (N, 2) int, width and height of each image.
-      pixels: about how many a batch should have; a canvas with more has `multiple` rows.
-      multiple: rows of a batch are a multiple of it: the number of devices.
-      max_rows: the most rows a batch has, up to the next multiple.
-      canvases: (K, 2) int, those to use, by rising area; by default those chosen for `sizes`.
+      sizes: (N, 2) int, width and height of each image in pixels.
+      pixels: about how many pixels a batch should have; batches of a larger canvas have `multiple`
+        rows.
+      multiple: the number of devices; the rows of a batch are a multiple of it.
+      max_rows: the most rows of a batch, rounded up to the next multiple.
+      canvases: (K, 2) int, the canvases to use, by rising area; by default those chosen for
+        `sizes`.
 
     Returns:
       Batches whose `places` together are 0 … N − 1, each once.
@@ -125,26 +128,26 @@ def _distinct(sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _merged_area(groups: np.ndarray, count: np.ndarray, i: Any) -> np.ndarray:
-    """Pixels, padding included, of each group's images together with those of group(s) i."""
+    """The pixels, padding included, of each group's images merged with those of group(s) i."""
     return np.maximum(groups[i], groups).prod(axis=-1) * (count[i] + count).astype(float)
 
 
 def _fit(canvases: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Shrinks canvases to what they hold when each image takes the smallest there is."""
+    """Shrinks canvases to what they hold when each image takes the smallest that holds it."""
     canvases = canvases[np.argsort(canvases.prod(axis=1), kind="stable")]
     while True:
         assigned = _smallest_that_holds(canvases, sizes)
         members = [sizes[assigned == k] for k in range(len(canvases))]
         fitted = np.unique([_around(m) for m in members if len(m)], axis=0)
         fitted = fitted[np.argsort(fitted.prod(axis=1), kind="stable")]
-        # Only as long as it gains: rounded up, canvases may go round in circles.
+        # Stops when nothing is gained: as sides are rounded up, this could go on for ever.
         if _area(fitted, sizes) >= _area(canvases, sizes):
             return canvases
         canvases = fitted
 
 
 def _area(canvases: np.ndarray, sizes: np.ndarray) -> int:
-    """Pixels of all images with their padding."""
+    """The pixels of all images with their padding."""
     return int(canvases.prod(axis=1)[_smallest_that_holds(canvases, sizes)].sum())
 
 
@@ -154,6 +157,6 @@ def _around(members: np.ndarray) -> np.ndarray:
 
 
 def _smallest_that_holds(canvases: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """(N,): the first canvas that is as wide and as high as each image; they rise in area."""
+    """(N,): for each image the first canvas, by rising area, that is as wide and as high."""
     holds = (sizes[:, None] <= canvases).all(axis=2)
     return holds.argmax(axis=1)

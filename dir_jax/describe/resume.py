@@ -1,11 +1,11 @@
-"""A long extraction's descriptors as they come, so that a killed run goes on where it was.
+"""Keeps the descriptors of a long extraction as they come, so that a killed run can resume.
 
 `PartialDescriptors` is a folder beside the output, OUTPUT.partial:
 
-    identity.json    what is being described; another run's folder is refused
+    identity.json    what is being described; the folder of another run is refused
     NAME.float32     the descriptors of one pass over a list, row after row
-    NAME.batches     the numbers of the batches that are whole in it, int32 each
-    NAME.failures    images that cannot be used, a JSON row each
+    NAME.batches     the numbers of the batches that are complete in it, int32 each
+    NAME.failures    the images that cannot be used, one row of JSON for each
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ _SECONDS_BETWEEN_SYNCS = 5.0
 
 
 class PartialDescriptors:
-    """The folder of one extraction, which no other process can use meanwhile."""
+    """The folder of one extraction, locked against other processes."""
 
     def __init__(self, folder: str | os.PathLike[str], identity: Mapping[str, Any]):
-        """Takes up `folder`, or begins it.
+        """Opens the folder, or makes it.
 
         Args:
-          folder: made if it is not there.
+          folder: where the descriptors are kept.
           identity: JSON values that say what is described, how, and in which batches.
 
         Raises:
-          UserError: the folder is another extraction's, is in use, or cannot be written.
+          UserError: the folder is that of another extraction, is in use, or cannot be written.
         """
         self.folder = Path(folder)
         self._open: list[StoredSink] = []
@@ -59,23 +59,23 @@ class PartialDescriptors:
             raise UserError(
                 f"{self.folder} holds an unfinished extraction that differs in "
                 f"{_differences(there, json.loads(text))}; finish it with the flags that it was "
-                "begun with, or delete that folder to start anew"
+                "started with, or delete that folder to start again"
             )
 
     def sink(self, name: str, rows: int, width: int) -> StoredSink:
-        """Where the descriptors of the pass `name` go, (rows, width)."""
+        """Opens the files for the (rows, width) descriptors of the pass `name`."""
         sink = StoredSink(self.folder / name, rows, width)
         self._open.append(sink)
         return sink
 
     def close(self) -> None:
-        """Writes what is pending, and lets others in."""
+        """Writes what is pending, and releases the lock."""
         while self._open:
             self._open.pop().close()
         self._lock.release()
 
     def delete(self) -> None:
-        """Removes the folder, when what it was for is written."""
+        """Removes the folder, once the extraction's output is written."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.close()
 
@@ -99,7 +99,7 @@ class StoredSink:
         except OSError as e:
             raise UserError(f"cannot write {self._path}: {e.strerror}") from e
         marks = os.pread(self._batches, os.fstat(self._batches).st_size, 0)
-        # A mark that was cut off stands for a batch that is done again.
+        # A number that was cut off belongs to a batch that is described again.
         os.ftruncate(self._batches, len(marks) // 4 * 4)
         self._done = set(np.frombuffer(marks[: len(marks) // 4 * 4], np.int32).tolist())
         self.failures = _read_failures(self._failures)
@@ -107,7 +107,7 @@ class StoredSink:
         self._synced = time.monotonic()
 
     def is_done(self, batch: int) -> bool:
-        """Whether this batch was written by an earlier run, or this one."""
+        """Whether this batch was written, by an earlier run or by this one."""
         return batch in self._done
 
     def write(
@@ -116,7 +116,7 @@ class StoredSink:
         """Writes the rows of a batch; it counts as done once they are on the disk.
 
         Raises:
-          UserError: the disk is full, or the like.
+          UserError: the rows cannot be written, as when the disk is full.
         """
         try:
             for place, row in zip(places.tolist(), descriptors, strict=True):
@@ -133,7 +133,7 @@ class StoredSink:
             raise UserError(f"cannot write {self._path}: {e.strerror}") from e
 
     def sync(self) -> None:
-        """Makes sure that all rows are on the disk, and then says so."""
+        """Makes sure that all rows are on the disk, then marks their batches as done."""
         os.fdatasync(self._rows)
         os.fdatasync(self._failures)
         os.write(self._batches, np.array(self._unmarked, np.int32).tobytes())
@@ -143,7 +143,7 @@ class StoredSink:
 
     @property
     def descriptors(self) -> np.ndarray:
-        """(rows, width) float32, a memory map of what has been written."""
+        """A memory map of what has been written, (rows, width) float32."""
         if not all(self._shape):
             return np.zeros(self._shape, np.float32)
         return np.memmap(self._path, np.float32, "r", shape=self._shape)
@@ -158,7 +158,7 @@ class StoredSink:
 def _read_failures(file: int) -> dict[int, str]:
     failures = {}
     text = os.pread(file, os.fstat(file).st_size, 0)
-    for row in text.split(b"\n")[:-1]:  # what follows the last line break was cut off
+    for row in text.split(b"\n")[:-1]:  # anything after the last line break was cut off
         place, reason = json.loads(row)
         failures[int(place)] = str(reason)
     # A new row must not be appended to a torn one.

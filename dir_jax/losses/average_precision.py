@@ -1,10 +1,24 @@
 """Average precision of given scores, made differentiable: AP-GeM's loss.
 
 Revaud et al., "Learning with Average Precision: Training Image Retrieval with a Listwise Loss",
-ICCV 2019 (arXiv 1906.07589); tie-aware form: Cakir et al., CVPR 2019.
+ICCV 2019 (arXiv 1906.07589). The tie-aware form is from Cakir et al., CVPR 2019.
 
 All are pure functions that can be jitted, differentiated, vmapped and run under pmap or shard_map.
-The derivative by the scores is written by hand: it needs no more memory than the scores.
+The derivative with respect to the scores is written by hand, and needs no more memory than they do.
+
+Three items, the second of them irrelevant: the precision is 1/1 at the first and 2/3 at the third.
+
+>>> scores, relevance = jnp.array([[0.75, 0.5, 0.25]]), jnp.array([[1, 0, 1]])
+>>> round(float(average_precision(scores, relevance, num_bins=5)[0]), 4)
+0.8333
+>>> round(float(average_precision_loss(scores, relevance, num_bins=5)), 4)
+0.1667
+
+Two queries with an average precision of 1, of which the first counts half:
+
+>>> both, weights = jnp.ones((2, 1)), jnp.array([0.5, 1.0])
+>>> float(average_precision_loss(0.5 * both, both, query_weights=weights))
+0.25
 """
 
 from __future__ import annotations
@@ -35,23 +49,23 @@ def average_precision(
     vmin: float = 0.0,
     vmax: float = 1.0,
 ) -> jax.Array:
-    """Each query's quantised average precision; see `histogram.average_precision_of`.
+    """The quantised average precision of each query; see `histogram.average_precision_of`.
 
     Args:
-      scores: (N, M) float32 (or lower precision), of M items for N queries. Those outside
-        [vmin, vmax] count as at its ends, with zero gradient.
-      relevance: (N, M), 0 or 1, of any type. Not differentiated.
-      num_bins: Q, evenly spaced from vmax down to vmin.
-      vmin: the last bin's centre.
-      vmax: the first bin's centre.
+      scores: (N, M) float32 (or lower precision), the scores of M items for N queries. Those
+        outside [vmin, vmax] count as if at its ends, and have no gradient.
+      relevance: (N, M), 0 or 1, of any type. It is not differentiated.
+      num_bins: the number of bins Q, which are evenly spaced from vmax down to vmin.
+      vmin: the centre of the last bin.
+      vmax: the centre of the first bin.
 
     Returns:
-      (N,) float32 in [0, 1]; 0, without gradient, for a query without positives.
+      (N,) float32 in [0, 1]; 0, without a gradient, for a query without positives.
 
     Raises:
       AssertionError: the shapes differ or are not (N, M).
-      TypeError: the scores are not floating-point.
-      ValueError: fewer than two bins, or vmin >= vmax.
+      TypeError: the scores are not floating-point numbers.
+      ValueError: there are fewer than two bins, or vmin >= vmax.
     """
     return _quantised(scores, relevance, "plain", num_bins, vmin, vmax)
 
@@ -65,9 +79,20 @@ def tie_aware_average_precision(
     vmax: float = 1.0,
     simplified: bool = False,
 ) -> jax.Array:
-    """Each query's tie-aware average precision; see `histogram.tie_aware_average_precision_of`.
+    """The tie-aware average precision of each query; see `tie_aware_average_precision_of`.
 
-    Args, returns and raises are those of `average_precision`; `simplified` selects the second form.
+    Arguments, result and errors are those of `average_precision`.
+
+    Args:
+      scores: (N, M) float.
+      relevance: (N, M), 0 or 1.
+      num_bins: the number of bins.
+      vmin: the centre of the last bin.
+      vmax: the centre of the first bin.
+      simplified: whether to use the simplified form.
+
+    Returns:
+      (N,) float32; 0, without a gradient, for a query without positives.
     """
     form = "simplified" if simplified else "tie-aware"
     return _quantised(scores, relevance, form, num_bins, vmin, vmax)
@@ -90,10 +115,10 @@ def average_precision_loss(
       num_bins: as in `average_precision`.
       vmin: as in `average_precision`.
       vmax: as in `average_precision`.
-      query_weights: (N,) w; ones by default. Differentiable.
+      query_weights: (N,), the weights w; ones by default. They are differentiated, too.
 
     Returns:
-      () float32; 1, without gradient, where no query has positives.
+      () float32; 1, without a gradient, where no query has positives.
     """
     ap = average_precision(scores, relevance, num_bins=num_bins, vmin=vmin, vmax=vmax)
     return _loss(ap, relevance, query_weights)
@@ -119,8 +144,8 @@ def tie_aware_average_precision_loss(
 def average_precision_dist(scores: jax.Array, relevance: jax.Array, **options: Any) -> jax.Array:
     """`average_precision` of 1 − √(2.001 − 2 · scores).
 
-    For dot products of unit vectors that is one minus their distance, which spreads high scores out
-    over more bins. 2.001 keeps the root's derivative finite at 1.
+    For dot products of unit vectors this is one minus their distance, which spreads high scores
+    over more bins. The derivative of the root is finite at 1 thanks to the 0.001.
     """
     return average_precision(_by_distance(scores), relevance, **options)
 

@@ -1,8 +1,15 @@
 """Soft histograms of scores, and average precision as a function of them.
 
-A score's weight goes to its two neighbouring bins, in proportion to how near their centres are
-(Ustinova and Lempitsky, NeurIPS 2016). Everything the average precision needs of a query is then
-two histograms, of all items and of the relevant ones: c and c⁺ below.
+The weight of a score goes to the two bins that it lies between, in proportion to how near their
+centres are (Ustinova and Lempitsky, NeurIPS 2016). Two histograms are then all that the average
+precision needs to know of a query: c, of all items, and c⁺, of the relevant ones.
+
+A score of 0.7 lies between the centres 0.75 and 0.5, nearer to the first:
+
+>>> positions = bin_positions(jnp.array([[0.7]]), num_bins=5, vmin=0, vmax=1)
+>>> c, c_plus = histograms(positions, jnp.ones((1, 1)), num_bins=5)
+>>> [round(count, 4) for count in c[0].tolist()]
+[0.0, 0.8, 0.2, 0.0, 0.0]
 """
 
 from __future__ import annotations
@@ -13,34 +20,45 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# Scores that one pass over the bins reads: on a CPU they should stay in its cache.
-_BLOCK_SCORES = {"cpu": 1 << 16}
-_BLOCK_SCORES_ELSEWHERE = 1 << 22
+from dir_jax.losses.clamp import clamp_min
+
+# How many scores one pass over the bins reads: on a CPU they should stay in its cache.
+_BLOCK_SCORES_CPU, _BLOCK_SCORES_ELSEWHERE = 1 << 16, 1 << 22
 
 
 def bin_positions(scores: jax.Array, num_bins: int, vmin: float, vmax: float) -> jax.Array:
-    """Scores in units of bins: 0 at `vmax`, the first bin's centre, num_bins − 1 at `vmin`."""
+    """The places of scores among the centres: from 0 at `vmax`, to num_bins − 1 at `vmin`."""
     return (vmax - scores) * ((num_bins - 1) / (vmax - vmin))
 
 
 def histograms(
     positions: jax.Array, relevance: jax.Array, num_bins: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Counts, for each query, all items and the relevant ones in soft bins.
+    """Counts the items of each query, and the relevant ones among them, in soft bins.
 
     Args:
-      positions: (N, M) float32, from `bin_positions`; outside [0, num_bins − 1] they count fully
-        for the first or the last bin.
-      relevance: (N, M) float32.
-      num_bins: Q.
+      positions: (N, M) float32, from `bin_positions`. Those below 0 count fully for the first bin,
+        those above num_bins − 1 for the last.
+      relevance: (N, M) float32, 0 or 1.
+      num_bins: the number of bins, Q.
 
     Returns:
       c, c⁺: (N, Q) float32 each. Memory beyond them is O(Q · block), never O(N · M · Q).
     """
+    return jax.lax.platform_dependent(
+        positions,
+        relevance,
+        cpu=functools.partial(_histograms, num_bins, _BLOCK_SCORES_CPU),
+        default=functools.partial(_histograms, num_bins, _BLOCK_SCORES_ELSEWHERE),
+    )
+
+
+def _histograms(
+    num_bins: int, block_scores: int, positions: jax.Array, relevance: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     queries, items = positions.shape
-    scores = _BLOCK_SCORES.get(jax.default_backend(), _BLOCK_SCORES_ELSEWHERE)
-    # Two at least: a single one has all its scores in one sum, which takes a CPU ten times longer.
-    rows = max(1, min(queries, max(2, scores // max(items, 1))))
+    # At least two: a single one has all its scores in one sum, which takes a CPU ten times longer.
+    rows = max(1, min(queries, max(2, block_scores // max(items, 1))))
     centres = jnp.arange(num_bins, dtype=positions.dtype)[:, None]
 
     def count(block: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
@@ -60,17 +78,17 @@ def scores_gradient(
     vmin: float,
     vmax: float,
 ) -> jax.Array:
-    """The derivative by the scores of a function of the histograms.
+    """The derivative with respect to the scores of a function of the histograms.
 
     A score between two centres moves weight from one to the other and touches no other bin, so its
     derivative is a difference of two entries of the row. Outside the range it is zero. On a centre,
     where the derivative jumps, it is the one towards lower scores.
 
     Args:
-      positions: (N, M) float32.
-      relevance: (N, M) float32.
-      by_c: (N, Q) derivatives of the function by c.
-      by_c_plus: (N, Q), by c⁺.
+      positions: (N, M) float32, from `bin_positions`.
+      relevance: (N, M) float32, 0 or 1.
+      by_c: (N, Q) derivatives of the function with respect to c.
+      by_c_plus: (N, Q) derivatives with respect to c⁺.
       vmin: the last bin's centre.
       vmax: the first bin's centre.
 
@@ -78,7 +96,7 @@ def scores_gradient(
       (N, M) float32.
     """
     num_bins = by_c.shape[1]
-    # Per score, not per bin: the position falls by this as the score rises.
+    # By how much a position changes as its score rises by 1.
     slope = -(num_bins - 1) / (vmax - vmin)
     moved, moved_plus = slope * jnp.diff(by_c), slope * jnp.diff(by_c_plus)
     # Selecting bin by bin is one fused pass over the scores; a gather is slower everywhere.
@@ -92,15 +110,21 @@ def scores_gradient(
 def average_precision_of(c: jax.Array, c_plus: jax.Array) -> jax.Array:
     """Quantised average precision (Revaud et al., ICCV 2019, equations 4-7).
 
-    Σ_q precision_q · Δrecall_q, with precision_q = cumsum(c⁺)_q / (1e-16 + cumsum(c)_q) and
+    It is Σ_q precision_q · Δrecall_q, with precision_q = cumsum(c⁺)_q / (1e-16 + cumsum(c)_q) and
     Δrecall_q = c⁺_q / Σ c⁺.
 
     Args:
-      c: (..., Q) soft counts of all items, from the highest scores on.
-      c_plus: (..., Q), of the relevant ones.
+      c: (..., Q) soft counts of all items, starting with the highest scores.
+      c_plus: (..., Q) soft counts of the relevant items.
 
     Returns:
       (...) float32; 0 where nothing is relevant.
+
+    A relevant item in the first bin, two others in the second, a relevant one in the third: its
+    precision is 1 and 2/4, and each is half of the recall.
+
+    >>> float(average_precision_of(jnp.array([1.0, 2.0, 1.0]), jnp.array([1.0, 0.0, 1.0])))
+    0.75
     """
     precision = jnp.cumsum(c_plus, axis=-1) / (1e-16 + jnp.cumsum(c, axis=-1))
     return _over_positives(jnp.sum(precision * c_plus, axis=-1), c_plus)
@@ -113,16 +137,25 @@ def tie_aware_average_precision_of(
 
     With C and C⁺ the cumulative sums of c and c⁺, and C₋, C⁺₋ the same without the bin itself:
     ratio = max(c⁺ − 1, 0) / (max(c − 1, 0) + ε), ε = 1e-8, and the value is
-    Σ_q c⁺ · (c · ratio + (C⁺₋ + 1 − ratio · (C₋ + 1)) · ln((C + 1) / (C₋ + 1))) / (c + ε) / Σ c⁺;
-    simplified, Σ_q c⁺ · (C⁺₋ + C⁺ + 1) / (C₋ + C + 1) / Σ c⁺.
+    Σ_q c⁺ · (c · ratio + (C⁺₋ + 1 − ratio · (C₋ + 1)) · ln((C + 1) / (C₋ + 1))) / (c + ε) / Σ c⁺.
+    The simplified form is Σ_q c⁺ · (C⁺₋ + C⁺ + 1) / (C₋ + C + 1) / Σ c⁺.
 
     Args:
-      c: (..., Q) soft counts of all items, from the highest scores on.
-      c_plus: (..., Q), of the relevant ones.
-      simplified: the second form.
+      c: (..., Q) soft counts of all items, starting with the highest scores.
+      c_plus: (..., Q) soft counts of the relevant items.
+      simplified: whether to use the simplified form.
 
     Returns:
       (...) float32; 0 where nothing is relevant.
+
+    One relevant item of two that share a bin: ln(3) / 2, or 2 / 3 in the simplified form, where
+    the plain average precision is 1 / 2.
+
+    >>> c, c_plus = jnp.array([0.0, 2.0]), jnp.array([0.0, 1.0])
+    >>> round(float(tie_aware_average_precision_of(c, c_plus)), 4)
+    0.5493
+    >>> round(float(tie_aware_average_precision_of(c, c_plus, simplified=True)), 4)
+    0.6667
     """
     after, after_plus = jnp.cumsum(c, axis=-1), jnp.cumsum(c_plus, axis=-1)
     before, before_plus = _shift(after), _shift(after_plus)
@@ -130,7 +163,7 @@ def tie_aware_average_precision_of(
         terms = c_plus * (before_plus + after_plus + 1) / (before + after + 1)
     else:
         epsilon = 1e-8
-        ratio = jnp.maximum(c_plus - 1, 0) / (jnp.maximum(c - 1, 0) + epsilon)
+        ratio = clamp_min(c_plus - 1, 0) / (clamp_min(c - 1, 0) + epsilon)
         # ln((C + 1) / (C₋ + 1)), exact where the bin is nearly empty.
         logarithm = jnp.log1p(c / (before + 1))
         rest = (before_plus + 1 - ratio * (before + 1)) * logarithm
@@ -139,8 +172,8 @@ def tie_aware_average_precision_of(
 
 
 def _over_positives(total: jax.Array, c_plus: jax.Array) -> jax.Array:
-    # A row's weights add up to one for each relevant item. The floor only meets rows without any.
-    return total / jnp.maximum(jnp.sum(c_plus, axis=-1), 1e-16)
+    # A row's weights add up to one for each relevant item, so the floor is for rows without any.
+    return total / clamp_min(jnp.sum(c_plus, axis=-1), 1e-16)
 
 
 def _shift(x: jax.Array) -> jax.Array:
@@ -163,7 +196,7 @@ def _map_rows(function, rows: tuple[jax.Array, ...], size: int):  # type: ignore
 
 @functools.cache
 def check_bins(num_bins: int, vmin: float, vmax: float) -> None:
-    """Raises ValueError where there is no such quantisation."""
+    """Raises ValueError unless these are at least two bins between finite limits."""
     if num_bins < 2 or not np.isfinite([vmin, vmax]).all() or vmin >= vmax:
         raise ValueError(
             f"scores need at least two bins between finite vmin < vmax; got {num_bins=}, "

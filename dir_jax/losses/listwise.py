@@ -1,7 +1,16 @@
-"""The listwise average-precision loss of a batch of descriptors: what AP-GeM is trained with.
+"""The listwise average-precision loss of a batch of descriptors, with which AP-GeM is trained.
 
 Revaud et al., "Learning with Average Precision: Training Image Retrieval with a Listwise Loss",
 ICCV 2019 (arXiv 1906.07589), section 3.
+
+Three unit vectors, the first and the last of one class. The first finds itself, the second and the
+last, so that its average precision is (1 + 2/3) / 2. The last finds itself, the second and the
+first: the same. The second is alone in its class and has 1.
+
+>>> descriptors = jnp.array([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
+>>> loss = listwise_average_precision_loss(descriptors, jnp.array([0, 1, 0]), num_bins=11)
+>>> round(float(loss), 4), round(1 - (5 / 6 + 1 + 5 / 6) / 3, 4)
+(0.1111, 0.1111)
 """
 
 from __future__ import annotations
@@ -32,11 +41,11 @@ def listwise_average_precision_loss(
     axis_name: str | None = None,
     block_size: int = 1024,
 ) -> jax.Array:
-    """1 − the mean, over the images of a batch, of their average precision as queries.
+    """1 minus the mean average precision of the images of a batch as queries.
 
     Every image queries all images of the batch, itself included, as in the paper's
-    mAP_Q(D, Y) = 1/B Σ_i AP_Q(d_iᵀ D, Y_i); those of its class are relevant. Scores are dot
-    products quantised in [0, 1].
+    mAP_Q(D, Y) = 1/B Σ_i AP_Q(d_iᵀ D, Y_i). Images of its class are relevant. Scores are dot
+    products, quantised in [0, 1].
 
     Queries are taken in blocks: memory is O(B · (block_size + D)), never B × B (let alone
     B × B × bins), and the derivative is taken block by block along with the value.
@@ -44,21 +53,21 @@ def listwise_average_precision_loss(
     Args:
       descriptors: (B, D) float32, of unit norm.
       labels: (B,) integers.
-      num_bins: Q.
-      class_weighted: weigh a query so that all classes of the batch count equally, with mean weight
-        1 (section 4 of the paper); otherwise all images do.
-      tie_aware: use the tie-aware average precision.
-      axis_name: of the replicas. Each then has its own rows (B / replicas of them), scores them
-        against all replicas' descriptors, and gets the loss of the whole batch, whose gradient by
-        its own rows is exact; under pmap and under shard_map.
-      block_size: queries at once, at most; needs not divide B.
+      num_bins: the number of bins, Q.
+      class_weighted: whether queries are weighed so that all classes of the batch count equally,
+        with mean weight 1 (section 4 of the paper); otherwise all images count equally.
+      tie_aware: whether to use the tie-aware average precision.
+      axis_name: the axis of the replicas, under pmap or shard_map. Each replica has its own rows (B
+        / replicas of them), scores them against the descriptors of all replicas, and gets the loss
+        of the whole batch, with an exact gradient with respect to its own rows.
+      block_size: the most queries at once; it does not have to divide B.
 
     Returns:
       () float32.
 
     Raises:
       AssertionError: the shapes are not (B, D) and (B,).
-      TypeError: descriptors that are not float32, or labels that are not integers.
+      TypeError: the descriptors are not float32, or the labels are not integers.
     """
     descriptors, labels = jnp.asarray(descriptors), jnp.asarray(labels)
     chex.assert_rank([descriptors, labels], [2, 1])
@@ -104,7 +113,7 @@ def _terms(
 def _terms_forward(
     options: _Options, own: jax.Array, items: jax.Array, labels: jax.Array, item_labels: jax.Array
 ) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
-    """The value, and as residuals the gradient of the numerator by both arrays."""
+    """The value; the residuals are the gradient of the numerator with respect to both arrays."""
 
     def step(
         by_items: jax.Array, block: _Block
@@ -142,34 +151,34 @@ _terms.defvjp(_terms_forward, _terms_backward)
 def _compare(
     options: _Options, block: _Block, items: jax.Array, item_labels: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The relevance of each item to each row, its score's position among the bins, real rows."""
+    """The relevance of each item to each row, its score's place among the bins, and real rows."""
     itself = block.numbers[:, None] == jnp.arange(len(items))
     relevance = (block.labels[:, None] == item_labels).astype(jnp.float32)
     positions = bin_positions(_dot(block.rows, items.T), options.num_bins, _VMIN, _VMAX)
-    # An image's product with itself is 1, the first bin's centre, whatever the network does. Taken
-    # for more it is wholly in that bin and has no derivative; as computed, it would round to
-    # either side, and back-propagate the noise.
+    # An image's product with itself is 1, the centre of the first bin, whatever the network does.
+    # Moved above it, the item is wholly in that bin and has no derivative. As computed, it would
+    # round to one side or the other, and back-propagate the noise.
     return relevance, jnp.where(itself, -1, positions), block.real
 
 
 def _weights(options: _Options, relevance: jax.Array, real: jax.Array) -> jax.Array:
-    """Each query's weight: 0 for padding; else 1, or one over the number of its class."""
+    """The weight of each query: 0 for padding; else 1, or 1 over the number of its class."""
     if not options.class_weighted:
         return real
     return real / jnp.maximum(jnp.sum(relevance, axis=1), 1)
 
 
 class _Block(NamedTuple):
-    rows: jax.Array  # (size, D) queries
+    rows: jax.Array  # (size, D), the queries
     labels: jax.Array  # (size,)
-    numbers: jax.Array  # (size,) their places among the items
-    real: jax.Array  # (size,) 1, or 0 for padding
+    numbers: jax.Array  # (size,), the queries' places among the items
+    real: jax.Array  # (size,), 1, or 0 for padding
 
 
 def _blocks(options: _Options, own: jax.Array, labels: jax.Array) -> _Block:
-    """The queries in blocks: each field with a leading axis over blocks."""
+    """The queries in blocks: each field has a leading axis over the blocks."""
     count = -(-len(own) // options.block_size)
-    size = -(-len(own) // count)  # of equal blocks, so that there is little padding
+    size = -(-len(own) // count)  # blocks are equal, so that there is little padding
     short = count * size - len(own)
     places = jnp.arange(len(own) + short)
     first: jax.Array | int = 0

@@ -1,4 +1,4 @@
-"""A batch loss over replicas: each has its own rows, and compares them with everybody's."""
+"""A batch loss over replicas, each of which compares its own rows with those of all of them."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ import jax
 import jax.numpy as jnp
 
 Terms = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
-"""`terms(own, everything, own_labels, all_labels) -> (numerator, denominator)`: scalars to be
+"""`terms(own, everything, own_labels, all_labels) -> (numerator, denominator)`: two scalars, to be
 summed over the replicas."""
 
 
 def ratio_over_replicas(
     terms: Terms, own: jax.Array, labels: jax.Array, axis_name: str | None
 ) -> jax.Array:
-    """Σ numerators / Σ denominators over all replicas, with its exact gradient by the own rows.
+    """Σ numerators / Σ denominators over all replicas, with an exact gradient for the own rows.
 
-    Differentiating the plain sum over an axis gives another gradient under pmap than under
-    shard_map, as every replica's copy of the value would be differentiated. Here it is the one
-    value's: a row's part as query, on its own replica, and its part as item, on all of them.
+    Differentiating the plain sum over an axis gives different gradients under pmap and shard_map,
+    since every replica's copy of the value would be differentiated. Here the gradient is that of
+    the one value: a row's part as a query, on its own replica, and as an item, on all of them.
 
     Args:
-      terms: its numerator is differentiable by `own` and `everything`; the denominator is a count.
-      own: (b, D) this replica's rows.
-      labels: (b,) their labels.
-      axis_name: the replicas' axis; None for a single one.
+      terms: gives the two scalars of one replica. The numerator can be differentiated with respect
+        to `own` and `everything`; the denominator is a count.
+      own: (b, D), the rows of this replica.
+      labels: (b,), their labels.
+      axis_name: the axis of the replicas; None if there is a single one.
 
     Returns:
       (), the same on every replica; 0 where the denominators add up to 0.

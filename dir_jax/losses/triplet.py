@@ -1,4 +1,23 @@
-"""Triplet losses, TL-GeM's (Gordo et al., IJCV 2017), of given triplets or of those in a batch."""
+"""Triplet losses (TL-GeM's: Gordo et al., IJCV 2017), of given triplets or of those in a batch.
+
+An anchor at 0, a positive at 3 and a negative at 4 on a line: the negative is 1 farther away than
+the positive, which falls short of a margin of 1.5 by a half.
+
+>>> anchor, positive, negative = jnp.array([[0.0]]), jnp.array([[3.0]]), jnp.array([[4.0]])
+>>> round(float(triplet_margin_loss(anchor, positive, negative, margin=1.5)), 4)
+0.5
+
+With `swap` the negative's distance to the positive counts, which is 1.
+
+>>> round(float(triplet_margin_loss(anchor, positive, negative, margin=1.5, swap=True)), 4)
+3.5
+
+A margin that is met exactly costs nothing, but still pulls, as in torch.
+
+>>> gradient = jax.grad(triplet_margin_loss, argnums=1)(anchor, positive, negative, eps=0.0)
+>>> float(triplet_margin_loss(anchor, positive, negative, eps=0.0)), gradient.tolist()
+(0.0, [[1.0]])
+"""
 
 from __future__ import annotations
 
@@ -8,6 +27,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from dir_jax.losses.clamp import clamp_min
 from dir_jax.losses.ratio import ratio_over_replicas
 
 
@@ -25,12 +45,13 @@ def triplet_margin_loss(
 
     Args:
       anchor: (N, D) float.
-      positive: (N, D), of the anchors' classes.
-      negative: (N, D), of others.
-      margin: how much farther a negative should be; [1] takes 0.1 for unit vectors.
-      p: the norm.
-      eps: added to each difference, so that the norm of zero has a derivative.
-      swap: use min(d(a, n), d(p, n)) (Balntas et al., BMVC 2016).
+      positive: (N, D), of the same classes as the anchors.
+      negative: (N, D), of other classes.
+      margin: how much farther a negative should be than a positive. Gordo et al. use 0.1 for unit
+        vectors.
+      p: the order of the norm.
+      eps: a number added to each difference, so that the norm of zero has a derivative.
+      swap: whether to use min(d(a, n), d(p, n)) for d(a, n) (Balntas et al., BMVC 2016).
 
     Returns:
       () float.
@@ -39,7 +60,7 @@ def triplet_margin_loss(
       AssertionError: the shapes differ or are not (N, D).
     """
     near, far = _distances(anchor, positive, negative, p, eps, swap)
-    return jnp.mean(jnp.maximum(0, near - far + margin))
+    return jnp.mean(clamp_min(near - far + margin, 0))
 
 
 def triplet_log_exp_loss(
@@ -51,7 +72,7 @@ def triplet_log_exp_loss(
     eps: float = 1e-6,
     swap: bool = False,
 ) -> jax.Array:
-    """mean ln(1 + exp(d(a, p) − d(a, n))): as `triplet_margin_loss`, with a soft margin."""
+    """mean ln(1 + exp(d(a, p) − d(a, n))), which is `triplet_margin_loss` with a soft margin."""
     near, far = _distances(anchor, positive, negative, p, eps, swap)
     return jnp.mean(jax.nn.softplus(near - far))
 
@@ -68,19 +89,23 @@ def grouped_triplet_loss(
     """The loss of a batch whose rows are triplets: anchor, positive, negative, anchor, …
 
     Args:
-      descriptors: (b, D) float32, b a multiple of 3.
-      labels: (b,), not used: the rows' order says what they are.
-      margin: of `triplet_margin_loss`.
-      log_exp: use `triplet_log_exp_loss`.
-      swap: as in both.
-      axis_name: of the replicas, each with its own rows; the loss is the mean over all.
+      descriptors: (b, D) float32, with b a multiple of 3.
+      labels: (b,). They are not used, since the order of the rows says what they are.
+      margin: the margin of `triplet_margin_loss`.
+      log_exp: whether to use `triplet_log_exp_loss` instead.
+      swap: as in both of them.
+      axis_name: the axis of the replicas, each of which has its own rows; the loss is the mean over
+        all of them.
 
     Returns:
       () float32.
+
+    Raises:
+      ValueError: b is not a multiple of 3.
     """
     chex.assert_rank(descriptors, 2)
     if len(descriptors) % 3:
-        raise ValueError(f"{len(descriptors)} rows are no whole triplets")
+        raise ValueError(f"{len(descriptors)} rows are not whole triplets")
 
     def terms(own: jax.Array, *_: jax.Array) -> tuple[jax.Array, jax.Array]:
         triplets = own.reshape(-1, 3, own.shape[1])
@@ -104,14 +129,14 @@ def batch_triplet_loss(
     log_exp: bool = False,
     axis_name: str | None = None,
 ) -> jax.Array:
-    """The loss of triplets taken from within a batch, by Euclidean distance.
+    """The loss of triplets that are chosen within a batch, by Euclidean distance.
 
-    - 'hardest': for each anchor its farthest positive and its nearest negative ("batch hard",
+    - 'hardest': for each anchor, its farthest positive and its nearest negative ("batch hard",
       Hermans et al. 2017, equation 5).
-    - 'semihard': for each pair of anchor and positive the nearest negative that is farther than the
-      positive, or the farthest negative where none is (Schroff et al., CVPR 2015).
-    - 'all': all triplets; the mean is over those with a loss ("batch all", Hermans et al. 2017,
-      equation 6, its ≠0 variant), or over all with `log_exp`, where each has one.
+    - 'semihard': for each pair of anchor and positive, the nearest negative that is farther than
+      the positive, or the farthest negative if there is none (Schroff et al., CVPR 2015).
+    - 'all': all triplets. The mean is over those with a loss ("batch all", Hermans et al. 2017,
+      equation 6, in its ≠0 variant); with `log_exp`, where each has one, over all of them.
 
     Anchors without a positive or without a negative are left out. Memory is O(b · B).
 
@@ -120,15 +145,24 @@ def batch_triplet_loss(
       labels: (b,) integers.
       mining: 'hardest', 'semihard' or 'all'.
       margin: how much farther a negative should be than a positive.
-      log_exp: ln(1 + exp(d(a, p) − d(a, n))) in place of max(0, d(a, p) − d(a, n) + margin).
-      axis_name: of the replicas: each has its own rows as anchors, and takes their positives and
-        negatives from all replicas.
+      log_exp: whether to use ln(1 + exp(d(a, p) − d(a, n))) instead of
+        max(0, d(a, p) − d(a, n) + margin).
+      axis_name: the axis of the replicas. Each replica has its own rows as anchors, and takes their
+        positives and negatives from all replicas.
 
     Returns:
       () float32; 0 where there is no triplet.
 
     Raises:
-      ValueError: another `mining`.
+      ValueError: `mining` is not one of the three.
+
+    Points at 0, 1 and 3 on a line, the first two of one class. The first has its positive at
+    distance 1 and its negative at 3, the second at 1 and 2, and the third has no positive: with a
+    margin of 2.5 the losses are 0.5 and 1.5.
+
+    >>> points, labels = jnp.array([[0.0], [1.0], [3.0]]), jnp.array([0, 0, 1])
+    >>> float(batch_triplet_loss(points, labels, margin=2.5))
+    1.0
     """
     chex.assert_rank([descriptors, labels], [2, 1])
     chex.assert_equal_shape_prefix([descriptors, labels], 1)
@@ -138,7 +172,7 @@ def batch_triplet_loss(
     def penalty(near: jax.Array, far: jax.Array) -> jax.Array:
         if log_exp:
             return jax.nn.softplus(near - far)
-        return jnp.maximum(0, near - far + margin)
+        return clamp_min(near - far + margin, 0)
 
     def terms(
         own: jax.Array, items: jax.Array, own_labels: jax.Array, item_labels: jax.Array
@@ -174,12 +208,12 @@ def _distance(u: jax.Array, v: jax.Array, *, p: float, eps: float) -> jax.Array:
 def _pairwise_distances(
     own: jax.Array, items: jax.Array, axis_name: str | None
 ) -> tuple[jax.Array, jax.Array]:
-    """(b, B) distances, from dot products, and which of them are a row's to itself."""
+    """(b, B) distances, from dot products, and which of them are those of a row to itself."""
     squares = jnp.sum(own * own, axis=1)[:, None] + jnp.sum(items * items, axis=1)
     products = jnp.matmul(own, items.T, precision=jax.lax.Precision.HIGHEST)
-    # Cancellation leaves an error of some 1e-7 in the square: nearer than this is equal. Where the
-    # floor applies the derivative is zero, not infinite.
-    distances = jnp.sqrt(jnp.maximum(squares - 2 * products, 1e-12))
+    # Cancellation leaves an error of about 1e-7 in the square, so nearer points count as equal.
+    # Where the floor applies, the derivative is zero rather than infinite.
+    distances = jnp.sqrt(clamp_min(squares - 2 * products, 1e-12))
     first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * len(own)
     return distances, first + jnp.arange(len(own))[:, None] == jnp.arange(len(items))
 
@@ -203,15 +237,15 @@ def _semihard(distances, positive, negative, penalty):  # type: ignore[no-untype
 
 
 def _all(distances, positive, negative, penalty):  # type: ignore[no-untyped-def]
-    # One column of positives at a time, recomputed when differentiated: never b × B × B.
+    # One column of positives at a time, recomputed when differentiated, so never b × B × B numbers.
     @jax.checkpoint
     def add(total, column):  # type: ignore[no-untyped-def]
         near, is_positive = column
-        valid = is_positive[:, None] & negative
-        losses = jnp.where(valid, penalty(near[:, None], distances), 0)
+        losses = penalty(near[:, None], distances)
+        counted = is_positive[:, None] & negative & (losses > 0)
         return (
-            total[0] + jnp.sum(losses),
-            total[1] + jnp.sum((losses > 0).astype(jnp.float32)),
+            total[0] + jnp.sum(jnp.where(counted, losses, 0)),
+            total[1] + jnp.sum(counted.astype(jnp.float32)),
         ), None
 
     zero = jnp.sum(0 * distances)  # varies over the replicas as the distances do

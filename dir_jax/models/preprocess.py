@@ -14,6 +14,6 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 def normalize(
     images: jax.typing.ArrayLike, mean: Sequence[float], std: Sequence[float]
 ) -> jax.Array:
-    """RGB pixels in 0 … 255, (..., 3) uint8, as float32: (x / 255 − mean) / std."""
+    """Normalises RGB pixels in 0 … 255, (..., 3) uint8: (x / 255 − mean) / std, in float32."""
     x = jnp.asarray(images).astype(jnp.float32) / 255
     return (x - jnp.asarray(mean, jnp.float32)) / jnp.asarray(std, jnp.float32)

@@ -1,4 +1,4 @@
-"""The feature-pyramid networks: descriptors of the last two stages, side by side."""
+"""The feature-pyramid networks, which pool the backbone's last two feature maps."""
 
 from __future__ import annotations
 
@@ -12,23 +12,28 @@ from dir_jax.models.layers import Conv
 from dir_jax.models.network import RetrievalNetwork
 from dir_jax.models.padding import reduced
 from dir_jax.models.pooling import create_pooling
+from dir_jax.models.resnet import Variant
 
 
 class PyramidNetwork(RetrievalNetwork):
-    """A retrieval network on layer3's and layer4's maps, each with a pooling of its own.
+    """A retrieval network on the maps 'layer3' and 'layer4', each with a pooling of its own.
 
-    `<resnet>_fpn_rmac` first adds the coarse map to the fine one, as feature pyramids do (Lin et
-    al., CVPR 2017); `resnet101_fpn0_rmac` takes both as they are. Centre bias and dropout are not
-    applied.
+    The coarse map is first added to the fine one, as in feature pyramids (Lin et al., CVPR 2017).
+    Centre bias and dropout are not applied.
     """
 
-    def _create_head(self, **options: Any) -> int:
-        coarse = self.features
-        fine = coarse // 2
+    merges_maps = True
+
+    @classmethod
+    def default_out_dim(cls, backbone: Variant) -> int:
+        """The length of what is pooled."""
+        return backbone.features + backbone.features // 2
+
+    def _create_pooling(self, features: int, **options: Any) -> int:
+        coarse, fine = features, features // 2
         self.adpoolx5 = create_pooling(self.config.pooling, self.config.gemp)
         self.adpoolc4 = create_pooling(self.config.pooling, self.config.gemp)
-        self.adds_maps = self.config.arch.endswith("_fpn_rmac")
-        if self.adds_maps:
+        if self.merges_maps:
             self.conv1x5 = Conv(coarse, fine, 1, **options)
             self.conv3c4 = Conv(fine, fine, 3, **options)
         return coarse + fine
@@ -40,14 +45,20 @@ class PyramidNetwork(RetrievalNetwork):
         *,
         dropout_keys: jax.Array | None = None,
     ) -> jax.Array:
-        """(N, C3 + C4) float32 from the (N, h, w, C) maps 'layer3' and 'layer4'."""
+        """Pools the (N, h, w, C) maps 'layer3' and 'layer4' to (N, C3 + C4) float32."""
         del dropout_keys
         x4, x5 = maps["layer3"], maps["layer4"]
         sizes4, sizes5 = reduced(sizes, 16), reduced(sizes, 32)
-        if self.adds_maps:
+        if self.merges_maps:
             c5 = _resize_nearest(x5, x4.shape[1:3], sizes5, sizes4)
             x4 = nnx.relu(self.conv3c4(x4 + nnx.relu(self.conv1x5(c5)), sizes4))
         return jnp.concatenate([self.adpoolc4(x4, sizes4), self.adpoolx5(x5, sizes5)], axis=-1)
+
+
+class UnmergedPyramidNetwork(PyramidNetwork):
+    """The pyramid network that pools both maps as they are ('fpn0')."""
+
+    merges_maps = False
 
 
 def _resize_nearest(
@@ -56,7 +67,7 @@ def _resize_nearest(
     sizes: jax.Array | None,
     new_sizes: jax.Array | None,
 ) -> jax.Array:
-    """(N, h, w, C) -> (N, *shape, C); row i is row ⌊i · h / new h⌋ of an image's own part."""
+    """(N, h, w, C) -> (N, *shape, C), where row i is row ⌊i · h / new h⌋ of an image's own part."""
     if sizes is None or new_sizes is None:
         sizes, new_sizes = jnp.array([x.shape[1:3]]), jnp.array([shape])
     for axis, length in enumerate(shape, start=1):

@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from dir_jax.errors import UserError
-from dir_jax.retrieval.blocks import blocks
-from dir_jax.retrieval.search import nearest_others, rows_of, top_k
+from dir_jax.retrieval.kernels import blocks, device_of, rows_of
+from dir_jax.retrieval.search import nearest_others, top_k
 
-_ROWS = 4096  # whose neighbours are added at once
-_GATHERED = 1 << 26  # numbers gathered at once on the host, 256 MB
+_ROWS = 4096  # the rows whose neighbours are added at once
+_GATHERED = 1 << 26  # the numbers gathered at once on the host, 256 MB
 
 
 def expand_queries(
@@ -25,14 +25,15 @@ def expand_queries(
 ) -> np.ndarray:
     """Adds to each query its most similar database descriptors, weighted by similarity (αQE).
 
-    L2(query + Σ over its k nearest of s^alpha · descriptor), with s their dot product. Where alpha
-    is no whole number, a negative similarity weighs nothing. Descriptors with NaN weigh nothing.
+    L2(query + Σ over its k nearest of s^alpha · descriptor), where s is their dot product. Unless
+    alpha is a whole number, a negative similarity weighs nothing. Descriptors with NaN weigh
+    nothing.
 
     Args:
       queries: (Q, D) float.
       database: (N, D) float; a NumPy array is sent to the device block by block.
-      k: how many, in 0 … N; 0 leaves the queries as they are.
-      alpha: not negative.
+      k: how many descriptors are added to each query, in 0 … N; 0 leaves the queries as they are.
+      alpha: the power of the similarity, not negative.
 
     Returns:
       (Q, D) float32, of unit norm.
@@ -50,12 +51,12 @@ def expand_queries(
 def augment_database(database: np.ndarray | jax.Array, *, k: int, alpha: float) -> np.ndarray:
     """Adds to each database descriptor its most similar others, weighted by similarity (ADBA).
 
-    As `expand_queries` with each row as the query, the row itself not being one of its k nearest.
+    As `expand_queries` with each row as a query whose k nearest are among the other rows.
 
     Args:
       database: (N, D) float.
-      k: how many, in 0 … N − 1.
-      alpha: not negative.
+      k: how many others are added to each row, in 0 … N − 1; 0 leaves the database as it is.
+      alpha: the power of the similarity, not negative.
 
     Returns:
       (N, D) float32, of unit norm.
@@ -92,8 +93,8 @@ def _combine(
         scores = np.maximum(scores, 0)
     size = min(_ROWS, len(x))
     if isinstance(database, np.ndarray):
-        if jax.default_backend() == "cpu" and indices.size > len(database):
-            database = jax.device_put(database)  # no copy, or one where it is not aligned
+        if device_of(x).platform == "cpu" and indices.size > len(database):
+            database = jax.device_put(database)  # no copy, unless it is not aligned
         else:  # only what is needed goes to the device
             size = max(1, min(size, _GATHERED // (indices.shape[1] * x.shape[1])))
     for start, _ in blocks(len(x), size) if size else ():
@@ -118,6 +119,6 @@ def _weighted_sum(
         near = jnp.take_along_axis(database, index, axis=0, mode="clip")
         return total + jnp.where(nothing, 0, weight * near), None
 
-    # One neighbour of all rows after the other: gathering and adding are one pass.
+    # One neighbour of all rows at a time, so that gathering and adding are one pass.
     x, _ = jax.lax.scan(add, x.astype(jnp.float32), (indices.T, weights.T, missing.T))
     return x / jnp.maximum(jnp.linalg.norm(x, axis=1, keepdims=True), 1e-12)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dir_jax.errors import UserError
-from dir_jax.retrieval.blocks import blocks
+from dir_jax.retrieval.kernels import blocks, dot_products
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,7 +154,7 @@ def _score_block(
 ) -> tuple[jax.Array, jax.Array]:
     """For each query: the sum of the precisions at its positives, and the rank of the first."""
     size, num_images = len(queries), len(descriptors)
-    scores = jnp.matmul(queries, descriptors.T, precision=jax.lax.Precision.HIGHEST)
+    scores = dot_products(queries, descriptors)
     itself = own[:, None] == jnp.arange(num_images)
     relevant = (query_classes[:, None] == classes) & ~itself
     # The query itself goes last, where it counts for nothing.

@@ -1,4 +1,4 @@
-"""One descriptor from those of an image at several scales."""
+"""One descriptor of an image from its descriptors at several scales."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ def pool_scales(
     """Pools descriptors of the same images at several scales, and normalises.
 
     'mean' is their mean. 'gem' is a generalised mean that keeps signs, f(mean(f(x, p)), 1 / p) with
-    f(x, p) = sign(x) · max(|x|, 1e-6)^p. One scale alone is only normalised.
+    f(x, p) = sign(x) · max(|x|, 1e-6)^p. A single scale is only normalised.
 
     Args:
-      descriptors: one (N, D) array a scale.
+      descriptors: one (N, D) array for each scale.
       pooling: 'gem' or 'mean'.
-      p: the power of 'gem', not 0.
+      p: the power of 'gem', above 0.
 
     Returns:
       (N, D) float32, of unit norm (x / max(‖x‖, 1e-12)).
 
     Raises:
-      UserError: an unknown pooling, a power that makes no sense, or no scale.
+      UserError: the pooling is unknown, the power is not above 0, or there is no scale.
     """
     if pooling not in ("gem", "mean"):
-        raise UserError(f"there is no pooling of scales {pooling!r}; choose from gem, mean")
+        raise UserError(f"{pooling!r} is not a pooling of scales; choose from gem, mean")
     if not p > 0:
-        raise UserError(f"the power of pooling is {p!r}; it must be above 0")
+        raise UserError(f"the power of pooling scales is {p!r}; it must be above 0")
     scales = [jnp.asarray(x, jnp.float32) for x in descriptors]
     if not scales:
         raise UserError("there is no descriptor to pool")

@@ -10,11 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from dir_jax.errors import UserError
-from dir_jax.retrieval.blocks import blocks
+from dir_jax.retrieval.kernels import blocks, dot_products, largest, rows_of
 
-# Queries compared with the database at once; bounds memory where both are large.
+# The queries compared with the database at once; bounds memory where both are large.
 _QUERIES = 1024
-_GROUP = 16
 
 _Best = tuple[jax.Array, jax.Array]  # (Q, k) scores, the largest first, and (Q, k) indices
 
@@ -28,20 +27,21 @@ def top_k(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k most similar database rows of each query, exactly.
 
-    The database is read in blocks and the best so far kept, so memory on the device is
-    O(1024 · (block_size + k)) besides the arguments. A NumPy database (a memory map, too) stays on
-    the host and is sent block by block; give a jax.Array where it fits and there are many queries.
+    The database is read in blocks and the best so far are kept, so that memory on the device is
+    O(1024 · (block_size + k)) besides the arguments. A NumPy database, which may be a memory map,
+    stays on the host and is sent block by block; pass a jax.Array where it fits and there are many
+    queries.
 
     Args:
       queries: (Q, D) float.
       database: (N, D) float.
-      k: at most N.
-      block_size: database rows compared at once.
+      k: how many rows to find for each query, at most N.
+      block_size: how many database rows are compared at once.
 
     Returns:
       scores: (Q, k) float32, dot products, the largest first.
-      indices: (Q, k) int32 into the database; of equal scores the lower index comes first. Rows
-        with NaN (images that could not be read) come last; their score is NaN.
+      indices: (Q, k) int32, rows of the database; of equal scores the lower index comes first.
+        Rows with NaN (images that could not be read) come last, with the score NaN.
 
     Raises:
       UserError: k is not in 1 .. N.
@@ -70,14 +70,15 @@ def top_k(
 def nearest_others(
     database: np.ndarray | jax.Array, k: int, *, block_size: int = 1536
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The k rows most similar to each row of a database, itself left out, exactly.
+    """The k other rows most similar to each row of a database, exactly.
 
-    As `top_k` with the database as its own queries, in half the time: each pair is compared once.
+    As `top_k` with the database as its own queries, but in half the time, as each pair is compared
+    only once.
 
     Args:
       database: (N, D) float.
-      k: at most N − 1.
-      block_size: rows compared with as many others at once, at most.
+      k: how many rows to find for each row, at most N − 1.
+      block_size: the most rows compared with as many others at once.
 
     Returns:
       scores: (N, k) float32, as `top_k` gives them.
@@ -112,7 +113,7 @@ def score_all(
     Args:
       queries: (Q, D) float.
       database: (N, D) float; a NumPy array is sent to the device block by block.
-      block_size: database rows at once.
+      block_size: how many database rows are compared at once.
 
     Returns:
       (Q, N) float32.
@@ -130,16 +131,17 @@ def score_all(
 def rank_all(
     queries: np.ndarray | jax.Array, database: np.ndarray | jax.Array, *, block_size: int = 1024
 ) -> np.ndarray:
-    """Ranks the whole database for each query, `block_size` queries at once.
+    """Ranks the whole database for each query.
 
     Args:
       queries: (Q, D) float.
       database: (N, D) float.
-      block_size: queries ranked at once; memory on the device is O(N · (D + block_size)).
+      block_size: how many queries are ranked at once; memory on the device is
+        O(N · (D + block_size)).
 
     Returns:
-      (Q, N) int32: indices into the database by falling dot product; equal scores in the database's
-      order, rows with NaN last.
+      (Q, N) int32, rows of the database by falling dot product; equal scores are in the database's
+      order, rows with NaN come last.
     """
     chex.assert_rank([queries, database], 2)
     chex.assert_equal_shape_suffix([queries, database], 1)
@@ -154,26 +156,12 @@ def rank_all(
 # The score of rows with NaN while searching: below any other, above the -inf of no row at all.
 _LOWEST = np.finfo(np.float32).min
 
-
-def rows_of(x: np.ndarray | jax.Array, start: int, size: int) -> jax.Array:
-    """Rows start .. start + size − 1 on the device, float32; where they lie, if that can be."""
-    if isinstance(x, jax.Array):  # not x[a:b], which is another program for each a
-        part = x if size == len(x) else jax.lax.dynamic_slice_in_dim(x, start, size)
-        return part.astype(jnp.float32)
-    # Not jnp.asarray, which copies also where the device's memory is the host's.
-    return jax.device_put(np.asarray(x[start : start + size], np.float32))
-
-
-def _scores(queries: jax.Array, database: jax.Array) -> jax.Array:
-    return jnp.matmul(queries, database.T, precision=jax.lax.Precision.HIGHEST)
-
-
-_all_scores = jax.jit(_scores)
+_all_scores = jax.jit(dot_products)
 
 
 @jax.jit
 def _rank(queries: jax.Array, database: jax.Array) -> jax.Array:
-    return jnp.argsort(-_scores(queries, database), axis=1, stable=True).astype(jnp.int32)
+    return jnp.argsort(-dot_products(queries, database), axis=1, stable=True).astype(jnp.int32)
 
 
 @functools.partial(jax.jit, donate_argnums=0)
@@ -186,7 +174,7 @@ def _merge_block(
 ) -> _Best:
     """Merges a block's best into the best so far."""
     numbers = start + jnp.arange(len(block), dtype=jnp.int32)
-    scores = _without_nan(_scores(queries, block))
+    scores = _without_nan(dot_products(queries, block))
     return _merge(best, jnp.where(numbers >= first_new, scores, -jnp.inf), numbers)
 
 
@@ -210,7 +198,7 @@ def _merge_pairs(
     counts = (other_numbers >= first_new)[None]
     if same:
         counts &= (numbers >= first_new)[:, None] & (numbers[:, None] != other_numbers)
-    scores = jnp.where(counts, _without_nan(_scores(rows, others)), -jnp.inf)
+    scores = jnp.where(counts, _without_nan(dot_products(rows, others)), -jnp.inf)
 
     def update(best: _Best, scores: jax.Array, start: jax.Array, numbers: jax.Array) -> _Best:
         own = tuple(jax.lax.dynamic_slice_in_dim(x, start, size) for x in best)
@@ -232,24 +220,7 @@ def _without_nan(scores: jax.Array) -> jax.Array:
 def _merge(best: _Best, scores: jax.Array, numbers: jax.Array) -> _Best:
     """The best so far, which have the lower numbers and so win ties, and those of a block."""
     k = best[0].shape[1]
-    found, place = _largest(scores, min(k, len(numbers)))
+    found, place = largest(scores, min(k, len(numbers)))
     scores, place_in_both = jax.lax.top_k(jnp.concatenate([best[0], found], axis=1), k)
     indices = jnp.concatenate([best[1], numbers[place]], axis=1)
     return scores, jnp.take_along_axis(indices, place_in_both, axis=1)
-
-
-def _largest(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
-    """jax.lax.top_k of (Q, N) scores without NaN, in two steps where that is less work.
-
-    The k largest are in the k groups with the largest maxima. For if one were in another group,
-    those k maxima would come before it: they are larger, or equal and of a lower index.
-    """
-    if scores.shape[1] < 4 * _GROUP * k:
-        return jax.lax.top_k(scores, k)
-    padding = -scores.shape[1] % _GROUP
-    grouped = jnp.pad(scores, ((0, 0), (0, padding)), constant_values=-jnp.inf)
-    grouped = grouped.reshape(len(scores), -1, _GROUP)
-    groups = jnp.sort(jax.lax.top_k(grouped.max(axis=2), k)[1], axis=1)  # lower indices first
-    few = jnp.take_along_axis(grouped, groups[:, :, None], axis=1).reshape(len(scores), -1)
-    found, place = jax.lax.top_k(few, k)
-    return found, jnp.take_along_axis(groups, place // _GROUP, axis=1) * _GROUP + place % _GROUP

@@ -18,7 +18,7 @@ import numpy as np
 
 from dir_jax.errors import UserError
 
-_ROWS = 4096  # taken to float64 at once
+_ROWS = 4096  # converted to float64 at once
 
 
 @functools.partial(
@@ -33,8 +33,8 @@ class Whitening:
     Attributes:
       mean_: (D,) float.
       components_: (K, D) float, orthonormal rows, by falling variance.
-      explained_variance_: (K,) float, variance of the data along each component.
-      whiten: divide by a power of the variance after projecting.
+      explained_variance_: (K,) float, the variance of the data along each component.
+      whiten: whether to divide by a power of the variance after projecting.
     """
 
     mean_: np.ndarray
@@ -43,7 +43,7 @@ class Whitening:
     whiten: bool = True
 
     def to_arrays(self) -> dict[str, np.ndarray]:
-        """The fields as arrays by name, for storing."""
+        """The fields by name as arrays, to be stored."""
         return {f.name: np.asarray(getattr(self, f.name)) for f in dataclasses.fields(self)}
 
     @classmethod
@@ -55,7 +55,7 @@ class Whitening:
         """
         names = [f.name for f in dataclasses.fields(cls)]
         if missing := [name for name in names if name not in arrays]:
-            raise UserError(f"the whitening has no {' and no '.join(map(repr, missing))}")
+            raise UserError(f"the whitening lacks {', '.join(map(repr, missing))}")
         mean, components, variance = (np.asarray(arrays[name]) for name in names[:3])
         if components.ndim != 2 or (variance.shape, mean.shape) != (
             components.shape[:1],
@@ -72,17 +72,17 @@ class Whitening:
 def learn_whitening(descriptors: np.ndarray, *, whiten: bool = True) -> Whitening:
     """Learns a PCA in float64, with the result of `sklearn.decomposition.PCA(whiten=whiten)`.
 
-    The sign of each component makes its entry of largest magnitude positive. Unlike scikit-learn's,
-    the result leaves out components along which the data varies by no more than the rounding of
-    float32 at the descriptors' length: there are always some where N <= D, and whitening would blow
-    them up to the size of the others.
+    The sign of each component is chosen so that its entry of largest magnitude is positive. Unlike
+    scikit-learn's, the result leaves out components along which the data varies by no more than the
+    rounding of float32 at the descriptors' length: there are always some where N <= D, and
+    whitening would scale them up to the size of the others.
 
     Args:
       descriptors: (N, D) float, N > 1. Memory besides them is O(D²).
-      whiten: `Whitening.whiten`.
+      whiten: the result's `Whitening.whiten`.
 
     Raises:
-      UserError: fewer than two descriptors, descriptors that are not finite, or all the same.
+      UserError: there are fewer than two descriptors, some are not finite, or all are the same.
     """
     descriptors = np.asarray(descriptors)
     chex.assert_rank(descriptors, 2)
@@ -131,17 +131,17 @@ def apply_whitening(
 
     Args:
       x: (..., D) float.
-      whitening: with D inputs and K components.
-      power: 0.5 whitens fully; less keeps some of the difference in variance (0.25 in Revaud et
-        al., ICCV 2019), 0 projects only.
+      whitening: a whitening with D inputs and K components.
+      power: the power of the variance. 0.5 whitens fully; less keeps some of the difference in
+        variance (0.25 in Revaud et al., ICCV 2019), 0 only projects.
       dims: how many components to keep; all of them by default.
-      m: a constant factor of the divisor, as `--whitenm` gives it; normalising takes it out again.
+      m: a constant factor of the divisor, as `--whitenm` sets it; normalising cancels it again.
 
     Returns:
       (..., dims) float32, of unit norm (x / max(‖x‖, 1e-12)).
 
     Raises:
-      UserError: dims is not in 1 .. K, or x is not of width D.
+      UserError: dims is not in 1 .. K, or x does not have D columns.
     """
     num_components, width = whitening.components_.shape
     dims = num_components if dims is None else dims

@@ -160,8 +160,8 @@ def test_an_image_that_cannot_be_used(dataset, run):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--kapture-root", "/nowhere"], "no kapture dataset"),
-        (["--global-features-type", "a/b"], "no name of a folder"),
+        (["--kapture-root", "/nowhere"], "not a kapture dataset"),
+        (["--global-features-type", "a/b"], "not a valid folder name"),
         (["--checkpoint", "/nowhere"], "no checkpoint"),
         (["--whiten", "Landmarks_clean"], "it has none"),
         (["--trfs", "Scale(12"], "--trfs"),

@@ -208,7 +208,7 @@ class TestBadInput(Refuses):
             (["--aqe", "25", "1"], "aqe: cannot take the 25 nearest"),
             (["--adba", "24", "1"], "which has 23"),
             (["--aqe", "2", "-1"], "alpha is -1"),
-            (["--save-feats", "a", "--load-feats", "b"], "give one"),
+            (["--save-feats", "a", "--load-feats", "b"], "give one of them"),
             (["--load-feats", "/nowhere"], "no file /nowhere/feats.bdescs.npy"),
         ],
     )
@@ -225,7 +225,7 @@ class TestBadInput(Refuses):
             (np.zeros((23, 8), np.float32), "(23, 8)"),
             (np.zeros((24, 9), np.float32), "(24, 9)"),
             (np.zeros((24, 8), np.int64), "int64"),
-            (np.array([object()] * 24), "no array"),
+            (np.array([object()] * 24), "not an array"),
         ],
     )
     def test_features_of_another_size(self, run, model, labelled, tmp_path, array, message):

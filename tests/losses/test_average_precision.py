@@ -120,6 +120,57 @@ def test_custom_derivative_equals_plain_autodiff(limits):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
+# Places among nine bins, so that counts are sums of quarters, exact in float32 as in float64. The
+# first two cases have counts of exactly 1, where the tie-aware form's clamps have their kinks: the
+# derivative there is torch's, all of it, where `jnp.maximum` would pass on a half.
+CLAMPED = {
+    "a count of 1": ([0.25, 0.75, 2.25, 2.75, 4.5, 4.5, 6.5], [1, 0, 1, 1, 1, 0, 1]),
+    "a relevant count of 1": ([0.25, 0.75, 0.5, 2.5, 2.5, 2.5, 7.5], [1, 1, 0, 1, 1, 0, 0]),
+    "saturated": ([-3, 0.5, 0.5, 9, 9, 7.5, 4.25, 3.75], [1, 1, 0, 0, 1, 1, 0, 1]),
+    "all tied": ([3.5] * 6, [1, 1, 0, 0, 0, 0]),
+    "tied at both ends": ([-1, -1, -2, 9, 9, 10, 4.5], [1, 0, 1, 1, 0, 0, 1]),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("case", CLAMPED)
+def test_ties_and_saturation_equal_torch_in_float64(form, case):
+    places, relevance = (np.array([row], np.float64) for row in CLAMPED[case])
+    _check_in_float64(1 - places / 8, relevance, *FORMS[form], by_distance=False)
+
+
+# The same by distance, which rounds: so without the kinks, and it does not saturate above.
+DISTANCES = {
+    "saturated": ([0.25, 0.25, 0.75, 9, 9, 7.5, 4.25, 3.75], [1, 1, 0, 0, 1, 1, 0, 1]),
+    "all tied": ([3.5] * 6, [1, 1, 1, 0, 0, 0]),
+    "tied at both ends": ([0.2, 0.2, 0.2, 9, 9, 10, 4.5], [1, 0, 1, 1, 1, 0, 1]),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("case", DISTANCES)
+def test_ties_and_saturation_by_distance_equal_torch_in_float64(form, case):
+    places, relevance = (np.array([row], np.float64) for row in DISTANCES[case])
+    scores = (2.001 - (places / 8) ** 2) / 2  # whose distance is at that place
+    ours, theirs, options = FORMS[form]
+    ours = getattr(losses, f"{ours.__name__}_dist")
+    _check_in_float64(scores, relevance, ours, theirs, options, by_distance=True)
+
+
+def _check_in_float64(scores, relevance, ours, theirs, options, *, by_distance):
+    x = torch.tensor(scores, requires_grad=True)
+    y = oracle.by_distance(x) if by_distance else x
+    expected = theirs(y, torch.tensor(relevance), num_bins=9, **options)
+    expected.backward()
+    value, gradient = jax.value_and_grad(lambda s: ours(s, relevance, num_bins=9, **options).sum())(
+        scores.astype("f")
+    )
+    assert float(value) == pytest.approx(expected.item(), abs=2e-6)
+    largest = float(x.grad.abs().max())
+    # What cancels in the last case leaves three digits fewer.
+    np.testing.assert_allclose(gradient, x.grad, rtol=2e-4, atol=1e-6 * largest)
+
+
 def test_derivative_on_a_bin_centre_is_the_one_towards_lower_scores():
     relevance = np.array([[1, 0, 1, 0]], "f")
     scores = np.array([[0.5, 0.25, 0.1, 0.6]], "f")  # 5 bins: two on centres

@@ -35,6 +35,20 @@ def test_margin_loss_equals_torch(p, margin, swap):
     np.testing.assert_allclose(gradient, x.grad, rtol=0, atol=1e-5 * float(x.grad.abs().max()))
 
 
+@pytest.mark.parametrize("swap", [False, True])
+def test_a_margin_met_exactly_has_the_gradient_of_torch(swap):
+    """Distances in whole numbers: the loss is exactly 0, and torch passes its derivative on."""
+    rows = np.array([[[0, 0]], [[3, 0]], [[0, 4]]], "f")
+    options = {"margin": 1.0, "eps": 0.0, "swap": swap}
+    value, gradient = jax.value_and_grad(lambda r: triplet_margin_loss(*r, **options))(rows)
+    x = torch.tensor(rows.astype(np.float64), requires_grad=True)
+    expected = torch.nn.functional.triplet_margin_loss(*x, **options)
+    expected.backward()
+    assert float(value) == float(expected) == 0
+    np.testing.assert_allclose(gradient, x.grad, rtol=0, atol=1e-6)
+    assert np.abs(gradient).max() == pytest.approx(1)
+
+
 def test_log_exp_loss_equals_torch():
     rows = make_triplets()
     value, gradient = jax.value_and_grad(lambda r: triplet_log_exp_loss(*r))(rows)
@@ -90,6 +104,21 @@ def test_batch_mining_equals_loops(mining, log_exp):
     expected.backward()
     assert float(value) == pytest.approx(float(expected), rel=1e-5)
     # Distances come from dot products: an error of 1e-7 in the square, larger in a short root.
+    np.testing.assert_allclose(gradient, t.grad, rtol=0, atol=1e-4 * float(t.grad.abs().max()))
+
+
+@pytest.mark.parametrize("mining", ["hardest", "semihard", "all"])
+def test_ties_within_a_batch_equal_torch_in_float64(mining):
+    """Equal distances and margins met exactly, on a line of whole numbers."""
+    x = np.array([[0], [1], [3], [5], [10]], "f")
+    labels = np.array([0, 0, 0, 1, 1], np.int32)
+    if mining != "semihard":  # where torch would share the gradient of equal negatives
+        x[1] = x[2]
+    value, gradient = jax.value_and_grad(batch_triplet_loss)(x, labels, mining=mining, margin=2.0)
+    t = torch.tensor(x.astype(np.float64), requires_grad=True)
+    expected = oracle.batch_triplet_loss(t, torch.tensor(labels), mining=mining, margin=2.0)
+    expected.backward()
+    assert float(value) == pytest.approx(float(expected), rel=1e-5)
     np.testing.assert_allclose(gradient, t.grad, rtol=0, atol=1e-4 * float(t.grad.abs().max()))
 
 

@@ -8,7 +8,6 @@ import torch
 from flax import nnx
 
 from dir_jax.models.layers import BatchNorm, Conv, dropout, max_pool, normalized
-from dir_jax.models.resnet import _rectified_sum
 from torch_reference.pairs import to_torch
 
 
@@ -91,19 +90,6 @@ def test_a_normalised_convolution_and_its_gradients_equal_torch(size, stride, tr
         (by_params[1]["bias"], theirs[1].bias.grad),
     ):
         np.testing.assert_allclose(ours[...], expected, rtol=0, atol=1e-4)
-
-
-def test_a_block_s_rectified_sum_and_its_gradients_equal_torch():
-    x, y = _random(2, 3, 4, 8), _random(2, 3, 4, 8, seed=1)
-    x[0, 0, 0, :4] = -y[0, 0, 0, :4]  # a sum of exactly 0 passes nothing on
-    ours, pull_back = jax.vjp(_rectified_sum, x, y)
-    theirs = [torch.from_numpy(v).requires_grad_() for v in (x, y)]
-    expected = torch.relu(theirs[0] + theirs[1])
-    np.testing.assert_array_equal(ours, expected.detach())
-    weights = _random(2, 3, 4, 8, seed=2)
-    expected.backward(torch.from_numpy(weights))
-    for gradient, v in zip(pull_back(weights), theirs, strict=True):
-        np.testing.assert_array_equal(gradient, v.grad)
 
 
 @pytest.mark.parametrize(("size", "stride"), [(1, 1), (1, 2), (3, 1), (3, 2), (7, 2)])

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dir_jax.models.network import l2_normalize
+from dir_jax.models.layers import l2_normalize
 from dir_jax.models.pooling import GeM, center_bias_map, create_pooling
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from dir_jax.errors import UserError
 from dir_jax.retrieval import search
+from dir_jax.retrieval.kernels import device_of, rows_of
 from dir_jax.retrieval.search import nearest_others, rank_all, top_k
 
 
@@ -151,3 +153,14 @@ def test_the_best_of_a_long_block_with_many_ties(count: int) -> None:
     np.testing.assert_array_equal(indices, expected)
     products = queries @ database.T
     np.testing.assert_array_equal(scores, np.take_along_axis(products, expected, axis=1))
+
+
+def test_computed_on_the_device_that_is_asked_for() -> None:
+    """NumPy arrays go to JAX's default device; other arrays stay where they are."""
+    first, second = jax.devices()[:2]
+    rows = whole_numbers((3, 4))
+    assert device_of(rows) == rows_of(rows, 0, 2).device == first
+    with jax.default_device(second):
+        assert device_of(rows) == rows_of(rows, 0, 2).device == second
+    there = jax.device_put(rows, second)
+    assert device_of(there) == rows_of(there, 0, 2).device == second

@@ -102,7 +102,7 @@ def test_arrays_and_back() -> None:
 
 def test_arrays_that_are_no_whitening() -> None:
     arrays = learn_whitening(descriptors(100, 8)).to_arrays()
-    with pytest.raises(UserError, match="no 'mean_' and no 'whiten'"):
+    with pytest.raises(UserError, match="lacks 'mean_', 'whiten'"):
         Whitening.from_arrays({k: v for k, v in arrays.items() if k not in ("mean_", "whiten")})
     with pytest.raises(UserError, match=r"mean_ \(7,\)"):
         Whitening.from_arrays({**arrays, "mean_": arrays["mean_"][:7]})

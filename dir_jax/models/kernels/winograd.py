@@ -1,10 +1,10 @@
 """3×3 convolutions of stride 1 in 2.25 times fewer multiplications, for CPUs.
 
-F(2×2, 3×3) of Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, CVPR 2016
+This is F(2×2, 3×3) of Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, CVPR 2016
 (arXiv:1509.09308), equation 8: each 2×2 of the output comes from 4×4 of the input through 16
-products of matrices, where the plain sum has 36. In float32 it is as exact as the plain sum: the
-transforms only add, subtract and halve. In bfloat16 the transforms are float32, and what they give
-is rounded once more than the plain sum's inputs: twice its rounding, which networks do not notice.
+products of matrices, where the plain sum has 36. In float32 it is as exact as the plain sum, since
+the transforms only add, subtract and halve. In bfloat16 the transforms are float32 and their
+results are rounded again, which doubles the rounding of the plain sum; networks do not notice.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import jax.numpy as jnp
 _FEWEST_TILES = 192
 
 
-def is_faster(x: jax.Array) -> bool:
-    """Whether (N, H, W, C) is convolved faster so than as it is."""
-    tiles = x.shape[0] * -(-x.shape[1] // 2) * -(-x.shape[2] // 2)
-    return jax.default_backend() == "cpu" and tiles >= _FEWEST_TILES and x.shape[3] >= 64
+def is_faster(shape: tuple[int, ...]) -> bool:
+    """Whether a map of shape (N, H, W, C) is convolved faster this way than plainly."""
+    tiles = shape[0] * -(-shape[1] // 2) * -(-shape[2] // 2)
+    return tiles >= _FEWEST_TILES and shape[3] >= 64
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
