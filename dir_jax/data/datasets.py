@@ -77,9 +77,9 @@ def create_dataset(spec: str, *, db_root: str | None = None) -> ImageDataset:
     """
     spec = spec.strip()
     if spec.startswith("tfds:"):
-        from dir_jax.data.tfds import create_tfds_dataset
+        from dir_jax.data.tfds import TfdsDataset
 
-        return create_tfds_dataset(spec, db_root)
+        return TfdsDataset(spec, db_root)
     constructors = {name: _of_texts(read) for name, read in READERS.items()}
     for name in NAMED:
         constructors[name] = functools.partial(_read_named, name, db_root)

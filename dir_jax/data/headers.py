@@ -19,14 +19,14 @@ IS_ROOT_RIGHT = "is the root right, the data set's second argument?"
 """What to say where not one image can be read."""
 
 
-def check_dataset(dataset: ImageDataset, *, progress: bool = True) -> np.ndarray:
+def check_dataset(dataset: ImageDataset) -> np.ndarray:
     """Width and height of each image, (N, 2) int32, as `read_sizes`.
 
     Raises:
       UserError: the data set is empty, or has missing or damaged images; the message says how many
         and names the first few.
     """
-    sizes, failures = read_sizes(dataset, progress=progress)
+    sizes, failures = read_sizes(dataset)
     none_good = len(failures) == len(dataset)
     refuse_failures(failures, len(dataset), IS_ROOT_RIGHT if none_good else "")
     return sizes
@@ -52,9 +52,7 @@ def refuse_failures(failures: Mapping[int, str], total: int, advice: str = "") -
     raise UserError(f"{len(failures)} of {total} images cannot be used{hint}: {'; '.join(shown)}")
 
 
-def read_sizes(
-    dataset: ImageDataset, *, progress: bool = True
-) -> tuple[np.ndarray, dict[int, str]]:
+def read_sizes(dataset: ImageDataset) -> tuple[np.ndarray, dict[int, str]]:
     """Reads the header of every image.
 
     Returns:
@@ -80,7 +78,7 @@ def read_sizes(
 
     pool = ThreadPoolExecutor(_THREADS)
     try:
-        with progress_bar("check images", len(dataset), "img", progress, delay=1) as bar:
+        with progress_bar("check images", len(dataset), "img", shown=True, delay=1) as bar:
             for count in pool.map(read_block, range(0, len(dataset), _BLOCK)):
                 bar.update(count)
     finally:

@@ -31,17 +31,26 @@ class TfdsDataset(LabelledDataset):
     picture. A copy that is sent to a worker process opens the files again.
 
     Args:
-      name: the name that TFDS uses, with '/config' and ':version' where they matter.
-      split: the name of a split, or a part of one such as 'train[:80%]'.
+      spec: a text `tfds:NAME[:SPLIT]` with the name that TFDS uses, with '/config' and ':version'
+        where they matter, and the name of a split, or a part of one such as 'train[:80%]'; without
+        a split, 'train'.
       data_dir: the folder of TFDS's data sets; None is $TFDS_DATA_DIR, or ~/tensorflow_datasets
         where that is not set.
 
     Raises:
-      UserError: TFDS does not know the data set; it is not prepared; it has no such split, or no
-        image and label; or its files name a class that is not one of TFDS's own.
+      UserError: the text has another form; TFDS does not know the data set; it is not prepared; it
+        has no such split, or no image and label; or its files name a class that is not one of
+        TFDS's own.
     """
 
-    def __init__(self, name: str, split: str, data_dir: str | None):
+    def __init__(self, spec: str, data_dir: str | None):
+        match = _SPEC.fullmatch(spec)
+        if match is None:
+            raise UserError(
+                f"{spec!r} does not name a data set; expected tfds:NAME, tfds:NAME:SPLIT or "
+                "tfds:NAME/CONFIG:VERSION:SPLIT"
+            )
+        name, split = match["name"], match["split"] or "train"
         self._spec = (name, split, data_dir)
         self._open()
         numbers = self._read_labels()
@@ -104,17 +113,6 @@ class TfdsDataset(LabelledDataset):
                 numbers += [int(example["label"]) for example in self._source.__getitems__(block)]
                 bar.update(len(block))
         return np.array(numbers, np.int64)
-
-
-def create_tfds_dataset(spec: str, data_dir: str | None) -> TfdsDataset:
-    """The `TfdsDataset` of a text `tfds:NAME[:SPLIT]`; without a split, of 'train'."""
-    match = _SPEC.fullmatch(spec)
-    if match is None:
-        raise UserError(
-            f"{spec!r} does not name a data set; expected tfds:NAME, tfds:NAME:SPLIT or "
-            "tfds:NAME/CONFIG:VERSION:SPLIT"
-        )
-    return TfdsDataset(match["name"], match["split"] or "train", data_dir)
 
 
 def _create_builder(name: str, data_dir: str | None) -> Any:

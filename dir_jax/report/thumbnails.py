@@ -31,17 +31,13 @@ class Thumbnail:
 
 
 def make_thumbnails(
-    open_picture: Callable[[Key], Image.Image],
-    sides: Mapping[Key, Iterable[int]],
-    *,
-    progress: bool = True,
+    open_picture: Callable[[Key], Image.Image], sides: Mapping[Key, Iterable[int]]
 ) -> dict[tuple[Key, int], Thumbnail | UserError]:
     """Copies pictures, several at a time; each is opened once.
 
     Args:
       open_picture: decodes the picture of a key; it may raise UserError.
       sides: key -> the lengths in pixels of the longer sides of the copies.
-      progress: whether to show a progress bar with the rate.
 
     Returns:
       (key, side) -> the copy with that longer side, or why the picture cannot be opened.
@@ -62,7 +58,7 @@ def make_thumbnails(
 
     pool = ThreadPoolExecutor(min(os.cpu_count() or 1, _MOST_THREADS))
     try:
-        with progress_bar("report", len(sides), "img", progress) as bar:
+        with progress_bar("report", len(sides), "img", shown=True) as bar:
             for _ in pool.map(copy, sides):
                 bar.update()
     finally:

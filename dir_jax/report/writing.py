@@ -9,9 +9,6 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from dir_jax.data.images import ImageDataset
 from dir_jax.errors import UserError
 from dir_jax.report.curves import mean_curve
 from dir_jax.report.overview import histogram, metrics_table, query_scores
@@ -30,17 +27,7 @@ _NOT_FOR_A_PAGE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def write_report(
-    path: str | os.PathLike[str],
-    dataset: ImageDataset,
-    *,
-    title: str,
-    metrics: Mapping[str, float],
-    aps: Mapping[str, np.ndarray],
-    shown: np.ndarray,
-    rankings: np.ndarray,
-    scores: np.ndarray,
-    settings: Mapping[str, str],
-    progress: bool = True,
+    path: str | os.PathLike[str], judged: JudgedRankings, *, title: str, settings: Mapping[str, str]
 ) -> None:
     """Writes an evaluation as one HTML page that holds all it shows and needs no network.
 
@@ -49,27 +36,18 @@ def write_report(
 
     Args:
       path: the page to write, whole or not at all.
-      dataset: what was evaluated: a `RelevantsDataset`, or a `LabelledDataset`, whose `queries`
-        search it; where it has none, each image searches the others.
+      judged: what was evaluated, and the rankings of the queries to show.
       title: the title of the page.
-      metrics: as in `JudgedRankings`, like the next four.
-      aps: level -> the average precision of each query.
-      shown: the numbers of the queries to show one by one.
-      rankings: for each of these, the images of the database from the best on.
-      scores: the scores of the first results, of which ten are shown.
       settings: what was run, by name, in the order to show.
-      progress: whether to show progress.
 
     Raises:
       UserError: `path` cannot be written.
-      ValueError: the arrays do not fit the data set, or it has no ground truth for the levels.
     """
-    judged = JudgedRankings(dataset, metrics, aps, shown, rankings, scores)
     few = len(judged.queries) <= _MOST_BARS
     with replacing(path) as scratch, scratch.open("w", encoding="utf-8") as file:
         # Opened first, so that a path that cannot be written fails before any picture is read.
         opener = functools.partial(open_picture, judged)
-        thumbnails = make_thumbnails(opener, picture_sides(judged), progress=progress)
+        thumbnails = make_thumbnails(opener, picture_sides(judged))
         parts = (
             _environment()
             .get_template("page.html.j2")

@@ -117,7 +117,7 @@ class TestCheck:
         assert sizes.dtype == np.int32
         np.testing.assert_array_equal(sizes, [(1 + i % 50, 2 + i // 50) for i in range(600)])
         assert "/600 [" in capsys.readouterr().err
-        check_dataset(ImageDataset(names[:3], str(tmp_path)), progress=False)
+        check_dataset(ImageDataset(names[:3], str(tmp_path)))  # too quick for a bar
         assert capsys.readouterr().err == ""
 
     def test_real_photographs(self, shared_data):
@@ -125,7 +125,7 @@ class TestCheck:
         dataset = create_dataset(f"ImageListLabels('{root}/test.txt', '{root}')")
         assert isinstance(dataset, LabelledDataset)
         assert (len(dataset), len(dataset.classes)) == (2614, 37)
-        sizes = check_dataset(dataset, progress=False)
+        sizes = check_dataset(dataset)
         for i in range(0, 2614, 400):
             assert dataset.open(i).size == tuple(sizes[i])
 

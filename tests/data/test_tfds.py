@@ -101,7 +101,7 @@ def test_round_trip(data_dir, suffix, split):
     for i, (pixels, label) in found.items():
         np.testing.assert_array_equal(pixels, picture(split, i))
         assert label == i % 3
-    assert check_dataset(dataset, progress=False).shape == (SIZES[split], 2)
+    assert check_dataset(dataset).shape == (SIZES[split], 2)
 
 
 def test_version_and_part_of_a_split(data_dir):
