@@ -85,7 +85,7 @@ def test_metadata(contents):
     assert metadata["Author"] == "dir_jax developers"
     assert metadata["License-Expression"] == "Apache-2.0"
     assert "Version 2.0, January 2004" in dist_info(contents, "licenses/LICENSE")
-    assert {"cuda", "tpu", "torch", "kapture", "docs"} <= set(metadata.get_all("Provides-Extra"))
+    assert {"cuda", "tpu", "torch", "docs"} <= set(metadata.get_all("Provides-Extra"))
 
 
 def test_one_console_command(contents):
