@@ -212,7 +212,7 @@ def _write_report(
     queries: np.ndarray | None,
 ) -> None:
     from dir_jax.evaluation import rankings_to_show
-    from dir_jax.report import write_report
+    from dir_jax.report import JudgedRankings, write_report
 
     shown, rankings, scores = rankings_to_show(dataset, evaluation, database, queries)
     flags = {
@@ -225,13 +225,8 @@ def _write_report(
     }
     write_report(
         args.report,
-        dataset,
-        title=f"{args.dataset}",
-        metrics=evaluation.metrics,
-        aps=evaluation.aps,
-        shown=shown,
-        rankings=rankings,
-        scores=scores,
+        JudgedRankings(dataset, evaluation.metrics, evaluation.aps, shown, rankings, scores),
+        title=args.dataset,
         settings=flags,
     )
 

@@ -280,7 +280,9 @@ class TestNamed:
             create_dataset("ROxford5K")
 
     def test_not_there(self, tmp_path):
-        with pytest.raises(UserError, match=r"RParis6K is not there: no file .*gnd_rparis6k\.pkl"):
+        with pytest.raises(
+            UserError, match=r"RParis6K is missing: there is no file .*gnd_rparis6k\.pkl"
+        ):
             create_dataset("RParis6K", db_root=str(tmp_path))
 
 
