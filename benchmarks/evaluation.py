@@ -29,7 +29,7 @@ _LEVELS = {
 def _scores_and_truth() -> tuple[np.ndarray, list[dict[str, Any]]]:
     rng = np.random.default_rng(0)
     if _FILE.is_file():
-        from dir_jax.data.safe_pickle import load_pickle
+        from dir_jax.data.pickles import load_pickle
 
         truth, images = load_pickle(str(_FILE))["gnd"], 4993
     else:

@@ -113,7 +113,7 @@ def _ours() -> Callable[[], Any]:
     canvases = choose_canvases(oxford_sizes(_NUM_FOR_SHAPES))
 
     def call() -> Any:
-        batches = extractor.plan(check_dataset(dataset, progress=False), canvases)
+        batches = extractor.plan(check_dataset(dataset), canvases)
         sink = ArraySink(len(dataset), model.descriptor_size)
         indices = np.arange(len(dataset))
         extractor.run(variables, dataset, indices, Identity(), batches, sink)

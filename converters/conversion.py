@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import itertools
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,35 +14,37 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 
-from converters.arrays import Tensor
-from converters.errors import CheckpointFileError, shown, some
+from converters.file_errors import CheckpointFileError, some
 from converters.naming import from_torch_layout, torch_name, torch_shape
 from converters.reader import read_file
 from converters.sources import Source, drop_projection, recognise
 from converters.whitenings import numbers
 from dir_jax.checkpoint import Preprocessing, save_model
-from dir_jax.errors import UserError
+from dir_jax.errors import UserError, shown
 from dir_jax.models import RetrievalNetwork, create_model
 from dir_jax.models.variables import count_parameters, merge_variables, split_variables
 from dir_jax.retrieval.whitening import Whitening
 
 _POWERS = ("adpool.p", "adpoolx5.p", "adpoolc4.p")  # of GeM: torch's names, and ours
+_HEADLESS = ("torchvision", "cirtorch features")  # kinds that are a backbone alone
+_USUAL = ("conv1.weight", "layer1.0.conv1.weight", "fc.weight")  # names in every network of ours
+_MOST_COMPARED, _LONGEST_COMPARED = 500, 200  # names that are looked through for a near one
 
 
 @dataclasses.dataclass(frozen=True)
 class Conversion:
-    """A file's content as a model of ours, and what to tell about it.
+    """A file's content as a model of ours, and what there is to tell about it.
 
     Attributes:
       path: the file.
-      kind: 'DIR', 'torchvision' or 'cirtorch'.
+      kind: 'DIR', 'torchvision', 'cirtorch' or 'cirtorch features'.
       model: the network.
-      preprocessing: how its input is made.
-      whitenings: by name.
-      counters: how long it was trained, where the file says so.
-      skipped: (what, why) of all that was not taken over.
-      warnings: what is odd about it.
-      state_dict: the weights as read, (torch's name -> float32 array), for comparing.
+      preprocessing: how the network's input is made.
+      whitenings: the whitenings by name.
+      counters: how long the network was trained, where the file says so.
+      skipped: (what, why) of everything that was not taken over.
+      warnings: what is odd about the file.
+      state_dict: torch's name -> float32 array as read, to compare with.
     """
 
     path: Path
@@ -64,7 +69,7 @@ class Conversion:
         )
 
     def table(self) -> str:
-        """What was found, for people."""
+        """A table of what was found, for people to read."""
         config, params = self.model.config, split_variables(self.model)[1]
         rows = [
             ("file", f"{self.path} ({self.kind})"),
@@ -87,16 +92,17 @@ def convert(path: str | os.PathLike[str], **options: Any) -> Conversion:
     """Reads a PyTorch checkpoint: DIR's, torchvision's ImageNet weights, or cirtorch's.
 
     Args:
-      path: a file of torch.save, in either layout, or a zip that holds one.
-      **options: those of `create_model` (arch, out_dim, pooling, gemp, …) that the file does not
-        state. None is an option that is not given.
+      path: a file of torch.save in either layout, a safetensors file, or a zip that holds one.
+      **options: the options of `create_model` (arch, out_dim, pooling, gemp, …) that the file does
+        not state. None is the same as leaving an option out.
 
     Returns:
       The network in our form, the preprocessing, the whitenings, and what was skipped and why.
 
     Raises:
-      CheckpointFileError: the file is no checkpoint, is damaged, or does not fit its network; there
-        is no such architecture or option; an option contradicts the file.
+      CheckpointFileError: the file is not a checkpoint, is damaged, or does not fit its network;
+        there is no such architecture or option; an option contradicts the file; PyTorch is needed
+        to read it, and not installed.
     """
     tree = read_file(path)
     try:
@@ -120,7 +126,7 @@ def _convert(path: Path, source: Source, given: dict[str, Any]) -> Conversion:
         for name in _POWERS
         if name in expected
         and name not in source.tensors
-        and ("gemp" in given or source.kind == "torchvision")
+        and ("gemp" in given or source.kind in _HEADLESS)
     }
     _check(source.tensors, state, named_by, expected, model.config.arch)
     state |= {name: _read(name, tensor, warnings) for name, tensor in source.tensors.items()}
@@ -153,8 +159,13 @@ def _merge_options(source: Source, given: dict[str, Any]) -> dict[str, Any]:
                 f"the file says {name}={source.stated[name]!r}, but you said {value!r}; leave that "
                 "option out"
             )
+    if _USUAL[0] not in source.tensors:
+        raise CheckpointFileError(
+            f"its tensors are not named as a ResNet's: {some(list(source.tensors))}"
+            f"{_nearest(_USUAL, list(source.tensors))}"
+        )
     options = source.inferred | given | source.stated
-    if source.kind == "torchvision" and ("out_dim" in given or not options["without_fc"]):
+    if source.kind in _HEADLESS and ("out_dim" in given or not options["without_fc"]):
         raise CheckpointFileError(
             "it is a classifier of ImageNet and has no projection; leave --out-dim out"
         )
@@ -178,7 +189,7 @@ def _merge_options(source: Source, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check(
-    tensors: dict[str, Tensor],
+    tensors: dict[str, np.ndarray],
     filled: dict[str, np.ndarray],
     named_by: dict[str, str],
     expected: dict[str, tuple[int, ...]],
@@ -194,6 +205,7 @@ def _check(
             if names
         ]
         hint = "; give --gemp" if not surplus and set(missing) <= set(_POWERS) else ""
+        hint = hint or _nearest(missing, surplus)
         raise CheckpointFileError(f"for a {arch} it {' and '.join(parts)}{hint}")
     wrong = []
     for name, ours in named_by.items():
@@ -205,7 +217,21 @@ def _check(
         raise CheckpointFileError(f"for a {arch}: {wrong[0]}{more}")
 
 
-def _read(name: str, tensor: Tensor, warnings: list[str]) -> np.ndarray:
+def _nearest(missing: Sequence[str], found: list[str]) -> str:
+    """What the names that were found have in common, and which is nearest to a missing one."""
+    parts = [name.split(".") for name in found]
+    pairs = zip(min(parts), max(parts), strict=False) if len(parts) > 1 else ()
+    shared = itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)
+    prefix = "".join(f"{part}." for part, _ in shared)
+    hint = f"; all begin with {shown(prefix)}" if prefix else ""
+    compared = [name for name in found[:_MOST_COMPARED] if len(name) <= _LONGEST_COMPARED]
+    for name in missing[:1]:
+        if near := difflib.get_close_matches(name, compared, n=1, cutoff=0.5):
+            hint += f"; nearest to {name} is {shown(near[0])}"
+    return hint
+
+
+def _read(name: str, tensor: np.ndarray, warnings: list[str]) -> np.ndarray:
     array = numbers(tensor, name)
     if array.dtype != np.float32 or tensor.dtype == ml_dtypes.bfloat16:
         if not any("float32" in warning for warning in warnings):

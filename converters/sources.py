@@ -1,26 +1,35 @@
-"""What a checkpoint file holds, whichever of the three toolboxes wrote it, in one form.
+"""What a checkpoint file holds, in one form, whichever of the three toolboxes wrote it.
 
 - DIR: `state_dict`, `model_options`, `preprocess`, `pca`.
-- torchvision: a state dict with an ImageNet classifier.
+- torchvision (and timm): a state dict with an ImageNet classifier.
 - cirtorch (CNN Image Retrieval in PyTorch): `state_dict` of `features.N`, `pool`, `whiten`; `meta`.
+  Its ImageNet backbones are the features alone, named `0.weight`, `1.weight`, `4.0.conv1.weight`.
+
+A safetensors file is one of these by its names; its metadata may have `model_options` and
+`preprocess` as JSON. Names and keys that training wraps around a network are taken off.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from typing import Any
 
 import numpy as np
 
-from converters.arrays import Array, Tensor
-from converters.errors import CheckpointFileError, shown, some
+from converters.file_errors import CheckpointFileError, some
 from converters.whitenings import from_lw, from_pca, numbers
 from dir_jax.checkpoint import Preprocessing
+from dir_jax.errors import shown
 from dir_jax.models.resnet import BOTTLENECK, RESNETS
 from dir_jax.retrieval.whitening import Whitening
 
+# Where training scripts keep the weights, and what wrapping a network puts before its names.
+_CONTAINERS = ("state_dict", "model_state_dict", "model", "net")
+_WRAPPERS = re.compile(r"((module|_orig_mod|backbone|model)\.)+")
 _COUNTERS = ("epoch", "iter", "current_iter")
+_PARTS = ("model_options", "preprocess", "pca", "meta", "dir_jax", "safetensors")
 # Options of a network -> the types they may have in a file.
 _OPTION_TYPES: dict[str, tuple[type, ...]] = {
     "arch": (str,),
@@ -46,19 +55,19 @@ class Source:
     """A checkpoint file's content.
 
     Attributes:
-      kind: 'DIR', 'torchvision' or 'cirtorch'.
-      tensors: torch's name -> tensor, named as in DIR.
-      stated: options of the network that the file states.
-      inferred: those that follow from what tensors there are.
-      preprocessing: how its input is made.
-      whitenings: by name.
-      counters: how long it was trained, where the file says so.
-      skipped: (what, why) of all that is not taken over.
-      extra: what `to_torch` adds for us.
+      kind: 'DIR', 'torchvision', 'cirtorch' or 'cirtorch features'.
+      tensors: torch's name -> array of any type and layout, named as in DIR.
+      stated: the network's options that the file states.
+      inferred: the options that follow from which tensors there are.
+      preprocessing: how the network's input is made.
+      whitenings: the whitenings by name.
+      counters: how long the network was trained, where the file says so.
+      skipped: (what, why) of everything that is not taken over.
+      extra: the options that `to_torch` adds, which only we have.
     """
 
     kind: str
-    tensors: dict[str, Tensor]
+    tensors: dict[str, np.ndarray]
     stated: dict[str, Any]
     inferred: dict[str, Any]
     preprocessing: Preprocessing = dataclasses.field(default_factory=Preprocessing)
@@ -72,27 +81,32 @@ def recognise(tree: Any) -> Source:
     """Sorts what `reader.read_file` gave.
 
     Raises:
-      CheckpointFileError: it is of none of the three kinds, or a part of it makes no sense.
+      CheckpointFileError: it is none of the three kinds, or a part of it makes no sense.
     """
     if not isinstance(tree, dict):
         raise CheckpointFileError(f"it holds a {type(tree).__name__}, not a dict with a state_dict")
-    if tree and all(isinstance(value, Tensor) for value in tree.values()):
+    if tree and all(isinstance(value, np.ndarray) for value in tree.values()):
         tree = {"state_dict": tree}
-    if "state_dict" not in tree:
+    container = next((key for key in _CONTAINERS if isinstance(tree.get(key), dict)), "state_dict")
+    if container not in tree:
         raise CheckpointFileError(
             f"it has no state_dict; its keys are {some([str(key) for key in tree]) or 'none'}"
         )
-    tensors = _tensors(tree["state_dict"])
+    tensors = _tensors(tree[container])
+    tree = tree | _from_metadata(tree.get("safetensors"))
     if any(name.startswith("features.") for name in tensors):
         source = _from_cirtorch(tree, tensors)
+    elif "0.weight" in tensors:
+        source = _from_features(tensors)
     else:
         source = _from_resnet(tree, tensors)
     for key, value in tree.items():
+        value = _plain_number(value)
         if key in _COUNTERS and isinstance(value, int):
             source.counters[key] = value
         elif key == "optimizer":
             source.skipped.append((key, "the state of PyTorch's optimiser"))
-        elif key not in ("state_dict", "model_options", "preprocess", "pca", "meta", "dir_jax"):
+        elif key not in (container, *_PARTS):
             source.skipped.append((shown(key), "not a part of a model"))
     counts = [name for name in source.tensors if name.endswith(".num_batches_tracked")]
     for name in counts:
@@ -104,26 +118,50 @@ def recognise(tree: Any) -> Source:
 
 def drop_projection(source: Source, why: str) -> None:
     """Leaves out `fc`, if there is one."""
-    names = [name for name in ("fc.weight", "fc.bias") if source.tensors.pop(name, None)]
+    names = [name for name in ("fc.weight", "fc.bias") if name in source.tensors]
+    for name in names:
+        del source.tensors[name]
     if names:
         source.skipped.append((", ".join(names), why))
 
 
-def _tensors(state: Any) -> dict[str, Tensor]:
+def _unwrapped(name: str) -> str:
+    """A tensor's name without the prefixes of DataParallel, torch.compile and training scripts."""
+    match = _WRAPPERS.match(name)
+    return name[match.end() :] if match else name
+
+
+def _from_metadata(metadata: Any) -> dict[str, Any]:
+    found = {}
+    for key in ("model_options", "preprocess") if isinstance(metadata, dict) else ():
+        try:
+            found.update({key: json.loads(metadata[key])} if key in metadata else {})
+        except (ValueError, RecursionError):
+            raise CheckpointFileError(f"its metadata's {key} is not JSON") from None
+    return found
+
+
+def _plain_number(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _tensors(state: Any) -> dict[str, np.ndarray]:
     if not isinstance(state, dict) or not state:
-        raise CheckpointFileError("its state_dict is no dict of tensors, or an empty one")
-    tensors: dict[str, Tensor] = {}
+        raise CheckpointFileError("its state_dict is not a dict of tensors, or it is empty")
+    tensors: dict[str, np.ndarray] = {}
     for name, value in state.items():
-        if not (isinstance(name, str) and isinstance(value, Tensor)):
+        if not (isinstance(name, str) and isinstance(value, np.ndarray)):
             raise CheckpointFileError(
                 f"{shown(name)} in its state_dict is a {type(value).__name__}, not a tensor"
             )
-        if tensors.setdefault(name.removeprefix("module."), value) is not value:
-            raise CheckpointFileError(f"its state_dict has {shown(name)} with and without module.")
+        if tensors.setdefault(_unwrapped(name), value) is not value:
+            raise CheckpointFileError(
+                f"its state_dict has {shown(name)} with and without the prefix of a wrapper"
+            )
     return tensors
 
 
-def _from_resnet(tree: dict[Any, Any], tensors: dict[str, Tensor]) -> Source:
+def _from_resnet(tree: dict[Any, Any], tensors: dict[str, np.ndarray]) -> Source:
     """DIR's networks and torchvision's, whose backbones have the same names."""
     stated, skipped = _model_options(tree.get("model_options", {}))
     classifier = tensors.get("fc.weight")
@@ -143,7 +181,7 @@ def _from_resnet(tree: dict[Any, Any], tensors: dict[str, Tensor]) -> Source:
     return source
 
 
-def _from_cirtorch(tree: dict[Any, Any], tensors: dict[str, Tensor]) -> Source:
+def _from_cirtorch(tree: dict[Any, Any], tensors: dict[str, np.ndarray]) -> Source:
     meta = tree.get("meta", {})
     if not isinstance(meta, dict):
         raise CheckpointFileError(f"its meta is a {type(meta).__name__}, not a dict")
@@ -175,6 +213,13 @@ def _from_cirtorch(tree: dict[Any, Any], tensors: dict[str, Tensor]) -> Source:
     return source
 
 
+def _from_features(tensors: dict[str, np.ndarray]) -> Source:
+    """cirtorch's ImageNet backbones, which have no head: like torchvision's without classifier."""
+    renamed = {_from_cirtorch_name(f"features.{name}"): x for name, x in tensors.items()}
+    inferred = _infer(renamed) | {"pooling": "avg", "without_fc": True}
+    return Source("cirtorch features", renamed, {}, inferred)
+
+
 def _from_cirtorch_name(name: str) -> str:
     if match := re.fullmatch(r"features\.(\d+)\.(.+)", name):
         child, rest = match.groups()
@@ -199,6 +244,7 @@ def _model_options(options: Any) -> tuple[dict[str, Any], list[tuple[str, str]]]
 
 
 def _checked_option(key: str, value: Any) -> Any:
+    value = _plain_number(value)
     types = _OPTION_TYPES.get(key, (str,))
     if (
         not isinstance(value, types)
@@ -209,8 +255,8 @@ def _checked_option(key: str, value: Any) -> Any:
     return bool(value) if bool in types else value
 
 
-def _infer(tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """The options that follow from what tensors there are."""
+def _infer(tensors: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The options that follow from which tensors there are."""
     blocks = [re.match(r"layer([1-4])\.(\d{1,3})\.", name) for name in tensors]
     counts = tuple(
         1 + max((int(b[2]) for b in blocks if b and b[1] == str(layer)), default=-1)
@@ -244,7 +290,8 @@ def _preprocessing(values: Any, what: str) -> Preprocessing:
 
 
 def _three_numbers(value: Any, what: str) -> tuple[float, float, float]:
-    items = numbers(value, what).ravel().tolist() if isinstance(value, Array | Tensor) else value
+    items = numbers(value, what).ravel().tolist() if isinstance(value, np.ndarray) else value
+    items = [_plain_number(item) for item in items] if isinstance(items, list | tuple) else items
     if (
         not isinstance(items, list | tuple)
         or len(items) != 3

@@ -78,10 +78,10 @@ def export(checkpoint: str | os.PathLike[str], output: str | os.PathLike[str]) -
         raise UserError(
             f"exporting needs PyTorch, which cannot be imported ({e}); pip install 'dir_jax[torch]'"
         ) from e
-    from dir_jax.checkpoint import load_model
+    from dir_jax.checkpoint import read_model
     from dir_jax.runtime.files import replacing
 
-    published = to_published(load_model(checkpoint))
+    published = to_published(read_model(checkpoint))
     with replacing(output) as scratch, scratch.open("wb") as stream:
         # The layout of the published files; every version of torch reads it.
         torch.save(published, stream, _use_new_zipfile_serialization=False)

@@ -9,10 +9,10 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from converters.arrays import Array, Tensor
-from converters.constructors import Record
-from converters.errors import CheckpointFileError, shown
-from dir_jax.errors import UserError
+from converters.file_errors import CheckpointFileError
+from converters.torch_pickles import InertPCA
+from dir_jax.data.stand_ins import Array, RefusedPickleError, Scalar
+from dir_jax.errors import UserError, shown
 from dir_jax.retrieval.whitening import Whitening
 
 _NAME = re.compile(r"[\w+(][\w +.,()-]{0,99}")
@@ -20,18 +20,29 @@ _FIELDS = ("mean_", "components_", "explained_variance_")
 
 
 def numbers(value: Any, what: str) -> np.ndarray:
-    """An array or tensor of a file as floating-point numbers; bfloat16 becomes float32.
+    """An array of a file as floating-point numbers; bfloat16 becomes float32.
 
     Raises:
       CheckpointFileError: it is anything else; `what` says where.
     """
-    if not isinstance(value, Array | Tensor):
+    value = _built(value)
+    if not isinstance(value, np.ndarray):
         raise CheckpointFileError(f"{what} is a {type(value).__name__}, not an array")
     if value.dtype == ml_dtypes.bfloat16:
-        return value.numpy().astype(np.float32)
+        return value.astype(np.float32)
     if value.dtype.kind != "f":
         raise CheckpointFileError(f"{what} is of type {value.dtype}; expected floating point")
-    return value.numpy()
+    return value
+
+
+def _built(value: Any) -> Any:
+    """An attribute of a PCA, which `reader.read_file` leaves as the file describes it."""
+    try:
+        if isinstance(value, Array):
+            return value.build()[()] if isinstance(value, Scalar) else value.build()
+    except RefusedPickleError as e:
+        raise CheckpointFileError(str(e)) from None
+    return value
 
 
 def from_pca(pca: Any) -> dict[str, Whitening]:
@@ -42,8 +53,8 @@ def from_pca(pca: Any) -> dict[str, Whitening]:
     for name, value in pca.items():
         what = f"the whitening {shown(name)}"
         _check_name(name)
-        if isinstance(value, Record):
-            found[name] = _checked(what, value.state)
+        if isinstance(value, InertPCA):
+            found[name] = _checked(what, value.state if isinstance(value.state, dict) else {})
         elif isinstance(value, dict) and {"means", "W"} <= value.keys():
             found[name] = _from_dict(what, value)
         else:
@@ -114,7 +125,7 @@ def _from_dict(what: str, value: Mapping[Any, Any]) -> Whitening:
 
 
 def _projection(what: str, mean: np.ndarray, components: np.ndarray) -> Whitening:
-    """Whatever it divides by is in the components already."""
+    """A whitening whose components are divided by the deviations already."""
     variance = np.ones(components.shape[:1], components.dtype)
     return _from_arrays(what, (mean, components, variance), whiten=False)
 
@@ -122,8 +133,8 @@ def _projection(what: str, mean: np.ndarray, components: np.ndarray) -> Whitenin
 def _checked(what: str, state: Mapping[Any, Any]) -> Whitening:
     if missing := [name for name in (*_FIELDS, "whiten") if name not in state]:
         raise CheckpointFileError(f"{what} has no {' and no '.join(missing)}")
-    whiten = state["whiten"]
-    if not isinstance(whiten, bool | int):
+    whiten = _built(state["whiten"])
+    if not isinstance(whiten, bool | int | np.bool_):
         raise CheckpointFileError(f"{what} has a {type(whiten).__name__} for whiten")
     arrays = tuple(numbers(state[name], f"{name} of {what}") for name in _FIELDS)
     return _from_arrays(what, arrays, whiten=bool(whiten))

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from PIL import Image
 
-from dir_jax.checkpoint import Checkpoint, load_model
+from dir_jax.checkpoint import Checkpoint
 from dir_jax.data.datasets import create_dataset
 from dir_jax.data.images import ImageDataset
 from dir_jax.describe.describer import Describer, Recipe, describe_with_queries
@@ -21,14 +21,15 @@ from dir_jax.evaluation import (
     evaluate_descriptors,
     expand_descriptors,
 )
+from dir_jax.loading import load_model
 
 
 def load(path: str | os.PathLike[str], **options: Any) -> Model:
     """Loads a model.
 
     Args:
-      path: a checkpoint directory, the directory of a training run, or a PyTorch file, which is
-        converted and kept in the user's cache folder.
+      path: a checkpoint directory, the directory of a training run, a PyTorch file or a
+        safetensors file; a file is converted and kept in the user's cache folder.
       **options: options of `dir_jax.models.ModelConfig` that replace the model's own, such as
         dtype='bfloat16'.
 

@@ -1,20 +1,24 @@
-"""The one on-disk format of a model, and of a training run's state.
+"""The on-disk format of a model, and of a training run's state.
 
 A checkpoint is a directory:
 
-    model/model.json   architecture and options, preprocessing, whitenings, versions: for people
+    model/model.json   architecture and options, preprocessing, whitenings, versions, and a digest
+                       of every array, which is checked whenever the arrays are read
     arrays/            parameters, BatchNorm statistics, whitenings (Orbax)
     train/             optimiser, step and sampler (Orbax); only in a run's `checkpoints/STEP/`
 
-Whatever reads a model takes such a directory, or a training run's, whose `model/` it finds, or a
-file of PyTorch (`converters.from_torch`).
+`read_model` takes such a directory, or a training run's directory, which has one in `model/`.
+`dir_jax.loading` also takes the files of other programs.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import json
+import logging
+import math
 import os
 import re
 import shutil
@@ -28,14 +32,22 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from dir_jax.errors import UserError
+from dir_jax.errors import UserError, shown
 from dir_jax.models import RetrievalNetwork, create_model
 from dir_jax.models.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from dir_jax.models.variables import Variables, merge_variables, split_variables
 from dir_jax.retrieval.whitening import Whitening
 
+log = logging.getLogger(__name__)
+
 FORMAT_VERSION = 1
+_LARGEST_MEAN = 1e6  # of an image in [0, 1], or in [0, 255]
+_LARGEST_WHITENING = 1 << 28  # elements of an array: 16,384 × 16,384
 _VERSIONED = ("dir_jax", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+class DamagedCheckpointError(UserError):
+    """A checkpoint is incomplete, or is not what was written."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +68,7 @@ class Checkpoint:
     description: dict[str, Any]  # model.json
 
     def whitening(self, name: str) -> Whitening:
-        """The whitening called `name`. Raises UserError, naming those there are, if it is none."""
+        """The whitening called `name`. Raises UserError, with the names there are, if it is not."""
         if name not in self.whitenings:
             there = ", ".join(self.whitenings) or "none"
             raise UserError(f"the checkpoint has no whitening {name!r}; it has {there}")
@@ -75,12 +87,12 @@ def save_model(
     """Writes a model as a checkpoint directory, whole or not at all.
 
     Args:
-      directory: where; its parents are made.
+      directory: the directory to make; its parents are made too.
       model: the network.
-      preprocessing: how its input is made; ImageNet's mean and deviation by default.
-      whitenings: name -> whitening to keep with it.
+      preprocessing: how the network's input is made; ImageNet's mean and deviation by default.
+      whitenings: name -> a whitening to keep with the model.
       notes: JSON values to add to model.json (step, metrics, origin).
-      overwrite: replace what is there; otherwise an existing directory is refused.
+      overwrite: whether an existing directory is replaced; otherwise it is refused.
 
     Raises:
       UserError: `directory` exists and `overwrite` is False, or it cannot be written.
@@ -90,17 +102,22 @@ def save_model(
         raise UserError(f"{target} exists already; choose another directory, or overwrite it")
     _, params, stats = split_variables(model)
     whitenings = dict(whitenings or {})
-    description = _describe(model, preprocessing or Preprocessing(), list(whitenings), notes)
-    with _writing(target):
+    arrays = arrays_of(params, stats, whitenings)
+    description = describe_model(
+        model, preprocessing or Preprocessing(), list(whitenings), {"arrays": arrays}, notes
+    )
+    with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         try:
-            with ocp.Checkpointer(ocp.CompositeCheckpointHandler(**_handlers())) as checkpointer:
+            with ocp.Checkpointer(
+                ocp.CompositeCheckpointHandler(**orbax_handlers())
+            ) as checkpointer:
                 checkpointer.save(
                     scratch / "new",
                     ocp.args.Composite(
                         model=ocp.args.JsonSave(description),
-                        arrays=ocp.args.PyTreeSave(_arrays(params, stats, whitenings)),
+                        arrays=ocp.args.PyTreeSave(arrays),
                     ),
                 )
             if target.exists():
@@ -110,12 +127,12 @@ def save_model(
             shutil.rmtree(scratch, ignore_errors=True)
 
 
-def load_model(path: str | os.PathLike[str], **options: Any) -> Checkpoint:
+def read_model(path: str | os.PathLike[str], **options: Any) -> Checkpoint:
     """Reads a model from a checkpoint directory or from a training run's directory.
 
     Args:
-      path: of either.
-      **options: of `ModelConfig`, in place of the model's own; such as dtype='bfloat16'.
+      path: the directory.
+      **options: options of `ModelConfig` that replace the model's own, such as dtype='bfloat16'.
 
     Raises:
       UserError: there is no checkpoint, it is incomplete, or its arrays are not those of the
@@ -124,17 +141,23 @@ def load_model(path: str | os.PathLike[str], **options: Any) -> Checkpoint:
     directory = find_checkpoint(path)
     description = read_description(directory)
     model = create_model(**description["model"] | options)
+    graphdef, params, stats = split_variables(model)
+    what = f"the checkpoint {directory}"
     try:
+        # Before anything is allocated: damaged metadata may claim arrays of any size. From the
+        # handler, as the checkpointer warns of a file that Orbax does not write here.
+        shapes = ocp.PyTreeCheckpointHandler().metadata(directory / "arrays").tree
+        check_variables(params, shapes["params"], what)
+        check_variables(stats, shapes["batch_stats"], what)
+        _check_whitenings(shapes.get("whitening") or {}, what)
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
             arrays = checkpointer.restore(directory / "arrays")
-    except (OSError, ValueError, KeyError) as e:
-        raise UserError(f"the checkpoint {directory} cannot be read: {_first_line(e)}") from e
-    graphdef, params, stats = split_variables(model)
-    check_variables(params, arrays["params"], f"the checkpoint {directory}")
-    check_variables(stats, arrays["batch_stats"], f"the checkpoint {directory}")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
+        raise UserError(f"{what} cannot be read: {first_line(e)}") from e
+    check_digests(description, {"arrays": arrays}, what)
     return Checkpoint(
         model=merge_variables(graphdef, arrays["params"], arrays["batch_stats"]),
-        preprocessing=Preprocessing(**{k: tuple(v) for k, v in description["preprocess"].items()}),
+        preprocessing=_read_preprocessing(description),
         whitenings={
             name: Whitening.from_arrays(fields)
             for name, fields in (arrays.get("whitening") or {}).items()
@@ -144,17 +167,16 @@ def load_model(path: str | os.PathLike[str], **options: Any) -> Checkpoint:
 
 
 def find_checkpoint(path: str | os.PathLike[str]) -> Path:
-    """The checkpoint directory meant by `path`: itself, or a run's `model/`, or its newest step.
+    """The checkpoint directory that `path` means: itself, a run's `model/`, or its newest step.
 
-    A file is taken for one of PyTorch and converted; the result is kept for the next time.
+    Raises:
+      UserError: there is none.
     """
     root = Path(path).absolute()
-    if root.is_file():
-        from converters.cache import cached_conversion
-
-        return cached_conversion(root)
     if not root.exists():
         raise UserError(f"there is no checkpoint {root}")
+    if not root.is_dir():
+        raise UserError(f"{root} is a file; expected the directory of a checkpoint")
     steps = [p for p in (root / "checkpoints").glob("[0-9]*") if p.name.isdigit()]
     newest = sorted(steps, key=lambda p: int(p.name), reverse=True)
     for candidate in (root, root / "model", *newest):
@@ -166,22 +188,46 @@ def find_checkpoint(path: str | os.PathLike[str]) -> Path:
     )
 
 
+def _check_whitenings(whitenings: Mapping[str, Any], what: str) -> None:
+    for name, fields in whitenings.items():
+        for field, array in fields.items():
+            if math.prod(array.shape) > _LARGEST_WHITENING:
+                raise UserError(
+                    f"{what}: {field} of the whitening {shown(name)} has shape {array.shape}, "
+                    "which is larger than any whitening"
+                )
+
+
 def read_description(directory: Path) -> dict[str, Any]:
     """Reads and checks a checkpoint's model.json."""
     file = directory / "model" / "model.json"
     try:
         description = json.loads(file.read_text())
         version = description["format_version"]
-        _ = description["model"]["arch"], description["preprocess"]
-    except (OSError, ValueError, KeyError, TypeError) as e:
-        raise UserError(f"{file} does not describe a model: {_first_line(e)}") from e
+        if not all(isinstance(x, str | int | float | None) for x in description["model"].values()):
+            raise ValueError("an option of the model is neither text nor a number")
+        _ = description["model"]["arch"], _read_preprocessing(description)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
+        why = first_line(e)
+        raise DamagedCheckpointError(f"{file} does not describe a model: {why}") from e
     if version != FORMAT_VERSION:
         raise UserError(f"{file} has format version {version}; this dir_jax reads {FORMAT_VERSION}")
     return description
 
 
+def _read_preprocessing(description: dict[str, Any]) -> Preprocessing:
+    """Raises ValueError, TypeError or AttributeError if it is not mean and std of three numbers."""
+    fields = {name: tuple(x) for name, x in description["preprocess"].items()}
+    for numbers in fields.values():
+        if len(numbers) != 3 or not all(isinstance(x, int | float) for x in numbers):
+            raise ValueError("its preprocess is not a mean and a std of three numbers each")
+        if not all(abs(x) < _LARGEST_MEAN for x in numbers):
+            raise ValueError("its preprocess has a number that no image has")
+    return Preprocessing(**fields)
+
+
 def check_variables(expected: Mapping[str, Any], found: Mapping[str, Any], source: str) -> None:
-    """Raises UserError where two sets of arrays differ in names or shapes."""
+    """Raises UserError if two sets of arrays differ in names or shapes."""
     for names, word in (
         (expected.keys() - found.keys(), "lacks"),
         (found.keys() - expected.keys(), "has surplus"),
@@ -197,118 +243,9 @@ def check_variables(expected: Mapping[str, Any], found: Mapping[str, Any], sourc
             )
 
 
-class RunCheckpoints:
-    """The checkpoints of one training run: saved in the background, the newest and the best kept.
-
-    A step's directory is renamed into place when it is complete, so that a killed run always finds
-    its last complete one.
-    """
-
-    def __init__(self, directory: str | os.PathLike[str], *, keep: int, metric: str = "mAP"):
-        """Opens (and makes) `directory`; keeps the `keep` newest and the best by `metric`."""
-        policy = ocp.checkpoint_managers.preservation_policy
-        self._metric = metric
-        self._manager = ocp.CheckpointManager(
-            Path(directory).absolute(),
-            item_handlers={**_handlers(), "train": ocp.PyTreeCheckpointHandler()},
-            options=ocp.CheckpointManagerOptions(
-                cleanup_tmp_directories=True,
-                preservation_policy=policy.AnyPreservationPolicy(
-                    [
-                        policy.LatestN(keep),
-                        policy.BestN(
-                            get_metric_fn=lambda metrics: metrics[metric],
-                            n=1,
-                            keep_checkpoints_without_metrics=False,
-                        ),
-                    ]
-                ),
-            ),
-        )
-
-    def save(
-        self,
-        step: int,
-        model: RetrievalNetwork,
-        train: Mapping[str, Any],
-        *,
-        preprocessing: Preprocessing,
-        mean_average_precision: float | None = None,
-    ) -> None:
-        """Copies the state to the host and writes it while training goes on.
-
-        Args:
-          step: how many updates the state has seen.
-          model: the network, whose variables every process holds whole.
-          train: a pytree of arrays: optimiser, sampler.
-          preprocessing: the network's.
-          mean_average_precision: of this very state, if it was evaluated.
-
-        Raises:
-          UserError: this step, or an earlier one in the background, cannot be written.
-        """
-        if step in self._manager.all_steps():
-            return
-        _, params, stats = split_variables(model)
-        description = _describe(model, preprocessing, [], {"step": step})
-        with _writing(self._manager.directory):
-            self._manager.save(
-                step,
-                args=ocp.args.Composite(
-                    model=ocp.args.JsonSave(description),
-                    arrays=ocp.args.PyTreeSave(_arrays(params, stats, {})),
-                    train=ocp.args.PyTreeSave(_to_host(train)),
-                ),
-                metrics=(
-                    None
-                    if mean_average_precision is None
-                    else {self._metric: float(mean_average_precision)}
-                ),
-                force=True,
-            )
-
-    def latest(self) -> int | None:
-        """The newest complete step, or None."""
-        return self._manager.latest_step()
-
-    def restore(self, step: int) -> tuple[Variables, Variables, Any]:
-        """A step's parameters, BatchNorm statistics and training state, as NumPy arrays."""
-        try:
-            items = self._manager.restore(
-                step,
-                args=ocp.args.Composite(
-                    arrays=ocp.args.PyTreeRestore(), train=ocp.args.PyTreeRestore()
-                ),
-            )
-        except (OSError, ValueError, KeyError) as e:
-            raise UserError(
-                f"the checkpoint {self._manager.directory / str(step)} cannot be read: "
-                f"{_first_line(e)}; delete that folder to go on from the one before"
-            ) from e
-        return items["arrays"]["params"], items["arrays"]["batch_stats"], items["train"]
-
-    def path(self, step: int) -> Path:
-        """Where a step is kept."""
-        return Path(self._manager.directory) / str(step)
-
-    def wait(self) -> None:
-        """Returns when everything saved so far is on disk.
-
-        Raises:
-          UserError: it cannot be written.
-        """
-        with _writing(self._manager.directory):
-            self._manager.wait_until_finished()
-
-    def close(self) -> None:
-        """Waits, and releases the threads. Raises what `wait` does."""
-        with _writing(self._manager.directory):
-            self._manager.close()
-
-
 @contextlib.contextmanager
-def _writing(target: os.PathLike[str]) -> Iterator[None]:
-    """Turns what the system says against a write into a UserError."""
+def writing(target: os.PathLike[str]) -> Iterator[None]:
+    """Turns the system's reasons against a write into a UserError."""
     try:
         yield
     except OSError as e:
@@ -320,17 +257,18 @@ def _writing(target: os.PathLike[str]) -> Iterator[None]:
         raise UserError(f"cannot write the checkpoint {target}: {os.strerror(int(code[1]))}") from e
 
 
-def _handlers() -> dict[str, Any]:
+def orbax_handlers() -> dict[str, Any]:
     return {
         "model": ocp.JsonCheckpointHandler(filename="model.json"),
         "arrays": ocp.PyTreeCheckpointHandler(),
     }
 
 
-def _describe(
+def describe_model(
     model: RetrievalNetwork,
     preprocessing: Preprocessing,
     whitenings: list[str],
+    items: Mapping[str, Any],
     notes: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     return {
@@ -339,11 +277,12 @@ def _describe(
         "preprocess": dataclasses.asdict(preprocessing),
         "whitening": whitenings,
         "versions": {name: metadata.version(name) for name in _VERSIONED},
+        "digests": _digests(items),
         **(notes or {}),
     }
 
 
-def _arrays(
+def arrays_of(
     params: Variables, stats: Variables, whitenings: Mapping[str, Whitening]
 ) -> dict[str, Any]:
     tree = {
@@ -351,13 +290,45 @@ def _arrays(
         "batch_stats": stats,
         "whitening": {name: w.to_arrays() for name, w in whitenings.items()},
     }
-    return _to_host(tree)
+    return to_host(tree)
 
 
-def _to_host(tree: Any) -> Any:
+def _digests(items: Mapping[str, Any]) -> dict[str, str]:
+    """The SHA-256 of every array's type, shape and bytes, by its place in the checkpoint."""
+    found = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(dict(items)):
+        array = np.ascontiguousarray(leaf)
+        digest = hashlib.sha256(f"{array.dtype} {np.shape(leaf)} ".encode())
+        digest.update(array.reshape(-1).view(np.uint8).data)
+        found[jax.tree_util.keystr(path)] = digest.hexdigest()
+    return found
+
+
+def check_digests(description: Mapping[str, Any], items: Mapping[str, Any], what: str) -> None:
+    """Raises UserError unless all arrays are those that were written.
+
+    A checkpoint without digests, of dir_jax 0.1.0, is read with a warning.
+    """
+    expected = description.get("digests")
+    if expected is None:
+        log.warning("%s has no digests, so damage to its arrays cannot be noticed", what)
+        return
+    found = _digests(items)
+    if not isinstance(expected, dict):
+        expected = {}
+    read = tuple(f"[{name!r}]" for name in items)  # a model is read without its training state
+    names = {*found, *(name for name in expected if name.startswith(read))}
+    if wrong := sorted(name for name in names if expected.get(name) != found.get(name)):
+        raise DamagedCheckpointError(
+            f"{what} is damaged: {len(wrong)} of its arrays are not what was written, such as "
+            f"{shown(wrong[0])}"
+        )
+
+
+def to_host(tree: Any) -> Any:
     # Copies: the trainer donates its buffers to the next step while this one is being written.
     return jax.tree.map(lambda x: np.array(jax.device_get(x)), tree)
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]

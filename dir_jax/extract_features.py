@@ -12,14 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from dir_jax.commands.flags import (
-    add_dataset_flags,
-    add_model_flags,
-    create_describer,
-    load_checkpoint,
-    recipe_of,
-    set_up,
-)
+from dir_jax.commands.flags import add_dataset_flags, add_model_flags, create_describer, recipe_of
 from dir_jax.commands.running import Parser, run_parsed
 from dir_jax.runtime.allocator import restart_with_allocator
 
@@ -47,8 +40,7 @@ def _main(args: argparse.Namespace) -> None:
     recipe = recipe_of(args)
     dataset = create_dataset(args.dataset, db_root=args.db_root)
     paths = extracted_paths(args.output, queries_of(dataset) is not None)
-    set_up(args)
-    describer = create_describer(args, load_checkpoint(args), recipe)
+    describer = create_describer(args, recipe)
     make_folder(args.output)
     described = describe_with_queries(describer, dataset, partial=f"{args.output}.partial")
     for path, descriptors in zip(paths, described.lists, strict=True):

@@ -15,14 +15,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dir_jax.commands.flags import (
-    add_dataset_flags,
-    add_model_flags,
-    create_describer,
-    load_checkpoint,
-    recipe_of,
-    set_up,
-)
+from dir_jax.commands.flags import add_dataset_flags, add_model_flags, create_describer, recipe_of
 from dir_jax.commands.running import Parser, run_parsed
 from dir_jax.errors import UserError
 from dir_jax.runtime.allocator import restart_with_allocator
@@ -99,8 +92,7 @@ def _main(args: argparse.Namespace) -> None:
     else:
         check_can_be_evaluated(dataset)
         check_expansions(dataset, aqe, adba)
-    set_up(args)
-    describer = create_describer(args, load_checkpoint(args), recipe)
+    describer = create_describer(args, recipe)
     for file in (args.out_json, args.report, args.save_feats):
         if file:
             make_folder(file)
@@ -220,7 +212,7 @@ def _write_report(
     queries: np.ndarray | None,
 ) -> None:
     from dir_jax.evaluation import rankings_to_show
-    from dir_jax.report import write_report
+    from dir_jax.report import JudgedRankings, write_report
 
     shown, rankings, scores = rankings_to_show(dataset, evaluation, database, queries)
     flags = {
@@ -233,13 +225,8 @@ def _write_report(
     }
     write_report(
         args.report,
-        dataset,
-        title=f"{args.dataset}",
-        metrics=evaluation.metrics,
-        aps=evaluation.aps,
-        shown=shown,
-        rankings=rankings,
-        scores=scores,
+        JudgedRankings(dataset, evaluation.metrics, evaluation.aps, shown, rankings, scores),
+        title=args.dataset,
         settings=flags,
     )
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from dir_jax.commands.config import ConfigParser, load_config
 from dir_jax.commands.flags import add_cache_flag
+from dir_jax.commands.recipes import ConfigParser, load_config
 from dir_jax.commands.running import run_parsed
 from dir_jax.errors import UserError
 from dir_jax.runtime.allocator import restart_with_allocator
@@ -24,13 +24,10 @@ def main(prog: str | None = None) -> int:
 
 def _parser() -> ConfigParser:
     parser = ConfigParser("dir_jax.train", __doc__)
-    add = parser.add_argument
-    add(
-        "--workdir", required=True, metavar="DIR",
-        help="folder of checkpoints, metrics and pictures; a run that is there is resumed",
-    )  # fmt: skip
+    help_ = "folder of checkpoints, metrics and pictures; a run that is there is resumed"
+    parser.add_argument("--workdir", required=True, metavar="DIR", help=help_)
     add_cache_flag(parser)
-    add("--log-compiles", action="store_true", help="print what is compiled")
+    parser.add_argument("--log-compiles", action="store_true", help="print what is compiled")
     return parser
 
 

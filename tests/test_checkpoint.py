@@ -9,9 +9,8 @@ import pytest
 
 from dir_jax.checkpoint import (
     Preprocessing,
-    RunCheckpoints,
     find_checkpoint,
-    load_model,
+    read_model,
     save_model,
 )
 from dir_jax.errors import UserError
@@ -41,7 +40,7 @@ def saved(model, tmp_path_factory):
 
 def test_round_trip_is_exact(model, saved):
     path, whitening = saved
-    loaded = load_model(path)
+    loaded = read_model(path)
     assert loaded.model.config == model.config
     for old, new in zip(split_variables(model)[1:], split_variables(loaded.model)[1:], strict=True):
         assert old.keys() == new.keys()
@@ -69,7 +68,7 @@ def test_existing_directory_is_refused_unless_overwritten(model, saved, tmp_path
     with pytest.raises(UserError, match="exists"):
         save_model(path, model)
     save_model(path, model, overwrite=True)
-    assert load_model(path).whitenings == {}
+    assert read_model(path).whitenings == {}
     assert [p.name for p in tmp_path.iterdir()] == ["copy"]  # nothing left lying about
 
 
@@ -84,17 +83,17 @@ def test_a_run_directory_is_found_by_its_model_or_newest_step(saved, tmp_path):
 
 def test_broken_checkpoints_say_what_is_wrong(saved, tmp_path):
     with pytest.raises(UserError, match="no checkpoint"):
-        load_model(tmp_path / "nowhere")
+        read_model(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="not a checkpoint"):
-        load_model(tmp_path / "empty")
+        read_model(tmp_path / "empty")
 
     def broken(name, change):
         path = tmp_path / name
         shutil.copytree(saved[0], path)
         change(path)
         with pytest.raises(UserError) as e:
-            load_model(path)
+            read_model(path)
         assert "\n" not in str(e.value)
         return str(e.value)
 
@@ -115,25 +114,65 @@ def test_broken_checkpoints_say_what_is_wrong(saved, tmp_path):
     assert "cannot be read" in broken("arrays", lambda p: shutil.rmtree(p / "arrays" / "d"))
 
 
-def test_run_keeps_the_newest_and_the_best(model, tmp_path):
-    checkpoints = RunCheckpoints(tmp_path / "run", keep=2)
-    state = {"optimizer": {"count": np.int32(0), "mu": np.arange(3.0)}}
-    for step, score in enumerate([0.2, 0.9, 0.5, None, 0.4], start=1):
-        state["optimizer"]["count"] = np.int32(step)
-        checkpoints.save(
-            step, model, state, preprocessing=Preprocessing(), mean_average_precision=score
-        )
-        state["optimizer"]["mu"] += 1  # the trainer goes on while this is being written
-    checkpoints.wait()
-    assert sorted(int(p.name) for p in (tmp_path / "run").glob("[0-9]*")) == [2, 4, 5]
-    assert checkpoints.latest() == 5
-    params, stats, train = checkpoints.restore(2)
-    assert int(train["optimizer"]["count"]) == 2
-    np.testing.assert_array_equal(train["optimizer"]["mu"], np.arange(3.0) + 1)
-    np.testing.assert_array_equal(params["fc.kernel"], split_variables(model)[1]["fc.kernel"])
-    assert stats.keys() == split_variables(model)[2].keys()
-    checkpoints.close()
-    assert load_model(tmp_path / "run" / "5").model.config == model.config  # a step is a model, too
+def test_absurd_values_are_refused_before_anything_is_allocated(saved, tmp_path, monkeypatch):
+    path = tmp_path / "absurd"
+    shutil.copytree(saved[0], path)
+    file = path / "model" / "model.json"
+    good = json.loads(file.read_text())
+    for part, key, value in (
+        ("model", "out_dim", 10**12), ("model", "arch", []), ("model", "gemp", [[]]),
+        ("preprocess", "mean", [1, 2]), ("preprocess", "std", 5), ("preprocess", "colour", [1] * 3),
+        ("preprocess", "mean", ["a"] * 3), ("preprocess", "mean", [10**400] * 3),
+    ):  # fmt: skip
+        file.write_text(json.dumps(good | {part: good[part] | {key: value}}))
+        with pytest.raises(UserError) as error:
+            read_model(path)
+        assert len(str(error.value).splitlines()) == 1
+    file.write_text(json.dumps(good | {"model": good["model"] | {"out_dim": 9}}))
+    with monkeypatch.context() as m:
+        m.setattr(ocp.Checkpointer, "restore", None)  # the arrays' metadata is enough
+        with pytest.raises(UserError, match="has shape"):
+            read_model(path)
+    file.write_text(json.dumps(good))
+    read_model(path)
+
+
+def test_flipped_bits_in_the_arrays_are_noticed(saved, tmp_path):
+    """Orbax restores some of them without a word; read_model does not."""
+    path, _ = saved
+    arrays = read_model(path)
+    files = [p.relative_to(path) for p in sorted((path / "arrays").rglob("*")) if p.is_file()]
+    rng = np.random.default_rng(0)
+    refused = 0
+    for i in range(40):
+        file = files[i % len(files)]
+        if not (content := bytearray((path / file).read_bytes())):
+            continue
+        content[rng.integers(len(content))] ^= 1 << rng.integers(8)
+        copy = tmp_path / str(i)
+        shutil.copytree(path, copy)
+        (copy / file).write_bytes(content)
+        try:
+            again = read_model(copy)
+        except UserError:
+            refused += 1
+            continue
+        for a, b in zip(split_variables(again.model)[1:], split_variables(arrays.model)[1:],
+                        strict=True):  # fmt: skip
+            for name in a:
+                np.testing.assert_array_equal(a[name], b[name])
+    assert refused > 10
+
+
+def test_a_changed_array_is_refused_by_its_digest(saved, tmp_path):
+    shutil.copytree(saved[0], tmp_path / "model")
+    file = tmp_path / "model" / "model" / "model.json"
+    description = json.loads(file.read_text())
+    name = next(n for n in description["digests"] if "fc.kernel" in n)
+    description["digests"][name] = "0" * 64
+    file.write_text(json.dumps(description))
+    with pytest.raises(UserError, match=r"is damaged: 1 of its arrays .*fc\.kernel"):
+        read_model(tmp_path / "model")
 
 
 def test_full_disk_is_one_message(monkeypatch, tmp_path):
@@ -149,7 +188,7 @@ def test_full_disk_is_one_message(monkeypatch, tmp_path):
 
 
 def test_a_whitening_that_is_not_there_lists_those_that_are(saved):
-    checkpoint = load_model(saved[0])
+    checkpoint = read_model(saved[0])
     (name,) = checkpoint.whitenings
     assert checkpoint.whitening(name) is checkpoint.whitenings[name]
     with pytest.raises(UserError, match=f"no whitening 'other'; it has {name}"):

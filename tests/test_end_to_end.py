@@ -182,4 +182,4 @@ def test_quickstart_names_what_is_drawn_for_it(monkeypatch, tmp_path):
     assert set(oxford.ground_truth[0]) == {"easy", "hard", "junk"}
     assert oxford.query_boxes is not None
     for dataset in (train, test, oxford, oxford.queries):
-        check_dataset(dataset, progress=False)
+        check_dataset(dataset)

@@ -10,104 +10,69 @@ from dir_jax.commands.running import Parser
 from dir_jax.errors import UserError
 
 if TYPE_CHECKING:
-    from dir_jax.checkpoint import Checkpoint
     from dir_jax.describe.describer import Describer, Recipe
 
 
+# fmt: off
 def add_dataset_flags(parser: Parser) -> None:
     """Adds --dataset, and --db-root, where the named data sets are."""
-    parser.add_argument(
-        "--dataset", "-d", required=True, metavar="DATASET",
-        help="a name such as ROxford5K, or a list such as 'ImageList(\"list.txt\", \"folder\")'",
-    )  # fmt: skip
-    parser.add_argument(
-        "--db-root",
-        metavar="DIR",
-        help="folder of the named data sets (default: $DB_ROOT)",
-    )
+    parser.add_argument("--dataset", "-d", required=True, metavar="DATASET",
+        help="a name such as ROxford5K, or a list such as 'ImageList(\"list.txt\", \"folder\")'")
+    parser.add_argument("--db-root", metavar="DIR",
+        help="folder of the named data sets (default: $DB_ROOT)")
 
 
 def add_cache_flag(parser: Parser) -> None:
     """Adds --compilation-cache."""
-    parser.add_argument(
-        "--compilation-cache", metavar="DIR",
+    parser.add_argument("--compilation-cache", metavar="DIR",
         help="folder that keeps compiled programs; '' for none (default: a folder in the user's "
-        "cache folder)",
-    )  # fmt: skip
+        "cache folder)")
 
 
 def add_model_flags(parser: Parser, *, whiten: str | None, whitenp: float) -> None:
     """Adds --checkpoint, how images become descriptors, and where that is computed.
 
-    Args:
-      parser: the command's parser.
-      whiten: the default of --whiten; None for no whitening.
-      whitenp: the default of --whitenp.
+    `whiten` (None for no whitening) and `whitenp` are the defaults of the flags of these names.
     """
-    parser.add_argument(
-        "--checkpoint", required=True, metavar="PATH",
-        help="a checkpoint directory, a training run's directory, or a PyTorch file",
-    )  # fmt: skip
+    parser.add_argument("--checkpoint", required=True, metavar="PATH",
+        help="a checkpoint directory, a training run's directory, or a PyTorch file")
     group = parser.add_argument_group("descriptors")
     add = group.add_argument
-    add(
-        "--trfs", nargs="+", default=[""], metavar="CHAIN",
+    add("--trfs", nargs="+", default=[""], metavar="CHAIN",
         help="transforms such as 'Scale(1050), Pad(800)'; with several chains, each image is "
-        "described at several scales, which are pooled (default: images as they are)",
-    )  # fmt: skip
+        "described at several scales, which are pooled (default: images as they are)")
     add("--pooling", default="gem", help="how scales are pooled: gem or mean (default: gem)")
     add("--gemp", type=float, default=3, metavar="P", help="the power of gem (default: 3)")
-    add(
-        "--center-bias", type=float, metavar="B",
-        help="how much more the centre of the image weighs (default: as the model says)",
-    )  # fmt: skip
-    add(
-        "--whiten", default=whiten, metavar="NAME",
+    add("--center-bias", type=float, metavar="B",
+        help="how much more the centre of the image weighs (default: as the model says)")
+    add("--whiten", default=whiten, metavar="NAME",
         help="the name of one of the checkpoint's whitenings; '' for none "
-        f"(default: {whiten or 'none'})",
-    )  # fmt: skip
-    add(
-        "--whitenp", type=float, default=whitenp, metavar="P",
-        help=f"whitening divides by this power of the variance (default: {whitenp})",
-    )  # fmt: skip
+        f"(default: {whiten or 'none'})")
+    add("--whitenp", type=float, default=whitenp, metavar="P",
+        help=f"whitening divides by this power of the variance (default: {whitenp})")
     add("--whitenv", type=int, metavar="N", help="dimensions that whitening keeps (default: all)")
-    add(
-        "--whitenm", type=float, default=1.0, metavar="M",
-        help="a constant factor of what whitening divides by (default: 1)",
-    )  # fmt: skip
+    add("--whitenm", type=float, default=1.0, metavar="M",
+        help="a constant factor of what whitening divides by (default: 1)")
     group = parser.add_argument_group("running")
     add = group.add_argument
-    add(
-        "--threads", type=int, default=8, metavar="N",
-        help="how many processes decode images, at most one for each core (default: 8)",
-    )  # fmt: skip
-    add(
-        "--gpu", type=int, nargs="+", metavar="N",
+    add("--threads", type=int, default=8, metavar="N",
+        help="how many processes decode images, at most one for each core (default: 8)")
+    add("--gpu", type=int, nargs="+", metavar="N",
         help="the numbers of the accelerators to use, or -1 for the CPU (default: the first "
-        "accelerator, or the CPU if there is none)",
-    )  # fmt: skip
-    add(
-        "--dtype", choices=("float32", "bfloat16"),
-        help="the number format that the network computes in (default: as the model says)",
-    )  # fmt: skip
-    add(
-        "--precision", choices=("highest", "high", "default"),
+        "accelerator, or the CPU if there is none)")
+    add("--dtype", choices=("float32", "bfloat16"),
+        help="the number format that the network computes in (default: as the model says)")
+    add("--precision", choices=("highest", "high", "default"),
         help="the precision of float32 products on accelerators: highest is exact, default may be "
-        "TF32 (default: as the model says)",
-    )  # fmt: skip
-    add(
-        "--on-error", choices=("stop", "skip"), default="stop",
-        help="what to do where an image cannot be used: stop, or skip it (default: stop)",
-    )  # fmt: skip
+        "TF32 (default: as the model says)")
+    add("--on-error", choices=("stop", "skip"), default="stop",
+        help="what to do where an image cannot be used: stop, or skip it (default: stop)")
     add_cache_flag(parser)
+# fmt: on
 
 
 def recipe_of(args: argparse.Namespace) -> Recipe:
-    """How images become descriptors, as the flags say.
-
-    Raises:
-      UserError: --threads is negative, or --trfs is not valid.
-    """
+    """How images become descriptors. Raises UserError for a bad --threads or --trfs."""
     from dir_jax.describe.describer import Recipe
 
     if args.threads < 0:
@@ -128,34 +93,32 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
     return recipe
 
 
-def load_checkpoint(args: argparse.Namespace) -> Checkpoint:
-    """Loads the model of --checkpoint, with the options that the flags set.
+def create_describer(args: argparse.Namespace, recipe: Recipe) -> Describer:
+    """Sets up JAX, loads --checkpoint, and makes the describer that the flags ask for.
+
+    No device may have been used before.
 
     Raises:
-      UserError: there is no checkpoint, it cannot be read, or an option does not apply to it.
+      UserError: the checkpoint cannot be read, an option or the recipe does not fit it, or there is
+        no such device.
     """
-    from dir_jax.checkpoint import load_model
+    import jax
 
+    from dir_jax.describe.describer import Describer
+    from dir_jax.loading import load_model
+    from dir_jax.runtime.compiler import set_up_jax
+    from dir_jax.runtime.devices import select_devices
+
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, force=True)
+    if args.gpu == [-1]:
+        jax.config.update("jax_platforms", "cpu")
+    set_up_jax(args.compilation_cache)
     names = ("center_bias", "dtype", "precision")
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     checkpoint = load_model(args.checkpoint, **given)
-    if args.center_bias is not None and "_fpn" in checkpoint.model.config.arch:
-        raise UserError(
-            f"--center-bias does not apply to {checkpoint.model.config.arch}, which has no centre "
-            "bias"
-        )
-    return checkpoint
-
-
-def create_describer(args: argparse.Namespace, checkpoint: Checkpoint, recipe: Recipe) -> Describer:
-    """Makes the describer that the flags ask for.
-
-    Raises:
-      UserError: the recipe does not fit the checkpoint, or there is no such device.
-    """
-    from dir_jax.describe.describer import Describer
-    from dir_jax.runtime.devices import select_devices
-
+    arch = checkpoint.model.config.arch
+    if args.center_bias is not None and "_fpn" in arch:
+        raise UserError(f"--center-bias does not apply to {arch}, which has no centre bias")
     return Describer(
         checkpoint,
         recipe,
@@ -163,15 +126,3 @@ def create_describer(args: argparse.Namespace, checkpoint: Checkpoint, recipe: R
         threads=args.threads,
         skip_failures=args.on_error == "skip",
     )
-
-
-def set_up(args: argparse.Namespace) -> None:
-    """Applies the flags that are settings of JAX; must come before a device is used."""
-    import jax
-
-    from dir_jax.runtime.compiler import set_up_jax
-
-    logging.basicConfig(format="%(message)s", level=logging.WARNING, force=True)
-    if args.gpu == [-1]:
-        jax.config.update("jax_platforms", "cpu")
-    set_up_jax(args.compilation_cache)

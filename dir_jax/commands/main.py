@@ -38,28 +38,24 @@ COMMANDS = {
 def main(prog: str = "dir-jax") -> int:
     """Runs the command that sys.argv names, or lists the commands; returns the exit code.
 
-    Args:
-      prog: how this program was called, for usage texts.
+    `prog` is how this program was called, for usage texts.
     """
-    arguments = sys.argv[1:]
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
+    first, *rest = sys.argv[1:] or ["--help"]
+    if first in ("-h", "--help", "help"):
         print(_usage(prog))
         return 0
-    if arguments[0] in ("-V", "--version"):
+    if first in ("-V", "--version"):
         from dir_jax import __version__
 
         print(f"dir_jax {__version__}")
         return 0
-    name = arguments[0].replace("_", "-")
+    name = first.replace("_", "-")
     if name not in COMMANDS:
-        print(
-            f"error: there is no command {arguments[0]}{did_you_mean(name, COMMANDS)} "
-            f"({prog} lists the commands)",
-            file=sys.stderr,
-        )
+        message = f"there is no command {first}{did_you_mean(name, COMMANDS)}"
+        print(f"error: {message} ({prog} lists the commands)", file=sys.stderr)
         return 2
     command = COMMANDS[name]
-    if command.computes and not {"-h", "--help"} & set(arguments):
+    if command.computes and not {"-h", "--help"} & set(rest):
         from dir_jax.runtime.allocator import restart_with_allocator
 
         restart_with_allocator()
@@ -68,18 +64,13 @@ def main(prog: str = "dir-jax") -> int:
 
 
 def _usage(prog: str) -> str:
-    """What is printed where no command is given."""
     width = max(map(len, COMMANDS))
-    rows = [f"  {name:{width}}  {command.summary}" for name, command in COMMANDS.items()]
-    return "\n".join(
-        [
-            f"usage: {prog} COMMAND [FLAGS]",
-            "",
-            "Deep Image Retrieval in JAX.",
-            "",
-            "commands:",
-            *rows,
-            "",
-            f"{prog} COMMAND --help lists a command's flags; {prog} --version prints the version.",
-        ]
-    )
+    rows = "\n".join(f"  {name:{width}}  {command.summary}" for name, command in COMMANDS.items())
+    return f"""usage: {prog} COMMAND [FLAGS]
+
+Deep Image Retrieval in JAX.
+
+commands:
+{rows}
+
+{prog} COMMAND --help lists a command's flags; {prog} --version prints the version."""

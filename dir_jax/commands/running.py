@@ -19,12 +19,7 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, module: str, doc: str | None):
-        """Makes the parser of the command `python -m MODULE`, without any flags.
-
-        Args:
-          module: the command's module.
-          doc: the module's docstring, which --help shows as it is written.
-        """
+        """The parser of `python -m MODULE`; --help shows `doc`, the module's docstring."""
         super().__init__(
             prog=f"python -m {module}",
             description=doc,
@@ -32,20 +27,8 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
         )
 
-    def called(self, prog: str) -> None:
-        """Has the usage and the description say how the command was called.
-
-        Args:
-          prog: such as 'dir-jax train'.
-        """
-        self.description = (self.description or "").replace(self.prog, prog)
-        self.prog = prog
-
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
-        """The flags' values.
-
-        Args:
-          arguments: the command line, without the command itself.
+        """The flags' values, from the command line without the command itself.
 
         Raises:
           UserError: there is no such flag, which is reported before any other mistake; or a flag
@@ -72,39 +55,28 @@ class Parser(argparse.ArgumentParser):
         known = self._option_string_actions
         if not is_flag or flag in known or (flag[1] != "-" and flag[:2] in known):
             return
-        raise UserError(
-            f"there is no flag {flag}{did_you_mean(flag, known)} (--help lists the flags)"
-        )
+        self.error(f"there is no flag {flag}{did_you_mean(flag, known)}")
 
 
 def with_hyphens(argument: str) -> str:
-    """A flag with hyphens for underscores.
-
-    Its value is left alone, and so are the keys of `--config.KEY` and arguments that are no flags.
-    """
-    name = re.match(r"--\w[\w-]*(?=[.=]|$)", argument)
-    if not name:
-        return argument
-    return name[0].replace("_", "-") + argument[name.end() :]
+    """The argument, with hyphens for underscores in a flag's name, but not in its value or key."""
+    return re.sub(r"^--\w[\w-]*(?=[.=]|$)", lambda name: name[0].replace("_", "-"), argument)
 
 
 def run_parsed(
-    parser: Parser,
-    main: Callable[[argparse.Namespace], int | None],
-    prog: str | None = None,
+    parser: Parser, main: Callable[[argparse.Namespace], int | None], prog: str | None = None
 ) -> int:
     """Parses the command line, runs a command, and returns its exit code.
 
     A mistake of the user's is one line on standard error and exit code 2; Ctrl-C is 130. Any other
     error is a bug of ours, and keeps its traceback.
 
-    Args:
-      parser: the command's flags.
-      main: the command, a function of their values; returns an exit code, where None is 0.
-      prog: how the command was called, such as 'dir-jax train'; by default `python -m MODULE`.
+    `main` gets the flags' values and returns an exit code, or None for 0. `prog` is how the command
+    was called, such as 'dir-jax train'; by default `python -m MODULE`.
     """
     if prog:
-        parser.called(prog)
+        parser.description = (parser.description or "").replace(parser.prog, prog)
+        parser.prog = prog
     try:
         return main(parser.parse(sys.argv[1:])) or 0
     except UserError as e:

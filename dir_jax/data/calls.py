@@ -1,7 +1,7 @@
 """Reads texts such as `Scale(1050), Pad(800)` as lists of calls, without evaluating anything.
 
-The text is parsed by Python's own grammar, and only calls of known names with literal arguments
-are accepted. Everything else is refused, with a caret under the place.
+Python's own grammar parses the text, and only calls of known names with literal arguments are
+accepted. Everything else is refused, with a caret under the place.
 """
 
 from __future__ import annotations
@@ -33,17 +33,14 @@ def parse_calls(
 
     Args:
       text: the calls, such as 'Scale(1050, largest=True), Pad(800)'; a blank text has none.
-      constructors: the function that each name calls. A ValueError that one raises is reported as a
-        mistake in its arguments.
+      constructors: the function that each name calls. If it raises a ValueError, that is reported
+        as a mistake in the arguments; its other errors are passed on.
       what: the word for such a call in error messages, such as 'transform'.
       names: constants that arguments may use, such as BILINEAR; a name may contain dots.
 
-    Returns:
-      The object that each call makes, in the text's order.
-
     Raises:
       UserError: the text is not such a list, names something unknown, or has a wrong argument; the
-        message shows where, and what would be right. Other errors of a constructor are passed on.
+        message shows where, and what would be right.
     """
     reader = _Reader(text.replace("\n", " ").replace("\r", " ").strip(), what, names or {})
     makers = [reader.maker(node, constructors) for node in reader.elements()]
@@ -54,12 +51,9 @@ class _Reader:
     """A text that is being read; it can report a mistake at any place in it."""
 
     def __init__(self, text: str, what: str, names: Mapping[str, object]):
-        self.text = text
-        self.what = what
-        self.names = names
+        self.text, self.what, self.names = text, what, names
 
     def elements(self) -> list[ast.expr]:
-        """The syntax trees of the list's elements."""
         if not self.text:
             return []
         try:
@@ -87,19 +81,19 @@ class _Reader:
             usage = _usage(node.id, constructors[node.id], self.names)
             self.fail_at(node, f"{node.id} needs parentheses", usage)
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
-            self.fail_at(
-                node, f"expected a {self.what} such as Name(…), found {self.source(node)}", known
-            )
+            message = f"expected a {self.what} such as Name(…), found {self.source(node)}"
+            self.fail_at(node, message, known)
         name = node.func.id
         if name not in constructors:
             near = _did_you_mean(name, constructors)
             self.fail_at(node, f"there is no {self.what} named {name}{near}", known)
-        positional = [self.literal(argument) for argument in node.args]
-        keywords: dict[str, object] = {}
-        usage = _usage(name, constructors[name], self.names)
-        signature = inspect.signature(constructors[name])
+        constructor = constructors[name]
+        usage = _usage(name, constructor, self.names)
+        signature = inspect.signature(constructor)
         parameters = signature.parameters
         takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        positional = [self.literal(argument) for argument in node.args]
+        keywords: dict[str, object] = {}
         for keyword in node.keywords:
             if keyword.arg is None:
                 self.fail_at(keyword.value, "** is not allowed here")
@@ -116,14 +110,13 @@ class _Reader:
 
         def make() -> T:
             try:
-                return constructors[name](*positional, **keywords)
+                return constructor(*positional, **keywords)
             except ValueError as e:
                 self.fail_at(node, f"{name}: {e}", usage)
 
         return make
 
     def literal(self, node: ast.expr) -> object:
-        """The value of an argument."""
         match node:
             case ast.Constant(value=bool() | int() | float() | str() | None as value):
                 return value
@@ -143,10 +136,8 @@ class _Reader:
                 near = _did_you_mean(name, plain) or "; a text must be in quotes"
                 known = f"known: {', '.join(plain)}" if plain else ""
                 self.fail_at(node, f"there is no constant named {name}{near}", known)
-        self.fail_at(
-            node,
-            f"expected a number, a quoted text, True, False or None, found {self.source(node)}",
-        )
+        expected = "expected a number, a quoted text, True, False or None"
+        self.fail_at(node, f"{expected}, found {self.source(node)}")
 
     def source(self, node: ast.expr) -> str:
         """The part of the text that a node was read from."""
@@ -174,15 +165,14 @@ class _Reader:
 
 def _usage(name: str, constructor: Callable[..., object], names: Mapping[str, object]) -> str:
     """Shows how a call is written: the signature without types, with constants by their names."""
-    parameters = []
-    for parameter in inspect.signature(constructor).parameters.values():
-        default = parameter.default
-        shown = str(parameter.replace(annotation=parameter.empty, default=parameter.empty))
-        if default is not parameter.empty:
+    shown = []
+    for p in inspect.signature(constructor).parameters.values():
+        shown.append(str(p.replace(annotation=p.empty, default=p.empty)))
+        if p.default is not p.empty:
             # By identity: an enumeration's member may equal a plain number.
-            shown += f"={next((key for key, v in names.items() if v is default), repr(default))}"
-        parameters.append(shown)
-    return f"usage: {name}({', '.join(parameters)})"
+            constants = (key for key, value in names.items() if value is p.default)
+            shown[-1] += f"={next(constants, repr(p.default))}"
+    return f"usage: {name}({', '.join(shown)})"
 
 
 def _did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -9,22 +9,20 @@ The text is parsed, never evaluated. A new benchmark is a row in `NAMED`, a new 
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import os
 from collections.abc import Callable
+from typing import TypeAlias
 
 from dir_jax.data.calls import parse_calls
 from dir_jax.data.ground_truth import read_ground_truth
 from dir_jax.data.images import ImageDataset, read_image_list
-from dir_jax.data.labelled import (
-    read_clusters,
-    read_labelled_list,
-    read_labelled_list_with_queries,
-)
+from dir_jax.data.labelled import read_clusters, read_labelled_list, read_labelled_list_with_queries
 from dir_jax.errors import UserError
 
-READERS: dict[str, Callable[..., ImageDataset]] = {
+Reader: TypeAlias = Callable[..., ImageDataset]
+
+READERS: dict[str, Reader] = {
     "ImageList": read_image_list,
     "ImageListLabels": read_labelled_list,
     "ImageListLabelsQ": read_labelled_list_with_queries,
@@ -33,62 +31,30 @@ READERS: dict[str, Callable[..., ImageDataset]] = {
 }
 """What users can call on their own files: name -> function of paths."""
 
-
-@dataclasses.dataclass(frozen=True)
-class Named:
-    """A data set that is known by its name.
-
-    Attributes:
-      file: the list or ground truth, relative to the folder of the data sets.
-      root: the folder of the images, relative to the folder of the data sets.
-      read: the function that reads the file.
-      downloadable: whether `dir_jax.data.download` can fetch it.
-    """
-
-    file: str
-    root: str
-    read: Callable[..., ImageDataset]
-    downloadable: bool = False
-
-
-_LANDMARKS, _LANDMARKS18 = "landmarks/annotations", "landmarks18/lists"
-NAMED: dict[str, Named] = {
-    "Oxford5K": Named("oxford5k/gnd_oxford5k.pkl", "oxford5k", read_ground_truth, True),
-    "ROxford5K": Named("oxford5k/gnd_roxford5k.pkl", "oxford5k", read_ground_truth, True),
-    "Paris6K": Named("paris6k/gnd_paris6k.pkl", "paris6k", read_ground_truth, True),
-    "RParis6K": Named("paris6k/gnd_rparis6k.pkl", "paris6k", read_ground_truth, True),
-    **{
-        name: Named(f"{_LANDMARKS}/{file}.txt", "landmarks", read_labelled_list)
-        for name, file in (
-            ("Landmarks_clean", "annotation_clean_train"),
-            ("Landmarks_clean_val", "annotation_clean_val"),
-            ("Landmarks_lite", "extra_landmark_images"),
-        )
-    },
-    **{
-        f"Landmarks18{name}": Named(f"{_LANDMARKS18}/{file}.txt", "landmarks18", read_labelled_list)
-        for name, file in (
-            ("_train", "train"),
-            ("", "train_all"),
-            ("_lite", "train_lite"),
-            ("_mid", "train_mid"),
-            ("_5K", "train_5K"),
-            ("_val", "val"),
-            ("_valdstr", "val_distractors"),
-        )
-    },
-    **{
-        f"Landmarks18{name}": Named(f"{_LANDMARKS18}/{file}.txt", "landmarks18", read_image_list)
-        for name, file in (
-            ("_index", "index"),
-            ("_new_index", "index_new"),
-            ("_test", "test"),
-            ("_pca", "train_pca"),
-            ("_missing_index", "missing_index"),
-        )
-    },
+NAMED: dict[str, tuple[str, Reader]] = {
+    "Oxford5K": ("oxford5k/gnd_oxford5k.pkl", read_ground_truth),
+    "ROxford5K": ("oxford5k/gnd_roxford5k.pkl", read_ground_truth),
+    "Paris6K": ("paris6k/gnd_paris6k.pkl", read_ground_truth),
+    "RParis6K": ("paris6k/gnd_rparis6k.pkl", read_ground_truth),
+    "Landmarks_clean": ("landmarks/annotations/annotation_clean_train.txt", read_labelled_list),
+    "Landmarks_clean_val": ("landmarks/annotations/annotation_clean_val.txt", read_labelled_list),
+    "Landmarks_lite": ("landmarks/annotations/extra_landmark_images.txt", read_labelled_list),
+    "Landmarks18_train": ("landmarks18/lists/train.txt", read_labelled_list),
+    "Landmarks18": ("landmarks18/lists/train_all.txt", read_labelled_list),
+    "Landmarks18_lite": ("landmarks18/lists/train_lite.txt", read_labelled_list),
+    "Landmarks18_mid": ("landmarks18/lists/train_mid.txt", read_labelled_list),
+    "Landmarks18_5K": ("landmarks18/lists/train_5K.txt", read_labelled_list),
+    "Landmarks18_val": ("landmarks18/lists/val.txt", read_labelled_list),
+    "Landmarks18_valdstr": ("landmarks18/lists/val_distractors.txt", read_labelled_list),
+    "Landmarks18_index": ("landmarks18/lists/index.txt", read_image_list),
+    "Landmarks18_new_index": ("landmarks18/lists/index_new.txt", read_image_list),
+    "Landmarks18_test": ("landmarks18/lists/test.txt", read_image_list),
+    "Landmarks18_pca": ("landmarks18/lists/train_pca.txt", read_image_list),
+    "Landmarks18_missing_index": ("landmarks18/lists/missing_index.txt", read_image_list),
 }
-"""Data sets in the folder DB_ROOT, by name."""
+"""Data sets in the folder DB_ROOT: name -> (list or ground truth, the function that reads it).
+
+The images are in the first folder of that path."""
 
 
 def create_dataset(spec: str, *, db_root: str | None = None) -> ImageDataset:
@@ -111,19 +77,19 @@ def create_dataset(spec: str, *, db_root: str | None = None) -> ImageDataset:
     """
     spec = spec.strip()
     if spec.startswith("tfds:"):
-        from dir_jax.data.tfds import create_tfds_dataset
+        from dir_jax.data.tfds import TfdsDataset
 
-        return create_tfds_dataset(spec, db_root)
+        return TfdsDataset(spec, db_root)
     constructors = {name: _of_texts(read) for name, read in READERS.items()}
     for name in NAMED:
         constructors[name] = functools.partial(_read_named, name, db_root)
     found = parse_calls(spec if "(" in spec else f"{spec}()", constructors, what="data set")
-    if len(found) != 1 or not isinstance(found[0], ImageDataset):
+    if len(found) != 1:
         raise UserError(f"{spec!r} describes {len(found)} data sets; expected one")
     return found[0]
 
 
-def _of_texts(read: Callable[..., ImageDataset]) -> Callable[..., ImageDataset]:
+def _of_texts(read: Reader) -> Reader:
     """The same function, which refuses arguments that are not texts, such as a bare number."""
 
     @functools.wraps(read)
@@ -140,15 +106,17 @@ def _read_named(name: str, db_root: str | None) -> ImageDataset:
     folder = db_root or os.environ.get("DB_ROOT")
     if not folder:
         raise UserError(
-            f"{name} is looked for in the folder of the data sets, which is not known: set it with "
+            f"{name} needs the folder that holds the data sets: set it with "
             "export DB_ROOT=/path/to/datasets"
         )
-    named = NAMED[name]
-    path = os.path.join(folder, named.file)
+    file, read = NAMED[name]
+    path = os.path.join(folder, file)
     if not os.path.isfile(path):
-        fetch = f"; python -m dir_jax.data.download --dataset {name} fetches it"
+        from dir_jax.data.download import DOWNLOADABLE
+
+        fetch = f"; python -m dir_jax.data.download --dataset {name} downloads it"
         raise UserError(
-            f"{name} is not there: no file {path} (DB_ROOT is {folder})"
-            + (fetch if named.downloadable else "")
+            f"the data set {name} is missing: there is no file {path} (DB_ROOT is {folder})"
+            + fetch * (name in DOWNLOADABLE)
         )
-    return named.read(path, os.path.join(folder, named.root))
+    return read(path, os.path.join(folder, file.split("/")[0]))

@@ -1,9 +1,10 @@
-"""Oxford-style ground truth: queries with a box, and the images relevant to each."""
+"""Oxford-style ground truth: queries with a box, and the images that are relevant to each."""
 
 from __future__ import annotations
 
 import math
 import os
+import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,18 +12,19 @@ import numpy as np
 from PIL import Image
 
 from dir_jax.data.images import ImageDataset
-from dir_jax.data.safe_pickle import load_pickle
-from dir_jax.errors import UserError
+from dir_jax.data.pickles import load_pickle
+from dir_jax.errors import UserError, shown
 
 # Of the classic protocol, and of the revisited one (Radenović et al., CVPR 2018).
 _GRADES = (("ok", "junk"), ("easy", "hard", "junk"))
+_INTEGERS = (int, np.integer)
 
 
 class QueryDataset(ImageDataset):
     """Images that are cropped to a box as they are opened.
 
     Attributes:
-      boxes: (N, 4) float64, left, top, right, bottom in pixels; None leaves images whole.
+      boxes: (N, 4) float64: left, top, right and bottom in pixels. None leaves images whole.
     """
 
     def __init__(self, names: list[str], root: str, boxes: np.ndarray | None):
@@ -33,16 +35,16 @@ class QueryDataset(ImageDataset):
         """Decodes image `i` as RGB, cropped to its box.
 
         Raises:
-          UserError: it is missing or damaged; names the file.
+          UserError: the image is missing or damaged; the message names its file.
         """
         image = super().open(i)
         return image if self.boxes is None else image.crop(_round_box(self.boxes[i]))
 
     def size(self, i: int) -> tuple[int, int]:
-        """Width and height in pixels of what `open` gives; the file's header is read as well.
+        """Width and height in pixels of what `open` gives; reads the file's header.
 
         Raises:
-          UserError: it is missing or has no readable header; names the file.
+          UserError: the image is missing or has no readable header; the message names its file.
         """
         size = super().size(i)
         if self.boxes is None:
@@ -56,8 +58,8 @@ class RelevantsDataset(ImageDataset):
 
     Attributes:
       queries: the query images, cropped to their boxes.
-      ground_truth: for each query, int64 arrays of numbers of database images: 'easy', 'hard' and
-        'junk' (revisited protocol), or 'ok' and 'junk' (classic).
+      ground_truth: for each query, int64 arrays of the numbers of database images: 'easy', 'hard'
+        and 'junk' (revisited protocol), or 'ok' and 'junk' (classic protocol).
     """
 
     def __init__(
@@ -73,19 +75,19 @@ class RelevantsDataset(ImageDataset):
 
     @property
     def query_names(self) -> list[str]:
-        """What the ground truth calls each query."""
+        """The name that the ground truth gives each query."""
         return self.queries.names
 
     @property
     def query_boxes(self) -> np.ndarray | None:
-        """(Q, 4) float64, left, top, right, bottom in pixels; None where queries are whole."""
+        """(Q, 4) float64: left, top, right and bottom in pixels. None where queries are whole."""
         return self.queries.boxes
 
     def open_query(self, i: int) -> Image.Image:
         """Decodes query `i` as RGB, cropped to its box.
 
         Raises:
-          UserError: it is missing or damaged; names the file.
+          UserError: the image is missing or damaged; the message names its file.
         """
         return self.queries.open(i)
 
@@ -95,17 +97,17 @@ def read_ground_truth(
 ) -> RelevantsDataset:
     """Reads a ground-truth pickle of Oxford5K's or Revisited Oxford's form.
 
-    Its dict holds `imlist` and `qimlist` (names), and `gnd`: for each query `bbx` and the lists
-    'ok' and 'junk', or 'easy', 'hard' and 'junk'.
+    It holds a dict of `imlist` and `qimlist` (names) and `gnd`, which has for each query a `bbx`
+    and the lists 'ok' and 'junk', or 'easy', 'hard' and 'junk'.
 
     Args:
-      file: the pickle; only plain data and arrays are loaded from it.
-      root: the folder of the pictures' folder; by default the one that the pickle is in.
-      img_dir: the pictures' folder in `root`.
-      ext: what names without a suffix get.
+      file: the pickle. Only plain data and arrays are loaded from it.
+      root: the folder that holds `img_dir`; by default the one that the pickle is in.
+      img_dir: the folder of the pictures in `root`.
+      ext: the suffix that names without one get.
 
     Raises:
-      UserError: the file cannot be loaded, misses something, or refers to images outside the list.
+      UserError: the file cannot be loaded, lacks something, or refers to images outside the list.
     """
     content = load_pickle(file)
     if not isinstance(content, dict):
@@ -116,9 +118,10 @@ def read_ground_truth(
     names = _names(file, "imlist", content["imlist"], ext)
     query_names = _names(file, "qimlist", content["qimlist"], ext)
     truth = content["gnd"]
-    if not isinstance(truth, Sequence | np.ndarray) or len(truth) != len(query_names):
-        found = len(truth) if hasattr(truth, "__len__") else type(truth).__name__
-        raise UserError(f"{file}: 'gnd' has {found} entries for {len(query_names)} queries")
+    is_list = isinstance(truth, list | tuple) or (isinstance(truth, np.ndarray) and truth.ndim == 1)
+    if not is_list or len(truth) != len(query_names):
+        found = f"has {len(truth)} entries" if is_list else f"is a {type(truth).__name__}"
+        raise UserError(f"{file}: 'gnd' {found}; expected a list of {len(query_names)} queries")
     folder = os.path.join(os.path.dirname(file) if root is None else root, img_dir)
     where = [f"{file}: query {q} ({name})" for q, name in enumerate(query_names)]
     return RelevantsDataset(
@@ -132,7 +135,7 @@ def read_ground_truth(
 def _names(file: str, key: str, names: Any, ext: str) -> list[str]:
     names = names.tolist() if isinstance(names, np.ndarray) else names
     if not isinstance(names, list | tuple) or not all(isinstance(n, str) for n in names):
-        raise UserError(f"{file}: '{key}' is no list of image names")
+        raise UserError(f"{file}: '{key}' is not a list of image names")
     if not names:
         raise UserError(f"{file}: '{key}' is empty")
     return [str(n) if os.path.splitext(n)[1] else n + ext for n in names]
@@ -144,18 +147,18 @@ def _relevant(where: str, entry: Any, num_images: int) -> dict[str, np.ndarray]:
         raise UserError(f"{where} has neither 'ok' and 'junk' nor 'easy', 'hard' and 'junk'")
     found = {}
     for grade in grades:
-        try:
-            numbers = np.asarray(entry[grade])
-        except ValueError:
-            numbers = np.array(None)
-        if numbers.size == 0:
-            numbers = np.zeros(0, np.int64)
-        if numbers.ndim != 1 or numbers.dtype.kind not in "iu":
-            raise UserError(f"{where}: {grade!r} is no list of image numbers")
+        numbers = entry[grade]
+        if isinstance(numbers, list | tuple) and all(isinstance(n, _INTEGERS) for n in numbers):
+            numbers = np.array(numbers, object)  # an integer may be larger than any type of NumPy's
+        elif not (isinstance(numbers, np.ndarray) and numbers.ndim == 1) or (
+            numbers.size and numbers.dtype.kind not in "iu"
+        ):
+            raise UserError(f"{where}: {grade!r} is not a list of image numbers")
         outside = numbers[(numbers < 0) | (numbers >= num_images)]
         if len(outside):
             raise UserError(
-                f"{where}: {grade!r} refers to image {outside[0]}, but 'imlist' has {num_images}"
+                f"{where}: {grade!r} refers to image {shown(outside[0])}, but 'imlist' has "
+                f"{num_images}"
             )
         found[grade] = numbers.astype(np.int64)
     return found
@@ -166,19 +169,25 @@ def _boxes(where: list[str], truth: Sequence[Any] | np.ndarray) -> np.ndarray | 
     if all(box is None for box in boxes):
         return None
     for place, box in zip(where, boxes, strict=True):
-        try:
-            numbers = [float(x) for x in box]  # type: ignore[union-attr]
-            good = len(numbers) == 4 and all(math.isfinite(x) for x in numbers)
-        except (TypeError, ValueError):
-            good = False
-        if good:
+        numbers = _four_numbers(box)
+        if numbers is not None:
             left, top, right, bottom = _round_box(numbers)
-            good = left < right and top < bottom
-        if not good:
+        if numbers is None or left >= right or top >= bottom:
             raise UserError(
-                f"{place}: 'bbx' is {box!r}; expected left, top, right, bottom in pixels"
+                f"{place}: 'bbx' is {shown(reprlib.repr(box))}; expected left, top, right, bottom "
+                "in pixels"
             )
     return np.array(boxes, np.float64)
+
+
+def _four_numbers(box: Any) -> list[float] | None:
+    try:
+        if not isinstance(box, list | tuple | np.ndarray) or len(box) != 4:
+            return None
+        numbers = [float(x) for x in box]
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return numbers if all(math.isfinite(x) for x in numbers) else None
 
 
 def _round_box(box: Sequence[float] | np.ndarray) -> tuple[int, int, int, int]:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.util
-import io
 import json
 import os
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,6 +14,7 @@ from typing import Any, BinaryIO
 from PIL import Image
 
 from dir_jax.errors import UserError
+from dir_jax.runtime.files import open_regular
 
 # What a picture may be. Pillow knows many more formats, some of which start other programs.
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
@@ -47,77 +46,35 @@ class ImageDataset:
         """Decodes image `i` as RGB, its EXIF orientation ignored.
 
         Raises:
-          UserError: the file is missing or damaged; the message names it.
+          UserError: the file is missing, damaged, not a regular file, or in none of `FORMATS`; the
+            message names it.
         """
-        return open_rgb(self.path(i), self.path(i))
+        with self._opened(i) as image:
+            image.load()  # converting what is RGB already would copy it
+            return image if image.mode == "RGB" else image.convert("RGB")
 
     def size(self, i: int) -> tuple[int, int]:
-        """Width and height of image `i` in pixels, from the file's header alone.
+        """Width and height of image `i` in pixels, from the header alone; raises as `open`."""
+        with self._opened(i) as image:
+            return image.size
 
-        Raises:
-          UserError: the file is missing or has no readable header; the message names it.
-        """
-        return read_size(self.path(i), self.path(i))
+    def _file(self, i: int) -> BinaryIO:
+        return open_regular(self.path(i))
 
-
-def open_rgb(file: str | io.BytesIO, name: str) -> Image.Image:
-    """Decodes an image as RGB.
-
-    Args:
-      file: the path of a regular file, or the file's bytes.
-      name: what error messages call it.
-
-    Raises:
-      UserError: the file is missing, damaged, not a regular file, or in none of `FORMATS`.
-    """
-    with _opened(file, name) as image:
-        image.load()  # converting what is RGB already would copy it
-        return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def read_size(file: str | io.BytesIO, name: str) -> tuple[int, int]:
-    """Reads the width and height of an image in pixels from its header.
-
-    Args:
-      file: the path of a regular file, or the file's bytes.
-      name: what error messages call it.
-
-    Raises:
-      UserError: the file is missing, not a regular file, in none of `FORMATS`, or its header makes
-        no sense.
-    """
-    with _opened(file, name) as image:
-        return image.size
-
-
-@contextlib.contextmanager
-def _opened(file: str | io.BytesIO, name: str) -> Iterator[Image.Image]:
-    """An image of which the header is read; whatever fails meanwhile becomes a UserError."""
-    try:
-        with contextlib.ExitStack() as stack:
-            content = stack.enter_context(_open_regular(file)) if isinstance(file, str) else file
-            yield stack.enter_context(Image.open(content, formats=_formats()))
-    except UserError:
-        raise
-    except Exception as e:  # Pillow's many decoders raise many types on damaged files
-        raise _cannot_read(name, e) from e
-
-
-def _open_regular(path: str) -> BinaryIO:
-    """Opens a file for reading. A pipe or a device would never end, or never begin."""
-    descriptor = os.open(
-        path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    )
-    try:
-        mode = os.fstat(descriptor).st_mode
-        if stat.S_ISDIR(mode):
-            raise IsADirectoryError("it is a folder")
-        if not stat.S_ISREG(mode):
-            raise OSError("it is a pipe, a socket or a device, not a regular file")
-        return os.fdopen(descriptor, "rb")
-    except BaseException:
-        os.close(descriptor)
-        raise
+    @contextlib.contextmanager
+    def _opened(self, i: int) -> Iterator[Image.Image]:
+        """An image whose header has been read; any failure within becomes a UserError."""
+        try:
+            with self._file(i) as file, Image.open(file, formats=_formats()) as image:
+                yield image
+        except FileNotFoundError as e:
+            raise UserError(f"there is no image file {self.path(i)}") from e
+        except Image.UnidentifiedImageError as e:
+            known = ", ".join(_formats())
+            raise UserError(f"{self.path(i)} is not an image in a supported format: {known}") from e
+        except Exception as e:  # Pillow's many decoders raise many types on damaged files
+            why = getattr(e, "strerror", None) or str(e) or type(e).__name__
+            raise UserError(f"the image {self.path(i)} cannot be read: {why}") from e
 
 
 @functools.cache
@@ -133,64 +90,33 @@ def _formats() -> tuple[str, ...]:
     return (*found, "HEIF")
 
 
-def _cannot_read(name: str, error: Exception) -> UserError:
-    if isinstance(error, FileNotFoundError):
-        return UserError(f"there is no image file {name}")
-    if isinstance(error, Image.UnidentifiedImageError):
-        return UserError(
-            f"{name} is not an image in a format that is read: {', '.join(_formats())}"
-        )
-    why = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return UserError(f"the image {name} cannot be read: {why}")
-
-
 def read_image_list(file: str, root: str = "") -> ImageDataset:
-    """Reads a text file that has the path of one image in each row.
-
-    Args:
-      file: the list.
-      root: the folder that its paths are relative to; the current folder by default.
-
-    Raises:
-      UserError: the file does not exist or is empty.
-    """
+    """Reads a text file that has the path of one image, relative to `root`, in each row."""
     return ImageDataset([row for _, row in read_rows(file)], root)
 
 
 def read_rows(file: str) -> list[tuple[int, str]]:
-    """The stripped rows of a text file, without blank ones, each with its line number.
-
-    Raises:
-      UserError: the file does not exist, is not UTF-8 text, or has no rows.
-    """
+    """The stripped rows of a UTF-8 text file, without blank ones, each with its line number."""
     rows = [(n, row.strip()) for n, row in enumerate(_read_text(file).split("\n"), start=1)]
     rows = [(n, row) for n, row in rows if row]
     if not rows:
-        raise UserError(
-            f"the image list {file} is empty; expected the path of one image in each row"
-        )
+        raise UserError(f"the image list {file} is empty; expected a row for each image")
     return rows
 
 
 def read_json(file: str) -> dict[str, Any]:
-    """The object in a JSON file.
-
-    Raises:
-      UserError: the file does not exist, is not JSON (the message names the line), or holds
-        something other than an object, or an empty one.
-    """
+    """The object in a JSON file, which must have something in it."""
     try:
         content = json.loads(_read_text(file))
     except json.JSONDecodeError as e:
         raise UserError(f"{file}, line {e.lineno}: not JSON: {e.msg}") from e
     except RecursionError as e:
         raise UserError(f"{file}: not an image list: nested too deeply") from e
+    expected = 'expected an object such as {"path of an image": "its label"}'
     if not isinstance(content, dict):
-        raise UserError(
-            f"{file} holds a {type(content).__name__}; expected an object of image path: label"
-        )
+        raise UserError(f"{file} holds a {type(content).__name__}; {expected}")
     if not content:
-        raise UserError(f"the image list {file} is empty; expected image path: label in it")
+        raise UserError(f"the image list {file} is empty; {expected}")
     return content
 
 

@@ -49,27 +49,14 @@ def read_labelled_list(file: str, root: str = "") -> LabelledDataset:
     Raises:
       UserError: there is no such file, it is empty, or an image has no label (the line is named).
     """
-    names, labels = _read_labels(file)
-    return LabelledDataset(names, labels, root)
+    return LabelledDataset(*_read_labels(file), root)
 
 
 def read_labelled_list_with_queries(file: str, queries: str, root: str = "") -> LabelledDataset:
-    """Reads two lists of `path label` rows: a database, and the images that query it.
-
-    Args:
-      file: the list of the database.
-      queries: the list of the queries, which become the data set's `queries`.
-      root: the folder that the paths of both are relative to; the current folder by default.
-
-    Raises:
-      UserError: as `read_labelled_list`.
-    """
-    names, labels = _read_labels(file)
-    query_names, query_labels = _read_labels(queries)
-    classes = list(dict.fromkeys(labels + query_labels))
-    return LabelledDataset(
-        names, labels, root, classes, LabelledDataset(query_names, query_labels, root, classes)
-    )
+    """Reads two lists, a database and the images that query it; see `read_labelled_list`."""
+    database, searching = _read_labels(file), _read_labels(queries)
+    classes = list(dict.fromkeys(database[1] + searching[1]))
+    return LabelledDataset(*database, root, classes, LabelledDataset(*searching, root, classes))
 
 
 def read_clusters(file: str, root: str = "") -> LabelledDataset:
@@ -77,12 +64,8 @@ def read_clusters(file: str, root: str = "") -> LabelledDataset:
 
     Images whose cluster is null belong to no cluster, and are left out.
 
-    Args:
-      file: the JSON file.
-      root: the folder that the paths are relative to; the current folder by default.
-
     Raises:
-      UserError: there is no such file, it does not hold such an object, or no image has a cluster.
+      UserError: the file does not hold such an object, or no image has a cluster.
     """
     clusters = {path: label for path, label in read_json(file).items() if label is not None}
     if not clusters:

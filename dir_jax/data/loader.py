@@ -6,29 +6,18 @@ any number of workers, whichever rows a process loads, and after a restart at an
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 from collections.abc import Callable
-from typing import Protocol
 
 import numpy as np
 from PIL import Image
 
 from dir_jax.data.images import ImageDataset
+from dir_jax.data.samplers import Sampler
 from dir_jax.data.workers import Prefetcher
 from dir_jax.errors import UserError
 
 Augmentation = Callable[[Image.Image, np.random.Generator], Image.Image]
-
-
-class BatchSampler(Protocol):
-    """Which images make the batch of a step; see `dir_jax.data.samplers`."""
-
-    @property
-    def batch_size(self) -> int:
-        """How many images are in a batch."""
-
-    def __call__(self, step: int) -> np.ndarray:
-        """The numbers of the images in the batch of a step, (batch_size,) int."""
 
 
 class BatchLoader(Prefetcher[np.ndarray]):
@@ -37,13 +26,31 @@ class BatchLoader(Prefetcher[np.ndarray]):
     Yields uint8 arrays (unit, H, W, 3) that belong to the caller. Each step has len(rows) / unit of
     them, with the images `sampler(step)[rows]` in that order. The transform decides H and W, which
     may differ from one array to the next.
+
+    Args:
+      dataset: the images.
+      transform: what is applied to each image; its random numbers are seeded by the seed and
+        step · batch_size + row.
+      sampler: which images are in the batch of a step.
+      seed: the seed of the transforms; not negative.
+      rows: (R,) int, the rows of each batch that this process loads, in the order wanted.
+      unit: how many images are in an array; it divides R.
+      start_step: the first step.
+      stop_step: the step after the last one.
+      num_workers: how many processes decode and transform; 0 for threads of this process.
+      prefetch: how many arrays are prepared ahead, by each worker if there are any; at least 1.
+
+    Raises:
+      UserError: `unit` does not divide the rows. While iterating: an image cannot be read or
+        transformed, or has another size than the others of its array (it is named); or a worker
+        died.
     """
 
     def __init__(
         self,
         dataset: ImageDataset,
         transform: Augmentation,
-        sampler: BatchSampler,
+        sampler: Sampler,
         *,
         seed: int,
         rows: np.ndarray,
@@ -53,82 +60,48 @@ class BatchLoader(Prefetcher[np.ndarray]):
         num_workers: int,
         prefetch: int,
     ):
-        """Starts to load.
-
-        Args:
-          dataset: the images.
-          transform: what is applied to each image; its random numbers are seeded by the seed and
-            step · batch_size + row.
-          sampler: which images are in the batch of a step.
-          seed: the seed of the transforms; not negative.
-          rows: (R,) int, the rows of each batch that this process loads, in the order wanted.
-          unit: how many images are in an array; it divides R.
-          start_step: the first step.
-          stop_step: the step after the last one.
-          num_workers: how many processes decode and transform; 0 for threads of this process.
-          prefetch: how many arrays are prepared ahead, by each worker if there are workers; at
-            least 1.
-
-        Raises:
-          UserError: `unit` does not divide the rows. While iterating: an image cannot be read or
-            transformed, or has another size than the others of its array (it is named); or a worker
-            died.
-        """
         if len(rows) % unit:
-            raise UserError(
-                f"{len(rows)} rows of a batch cannot be loaded in whole units of {unit} images"
-            )
-        units = _Units(dataset, transform, sampler, seed, np.asarray(rows), unit, start_step)
-        count = max(stop_step - start_step, 0) * (len(rows) // unit)
-        super().__init__(units, count, num_workers=num_workers, prefetch=prefetch)
+            raise UserError(f"{len(rows)} rows of a batch cannot be divided into units of {unit}")
+        units = np.asarray(rows).reshape(-1, unit)
+        count = max(stop_step - start_step, 0) * len(units)
+        make = functools.partial(_load_unit, dataset, transform, sampler, seed, units, start_step)
+        super().__init__(make, count, num_workers=num_workers, prefetch=prefetch)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Units:
-    """The arrays by number, each made on its own, which Grain divides between the workers."""
-
-    dataset: ImageDataset
-    transform: Augmentation
-    sampler: BatchSampler
-    seed: int
-    rows: np.ndarray
-    unit: int
-    start_step: int
-
-    def __call__(self, number: int) -> np.ndarray:
-        steps, part = divmod(number, len(self.rows) // self.unit)
-        step = self.start_step + steps
-        rows = self.rows[part * self.unit :][: self.unit].tolist()
-        numbers = self.sampler(step)
-        images: np.ndarray | None = None
-        for place, row in enumerate(rows):
-            image = self._load(int(numbers[row]), step * self.sampler.batch_size + row)
-            if images is None:
-                images = np.empty((self.unit, *image.shape), np.uint8)
-            elif image.shape != images.shape[1:]:
-                first = self.dataset.path(int(numbers[rows[0]]))
-                other = self.dataset.path(int(numbers[row]))
-                raise UserError(
-                    f"{self.transform!r} gives the images of a batch different sizes: {first} has "
-                    f"{_by(images.shape[1:])} pixels, {other} has {_by(image.shape)}; end the "
-                    "transforms with one that gives a fixed size, such as RandomCrop(224)"
-                )
-            images[place] = image
-        assert images is not None
-        return images
-
-    def _load(self, number: int, stream: int) -> np.ndarray:
-        image = self.dataset.open(number)
+def _load_unit(
+    dataset: ImageDataset,
+    transform: Augmentation,
+    sampler: Sampler,
+    seed: int,
+    units: np.ndarray,  # (arrays of a step, unit), rows of the batch
+    start_step: int,
+    number: int,
+) -> np.ndarray:
+    """The array with a number; each is made on its own, and Grain divides them between workers."""
+    steps, part = divmod(number, len(units))
+    step, rows = start_step + steps, units[part]
+    numbers = sampler(step)[rows].tolist()
+    images = np.empty((len(rows), 0, 0, 3), np.uint8)
+    for place, row in enumerate(rows.tolist()):
+        path, original = dataset.path(numbers[place]), dataset.open(numbers[place])
         try:
             # Each row has its own stream of random numbers, whichever process draws from it.
-            image = self.transform(image, np.random.default_rng((self.seed, stream)))
+            rng = np.random.default_rng((seed, step * sampler.batch_size + row))
+            image = np.asarray(transform(original, rng))
         except Exception as e:
             why = str(e) if isinstance(e, UserError) else f"{type(e).__name__}: {e}"
+            raise UserError(f"the image {path} cannot be transformed: {why}") from e
+        if place == 0:
+            images = np.empty((len(rows), *image.shape), np.uint8)
+        elif image.shape != images.shape[1:]:
             raise UserError(
-                f"the image {self.dataset.path(number)} cannot be transformed: {why}"
-            ) from e
-        return np.asarray(image)
+                f"{transform!r} gives the images of a batch different sizes: "
+                f"{dataset.path(numbers[0])} has {_by(images[0])} pixels, {path} has {_by(image)}; "
+                "end the transforms with one that gives a fixed size, such as RandomCrop(224)"
+            )
+        images[place] = image
+    return images
 
 
-def _by(shape: tuple[int, ...]) -> str:
-    return f"{shape[1]} x {shape[0]}"
+def _by(image: np.ndarray) -> str:
+    return f"{image.shape[1]} x {image.shape[0]}"

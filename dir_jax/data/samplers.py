@@ -8,6 +8,7 @@ asked for, which makes it cheap to ask for one row at a time.
 
 from __future__ import annotations
 
+import bisect
 import logging
 import math
 from collections.abc import Sequence
@@ -24,15 +25,15 @@ _EPOCHS, _CLASSES, _IMAGES, _ROWS, _TURNS = range(101, 106)
 
 
 class Sampler:
-    """What all samplers have in common.
+    """What all samplers have in common: `batch_size`, and a batch for each step.
 
-    Attributes:
-      batch_size: how many images are in a batch.
+    The `labels` of samplers are (N,) int, the class of each image; a class without images does not
+    count. The `seed` of every random choice is not negative.
     """
 
     def __init__(self, batch_size: int):
         if batch_size < 1:
-            raise UserError(f"a batch needs at least one image; {batch_size} were asked for")
+            raise UserError(f"a batch of {batch_size} images is too small; it needs at least one")
         self.batch_size = batch_size
         self._last: tuple[int, np.ndarray] | None = None
 
@@ -53,29 +54,14 @@ class Sampler:
 
 
 class Listed(Sampler):
-    """Images in a given order."""
+    """Images in a given order: `indices`, (N,) int, of which the batch size divides N."""
 
     def __init__(self, indices: np.ndarray, batch_size: int):
-        """Cuts a list of images into batches.
-
-        Args:
-          indices: (N,) int, the numbers of the images.
-          batch_size: how many of them are in a batch; it divides N.
-
-        Raises:
-          ValueError: the batch size does not divide N.
-        """
         super().__init__(batch_size)
-        self._indices = np.array(indices, np.int64)
-        if len(self._indices) % batch_size:
-            raise ValueError(
-                f"{len(self._indices)} images cannot be divided into batches of {batch_size}"
-            )
+        self._batches = np.array(indices, np.int64).reshape(-1, batch_size)
 
     def _batch(self, step: int) -> np.ndarray:
-        if not 0 <= step < len(self._indices) // self.batch_size:
-            raise IndexError(step)
-        return self._indices[step * self.batch_size :][: self.batch_size]
+        return self._batches[step]
 
 
 class Shuffle(Sampler):
@@ -83,42 +69,20 @@ class Shuffle(Sampler):
 
     Every image is used once before any is used again. A batch may contain the end of one
     permutation and the beginning of the next.
+
+    Raises:
+      UserError: there are no images.
     """
 
     def __init__(self, num_images: int, batch_size: int, seed: int):
-        """Prepares to draw.
-
-        Args:
-          num_images: how many images there are.
-          batch_size: how many are in a batch.
-          seed: the seed of the permutations; not negative.
-
-        Raises:
-          UserError: there are no images.
-        """
         super().__init__(batch_size)
         if num_images < 1:
             raise UserError("there are no images to draw batches from")
         self._num_images = num_images
-        self._seed = seed
-        self._epochs: dict[int, np.ndarray] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_epochs": {}}
+        self._key = (seed, _EPOCHS)
 
     def _batch(self, step: int) -> np.ndarray:
-        start, stop = step * self.batch_size, (step + 1) * self.batch_size
-        first, last = start // self._num_images, (stop - 1) // self._num_images
-        known = self._epochs
-        epochs = {
-            e: known[e] if e in known else self._permutation(e) for e in range(first, last + 1)
-        }
-        self._epochs = {last: epochs[last]}
-        offset = start - first * self._num_images
-        return np.concatenate(list(epochs.values()))[offset:][: self.batch_size]
-
-    def _permutation(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng((self._seed, _EPOCHS, epoch)).permutation(self._num_images)
+        return _walk(self._key, self._num_images, step * self.batch_size, self.batch_size, 1)
 
 
 class EveryClass(Sampler):
@@ -132,20 +96,13 @@ class EveryClass(Sampler):
     A batch that is too small for two images of every class (one for a class that has one) contains
     two images each of batch_size / 2 classes, and the classes take turns in random permutations. A
     class with a single image then gives it twice; the two differ by their augmentation.
+
+    Raises:
+      UserError: the batch is larger than the data set, or is odd although the classes have to take
+        turns.
     """
 
     def __init__(self, labels: np.ndarray, batch_size: int, seed: int):
-        """Works out the classes' shares.
-
-        Args:
-          labels: (N,) int, the class of each image. Classes without an image do not count.
-          batch_size: how many images are in a batch; at most N.
-          seed: the seed of every random choice; not negative.
-
-        Raises:
-          UserError: the batch is larger than the data set, or is odd although the classes have to
-            take turns.
-        """
         super().__init__(batch_size)
         self._seed = seed
         self._classes = _Classes(labels, seed)
@@ -153,23 +110,19 @@ class EveryClass(Sampler):
         if batch_size > sizes.sum():
             raise UserError(
                 f"a batch of {batch_size} different images cannot be drawn from {sizes.sum()}; "
-                "take a smaller batch"
+                "choose a smaller batch"
             )
         self._in_turns = bool(np.minimum(sizes, 2).sum() > batch_size)
         if self._in_turns:
+            each = f"for two of each of the {len(sizes)} classes"
+            small = f"a batch of {batch_size} images is too small {each}"
             if batch_size % 2:
-                raise UserError(
-                    f"a batch of {batch_size} images is too small for two of each of the "
-                    f"{len(sizes)} classes, so it takes two of some of them; make it an even number"
-                )
-            log.warning(
-                "a batch of %d images is too small for two of each of the %d classes: the classes "
-                "take turns, %d in each batch",
-                batch_size,
-                len(sizes),
-                batch_size // 2,
-            )
-        self._level = _equal_shares(sizes, batch_size)
+                raise UserError(f"{small}, so it takes two of some of them; make it an even number")
+            log.warning("%s: the classes take turns, %d in each batch", small, batch_size // 2)
+        # The most images that every class can give, or all it has if it is smaller.
+        self._level = bisect.bisect_right(
+            range(int(sizes.max()) + 1), batch_size, key=lambda n: int(np.minimum(sizes, n).sum())
+        ) - 1  # fmt: skip
         # The classes that have more images than that, in the order of their turns.
         larger = np.flatnonzero(sizes > self._level)
         self._larger = np.random.default_rng((seed, _TURNS)).permutation(larger)
@@ -197,12 +150,7 @@ class EveryClass(Sampler):
             counts[self._larger] += after - before
             varies[self._larger] = True
         shares = zip(positions.tolist(), counts.tolist(), windows.tolist(), varies, strict=True)
-        return np.concatenate(
-            [
-                self._classes.draw(c, position, count, window, varies=bool(varying))
-                for c, (position, count, window, varying) in enumerate(shares)
-            ]
-        )
+        return np.concatenate([self._classes.draw(c, *share) for c, share in enumerate(shares)])
 
 
 class ClassesByImages(Sampler):
@@ -210,6 +158,16 @@ class ClassesByImages(Sampler):
 
     The classes take turns in random permutations, and so do the images of each class. A class with
     fewer than K images repeats them as evenly as possible; the copies differ by their augmentation.
+
+    Args:
+      labels: (N,) int, the class of each image.
+      classes: P, the number of classes in a batch.
+      images_per_class: K, the number of images of each.
+      seed: the seed of every random choice.
+      class_names: the names of the classes for error messages; by default their numbers.
+
+    Raises:
+      UserError: there are fewer than P classes, or K > 1 and a class has a single image.
     """
 
     def __init__(
@@ -221,26 +179,14 @@ class ClassesByImages(Sampler):
         *,
         class_names: Sequence[str] | None = None,
     ):
-        """Checks that there are enough classes and images.
-
-        Args:
-          labels: (N,) int, the class of each image. Classes without an image do not count.
-          classes: P, the number of classes in a batch.
-          images_per_class: K, the number of images of each.
-          seed: the seed of every random choice; not negative.
-          class_names: the names of the classes for error messages; by default their numbers.
-
-        Raises:
-          UserError: there are fewer than P classes, or K > 1 and a class has a single image.
-        """
         super().__init__(classes * images_per_class)
         self._seed = seed
         self._num_classes, self._images_per_class = classes, images_per_class
         self._classes = _Classes(labels, seed)
         if classes > len(self._classes.sizes):
+            there = len(self._classes.sizes)
             raise UserError(
-                f"a batch of {classes} classes was asked for, but the data set has only "
-                f"{len(self._classes.sizes)}"
+                f"a batch of {classes} classes needs more: the data set has only {there}"
             )
         alone = np.unique(labels)[self._classes.sizes == 1].tolist()
         if images_per_class > 1 and alone:
@@ -249,7 +195,7 @@ class ClassesByImages(Sampler):
                 names.append(f"and {len(alone) - len(names)} more")
             raise UserError(
                 f"every class needs at least two images, and {len(alone)} have only one: "
-                f"{', '.join(names)}; remove them from the list, or add images"
+                f"{', '.join(names)}; remove these classes from the list, or add images"
             )
 
     def _batch(self, step: int) -> np.ndarray:
@@ -263,47 +209,27 @@ class _Classes:
     def __init__(self, labels: np.ndarray, seed: int):
         self._seed = seed
         self._images = np.argsort(labels, kind="stable")
-        _, self._starts, self.sizes = np.unique(
-            np.asarray(labels)[self._images], return_index=True, return_counts=True
-        )
+        _, self.sizes = np.unique(labels, return_counts=True)
+        self._starts = np.cumsum(self.sizes) - self.sizes
 
-    def draw(
-        self, c: int, position: int, count: int, window: int, *, varies: bool = False
-    ) -> np.ndarray:
-        """`count` images of class `c`, beginning at `position` of its walk; see `_walk`."""
-        key = (self._seed, _IMAGES, c)
-        places = _walk(key, int(self.sizes[c]), position, count, window, varies=varies)
+    def draw(self, c: int, *share: Any) -> np.ndarray:
+        """Images of class `c`, by its walk; a share is `_walk`'s position, count, window, …"""
+        places = _walk((self._seed, _IMAGES, c), int(self.sizes[c]), *share)
         return self._images[self._starts[c] + places]
 
     def draw_turns(self, step: int, classes: int, images_per_class: int) -> np.ndarray:
         """Images of the classes whose turn it is, by a walk through all classes."""
         total, start = len(self.sizes), step * classes
         turns = _walk((self._seed, _CLASSES), total, start, classes, classes)
-        # The walk visits each class once in a lap, so a class was drawn from as often as there were
-        # laps.
+        # The walk visits each class once in a lap: it was drawn from as often as there were laps.
         laps = (start + np.arange(classes)) // total
-        return np.concatenate(
-            [
-                self.draw(c, lap * images_per_class, images_per_class, images_per_class)
-                for c, lap in zip(turns.tolist(), laps.tolist(), strict=True)
-            ]
-        )
-
-
-def _equal_shares(sizes: np.ndarray, batch_size: int) -> int:
-    """The largest number of images that every class can give, or all it has if it is smaller."""
-    low, high = 0, int(sizes.max())
-    while low < high:
-        middle = (low + high + 1) // 2
-        if np.minimum(sizes, middle).sum() <= batch_size:
-            low = middle
-        else:
-            high = middle - 1
-    return low
+        k = images_per_class
+        pairs = zip(turns.tolist(), laps.tolist(), strict=True)
+        return np.concatenate([self.draw(c, lap * k, k, k) for c, lap in pairs])
 
 
 def _walk(
-    key: tuple[int, ...], size: int, position: int, count: int, window: int, *, varies: bool = False
+    key: tuple[int, ...], size: int, position: int, count: int, window: int, varies: bool = False
 ) -> np.ndarray:
     """A part of an endless random walk that visits each of `size` places once in every lap.
 
@@ -314,20 +240,17 @@ def _walk(
       key: the key of the random stream.
       size: the number of places.
       position: where the part begins.
-      count: how many places to return, from 1 to `window`.
+      count: how many places to return, (count,) int64 in [0, size); at least 1.
       window: how many places are taken at a time.
       varies: whether fewer than `window` are sometimes taken.
-
-    Returns:
-      (count,) int64 in [0, size).
     """
     lap, offset = divmod(position, size)
     laps = range(lap, (position + count - 1) // size + 1)
-    orders = [_lap(key, size, each, window, varies=varies) for each in laps]
+    orders = [_lap(key, size, each, window, varies) for each in laps]
     return np.concatenate(orders)[offset : offset + count]
 
 
-def _lap(key: tuple[int, ...], size: int, lap: int, window: int, *, varies: bool) -> np.ndarray:
+def _lap(key: tuple[int, ...], size: int, lap: int, window: int, varies: bool) -> np.ndarray:
     overlap = window - 1
     if size < 3 * overlap:
         # Too much of a window lies in two laps for them to have different orders: the order stays

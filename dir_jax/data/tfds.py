@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
-from tqdm import tqdm
 
-from dir_jax.data.images import open_rgb, read_size
 from dir_jax.data.labelled import LabelledDataset
 from dir_jax.errors import UserError
+from dir_jax.runtime.progress import progress_bar
 
 # NAME[/CONFIG][:VERSION][:SPLIT]; a split may contain colons of its own: train[:80%].
 _SPEC = re.compile(
@@ -31,26 +29,32 @@ class TfdsDataset(LabelledDataset):
 
     Pictures are read one by one from the data set's ArrayRecord files and decoded like any other
     picture. A copy that is sent to a worker process opens the files again.
+
+    Args:
+      spec: a text `tfds:NAME[:SPLIT]` with the name that TFDS uses, with '/config' and ':version'
+        where they matter, and the name of a split, or a part of one such as 'train[:80%]'; without
+        a split, 'train'.
+      data_dir: the folder of TFDS's data sets; None is $TFDS_DATA_DIR, or ~/tensorflow_datasets
+        where that is not set.
+
+    Raises:
+      UserError: the text has another form; TFDS does not know the data set; it is not prepared; it
+        has no such split, or no image and label; or its files name a class that is not one of
+        TFDS's own.
     """
 
-    def __init__(self, name: str, split: str, data_dir: str | None):
-        """Opens a data set and reads all its labels.
-
-        Args:
-          name: the name that TFDS uses, with '/config' and ':version' where they matter.
-          split: the name of a split, or a part of one such as 'train[:80%]'.
-          data_dir: the folder of TFDS's data sets; None is $TFDS_DATA_DIR, or
-            ~/tensorflow_datasets where that is not set.
-
-        Raises:
-          UserError: TFDS does not know the data set; it is not prepared; it has no such split, or
-            no image and label; or its files name a class that is not one of TFDS's own.
-        """
+    def __init__(self, spec: str, data_dir: str | None):
+        match = _SPEC.fullmatch(spec)
+        if match is None:
+            raise UserError(
+                f"{spec!r} does not name a data set; expected tfds:NAME, tfds:NAME:SPLIT or "
+                "tfds:NAME/CONFIG:VERSION:SPLIT"
+            )
+        name, split = match["name"], match["split"] or "train"
         self._spec = (name, split, data_dir)
         self._open()
         numbers = self._read_labels()
-        feature = self._source.dataset_info.features["label"]
-        classes = getattr(feature, "names", None)
+        classes = getattr(self._source.dataset_info.features["label"], "names", None)
         if classes is None:
             known, numbers = np.unique(numbers, return_inverse=True)
             classes = [str(k) for k in known]
@@ -61,22 +65,6 @@ class TfdsDataset(LabelledDataset):
             [classes[n] for n in numbers],
             classes=list(classes),
         )
-
-    def open(self, i: int) -> Image.Image:
-        """Decodes image `i` as RGB.
-
-        Raises:
-          UserError: the image is damaged; the message names it.
-        """
-        return open_rgb(self._content(i), self.path(i))
-
-    def size(self, i: int) -> tuple[int, int]:
-        """Width and height of image `i` in pixels, from its header.
-
-        Raises:
-          UserError: the image has no readable header; the message names it.
-        """
-        return read_size(self._content(i), self.path(i))
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k != "_source"}
@@ -91,24 +79,19 @@ class TfdsDataset(LabelledDataset):
         name, split, data_dir = self._spec
         builder = _create_builder(name, data_dir)
         features = dict(builder.info.features or {})
-        label = features.get("label")
-        if not (
-            isinstance(features.get("image"), tfds.features.Image)
-            and label is not None
-            and label.shape == ()
-            and np.issubdtype(label.np_dtype, np.integer)
-        ):
+        image, label = features.get("image"), features.get("label")
+        is_number = label and label.shape == () and np.issubdtype(label.np_dtype, np.integer)
+        if not isinstance(image, tfds.features.Image) or not is_number:
             raise UserError(
                 f"tfds:{name} has the features {', '.join(sorted(features))}; expected an 'image' "
-                "picture and a 'label' number"
+                "that is a picture and a 'label' that is an integer"
             )
+        decoders = {"image": tfds.decode.SkipDecoding()}
         try:
-            self._source = builder.as_data_source(
-                split, decoders={"image": tfds.decode.SkipDecoding()}
-            )
+            self._source = builder.as_data_source(split, decoders=decoders)
         except NotImplementedError as e:
             raise UserError(
-                f"tfds:{name} is prepared in a format without random access; "
+                f"the files of tfds:{name} are in a format without random access; "
                 f"{_how_to_prepare(name, data_dir)}"
             ) from e
         except ValueError as e:
@@ -118,38 +101,18 @@ class TfdsDataset(LabelledDataset):
         if not len(self._source):
             raise UserError(f"the split {split!r} of tfds:{name} is empty")
 
-    def _content(self, i: int) -> io.BytesIO:
+    def _file(self, i: int) -> io.BytesIO:
         return io.BytesIO(self._source[i]["image"])
 
     def _read_labels(self) -> np.ndarray:
         numbers: list[int] = []
-        blocks = range(0, len(self._source), _BLOCK)
-        with tqdm(total=len(self._source), desc="read labels", unit="img", leave=False) as bar:
-            for start in blocks:
-                stop = min(start + _BLOCK, len(self._source))
-                examples = self._source.__getitems__(list(range(start, stop)))
-                numbers += [int(example["label"]) for example in examples]
-                bar.update(len(examples))
+        total = len(self._source)
+        with progress_bar("read labels", total, "img", shown=True, delay=1) as bar:
+            for start in range(0, total, _BLOCK):
+                block = list(range(start, min(start + _BLOCK, total)))
+                numbers += [int(example["label"]) for example in self._source.__getitems__(block)]
+                bar.update(len(block))
         return np.array(numbers, np.int64)
-
-
-def create_tfds_dataset(spec: str, data_dir: str | None) -> TfdsDataset:
-    """Opens the data set that `tfds:NAME[:SPLIT]` names.
-
-    Args:
-      spec: the text; without a split it means 'train'.
-      data_dir: the folder of TFDS's data sets; None is the one that TFDS uses.
-
-    Raises:
-      UserError: the text has another form, or the data set cannot be opened (see `TfdsDataset`).
-    """
-    match = _SPEC.fullmatch(spec)
-    if match is None:
-        raise UserError(
-            f"{spec!r} does not name a data set; expected tfds:NAME, tfds:NAME:SPLIT or "
-            "tfds:NAME/CONFIG:VERSION:SPLIT"
-        )
-    return TfdsDataset(match["name"], match["split"] or "train", data_dir)
 
 
 def _create_builder(name: str, data_dir: str | None) -> Any:
@@ -164,7 +127,7 @@ def _create_builder(name: str, data_dir: str | None) -> Any:
         near = difflib.get_close_matches(name, tfds.list_builders(with_community_datasets=False), 1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise UserError(
-            f"TFDS knows no data set {name!r}, and none is prepared in "
+            f"TFDS does not know the data set {name!r}, and there is none of that name in "
             f"{data_dir or tfds.core.constants.DATA_DIR}{hint}"
         ) from e
     except (OSError, ValueError, AssertionError, ImportError) as e:
@@ -180,10 +143,7 @@ def _create_builder(name: str, data_dir: str | None) -> Any:
 def _check_features(folder: Path) -> None:
     """Refuses a data set whose files name classes other than TFDS's own features.
 
-    TFDS imports the module of any class that a features.json names, the current folder's included.
-
-    Raises:
-      UserError: such a class is named, or a features.json is not what TFDS writes.
+    TFDS imports the module of any class that a features.json names, even from the current folder.
     """
     import tensorflow_datasets as tfds
 
@@ -222,7 +182,6 @@ def _class_names(value: Any) -> Iterator[str]:
 def _how_to_prepare(name: str, data_dir: str | None) -> str:
     place = f", data_dir={data_dir!r}" if data_dir else ""
     return (
-        f"prepare it once, in Python: tensorflow_datasets.builder({name!r}{place}, "
-        "file_format='array_record').download_and_prepare() (most data sets need TensorFlow "
-        "installed for that, but not for reading)"
+        f"prepare it once, in Python: tensorflow_datasets.builder({name!r}{place}, file_format="
+        "'array_record').download_and_prepare() (which usually needs TensorFlow; reading does not)"
     )

@@ -12,7 +12,6 @@ import traceback
 import weakref
 from collections.abc import Callable, Iterator
 from multiprocessing import connection, parent_process
-from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 import grain
@@ -34,22 +33,18 @@ class Prefetcher(Generic[T]):
 
     Use it as a context manager, or call `close`, which ends the worker processes. They also end
     when this process ends, in whatever way.
+
+    Args:
+      make: a function without side effects from a number to a value; picklable, for workers.
+      count: how many values there are.
+      num_workers: how many processes make them; 0 for threads of this process.
+      prefetch: how many values are prepared ahead, by each worker if there are any; at least 1.
+
+    Raises:
+      UserError: while iterating: what `make` raised, or a worker died.
     """
 
     def __init__(self, make: Callable[[int], T], count: int, *, num_workers: int, prefetch: int):
-        """Starts to make values.
-
-        Args:
-          make: a function without side effects from a number to a value. With worker processes it
-            has to be picklable.
-          count: how many values there are.
-          num_workers: how many processes make them; 0 for threads of this process.
-          prefetch: how many values are prepared ahead, by each worker if there are workers; at
-            least 1.
-
-        Raises:
-          UserError: while iterating: what `make` raised, or a worker died.
-        """
         self._length = count
         self._iterator: grain.DatasetIterator | None = _start(make, count, num_workers, prefetch)
         self._copies = num_workers > 0
@@ -75,8 +70,10 @@ class Prefetcher(Generic[T]):
             if (death := _describe_death(e)) is not None:
                 raise UserError(death) from e
             raise
+        if not self._copies:
+            return value
         # An array from a worker lies in shared memory that is freed with it; a copy does not.
-        return jax.tree.map(_own, value) if self._copies else value
+        return jax.tree.map(lambda x: np.array(x) if isinstance(x, np.ndarray) else x, value)
 
     def close(self) -> None:
         """Ends the workers and discards what they have prepared."""
@@ -86,25 +83,15 @@ class Prefetcher(Generic[T]):
         self._iterator = None
         if self._copies:
             # Grain's iterators leave reference cycles that hold shared memory until the next
-            # garbage collection, or until Python exits and warns of a leak. A thread of Grain frees
-            # it.
+            # garbage collection, or until Python exits and warns of a leak. A thread frees it.
             gc.collect()
             time.sleep(0.1)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        where: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
-
-
-def _own(leaf: Any) -> Any:
-    return np.array(leaf) if isinstance(leaf, np.ndarray) else leaf
 
 
 def _start(
@@ -114,15 +101,11 @@ def _start(
     if num_workers == 0:
         threads = min(prefetch, os.cpu_count() or 1)
         return iter(numbers.to_iter_dataset(grain.ReadOptions(threads, prefetch)))
-    workers = grain.MultiprocessingOptions(
-        num_workers=num_workers,
-        # Grain keeps as many again in this process.
-        per_worker_buffer_size=(prefetch + 1) // 2,
-    )
-    iterator = iter(
-        # No threads within a worker, as more workers do the same with less memory.
-        numbers.to_iter_dataset(grain.ReadOptions(0, 0)).mp_prefetch(workers, _set_up_worker)
-    )
+    # Grain keeps as many again in this process.
+    workers = grain.MultiprocessingOptions(num_workers, per_worker_buffer_size=(prefetch + 1) // 2)
+    # No threads within a worker, as more workers do the same with less memory.
+    values = numbers.to_iter_dataset(grain.ReadOptions(0, 0))
+    iterator = iter(values.mp_prefetch(workers, _live_with_parent))
     if not flags.FLAGS.is_parsed():
         # Grain reads flags of its own from absl, which fails in programs that do not use absl.
         flags.FLAGS.mark_as_parsed()
@@ -133,13 +116,9 @@ def _start(
     return iterator
 
 
-def _set_up_worker(index: int, count: int) -> None:
-    del index, count
-    live_with_parent()
-
-
-def live_with_parent() -> None:
+def _live_with_parent(index: int, count: int) -> None:
     """Makes a worker process live exactly as long as its parent wants it to."""
+    del index, count
     # Ctrl-C and SIGTERM from a scheduler reach the whole process group. The main process decides
     # what they mean, and may still need batches in order to end cleanly.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -162,10 +141,10 @@ def _describe_death(error: BaseException) -> str | None:
     why = {
         "-9": "it was killed, most likely because memory ran out",
         "-7": "a bus error, most likely because /dev/shm ran out (--shm-size of docker)",
-        "1": "see its messages above; a script of your own that loads data has to put what it runs "
+        "1": "see its messages above; a script of your own that loads data has to run everything "
         'under if __name__ == "__main__":',
     }.get(died[1], "see its messages above")
     return (
-        f"a worker process of the data loader died with exit code {died[1]} ({why}); "
-        "fewer workers and a smaller prefetch need less memory, and 0 workers are threads"
+        f"a worker process of the data loader died with exit code {died[1]} ({why}); fewer workers "
+        "and a smaller prefetch need less memory, and with 0 workers there are only threads"
     )

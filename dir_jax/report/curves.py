@@ -14,15 +14,10 @@ NUM_RECALLS = 101
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """A mean precision–recall curve.
+    """A mean precision–recall curve."""
 
-    Attributes:
-      precision: (101,) float64 at the recalls 0, 0.01, …, 1; NaN if no query has relevant images.
-      num_queries: the number of queries that it is the mean of.
-    """
-
-    precision: np.ndarray
-    num_queries: int
+    precision: np.ndarray  # (101,) float64 at the recalls 0, 0.01, …, 1; NaN for the mean of none
+    num_queries: int  # how many queries it is the mean of
 
 
 def interpolated_precision(ranks: np.ndarray, num_positives: int) -> np.ndarray:

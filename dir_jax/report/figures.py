@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -15,47 +14,31 @@ from dir_jax.runtime.files import replacing
 
 # They differ in lightness as well as in hue, for those who cannot tell red from green.
 _FRAMES = {
-    "query": (38, 84, 164),
-    "relevant": (22, 160, 88),
-    "wrong": (200, 30, 45),
+    "query": (38, 84, 164), "relevant": (22, 160, 88), "wrong": (200, 30, 45),
     "junk": (168, 168, 168),
-}
+}  # fmt: skip
 _CURVES = ("#2654a4", "#16a058", "#d97706", "#c81e2d")
 _INK, _PAPER = (34, 34, 34), (255, 255, 255)
 _CELL, _FRAME, _GAP, _CAPTION, _MARGIN, _HEADER = 168, 6, 12, 24, 28, 64  # pixels
 
 
-@dataclasses.dataclass(frozen=True)
-class RankedRow:
-    """A query and its first results.
-
-    Attributes:
-      query: the query image.
-      results: (image, verdict, score) of each result, best first; the verdict is 'relevant',
-        'wrong' or 'junk'.
-      ap: the query's average precision in [0, 1]; None if it is not known.
-    """
+class RankedRow(NamedTuple):
+    """A query image, and (image, verdict, score) of each of its first results, best first."""
 
     query: Image.Image
-    results: Sequence[tuple[Image.Image, str, float]]
-    ap: float | None = None
+    results: Sequence[tuple[Image.Image, str, float]]  # 'relevant', 'wrong' or 'junk'
+    ap: float | None = None  # the query's average precision in [0, 1], if it is known
 
 
-def save_ranked_results(
-    path: str | os.PathLike[str],
-    rows: Sequence[RankedRow],
-    *,
-    title: str = "Queries and their first results",
-) -> None:
+def save_ranked_results(path: str | os.PathLike[str], rows: Sequence[RankedRow]) -> None:
     """Draws a row for each query: the query image, then its results.
 
-    The color of a result's frame is its verdict; below it are its rank and its score. The rank is
-    the place in the row, so that junk has one too.
+    The colour of a result's frame is its verdict; below it are its rank and its score. The rank is
+    the place in the row, so that junk has one too. Each image keeps its aspect.
 
     Args:
       path: the picture to write, whole or not at all; its suffix determines the format.
-      rows: the queries to draw; each image is scaled to the size of a cell and keeps its aspect.
-      title: the title above the rows.
+      rows: the queries to draw.
 
     Raises:
       UserError: `path` cannot be written.
@@ -67,7 +50,8 @@ def save_ranked_results(
     height = _HEADER + row_height * len(rows) + _MARGIN - _GAP
     canvas = Image.new("RGB", (width, height), _PAPER)
     draw = ImageDraw.Draw(canvas)
-    draw.text((_MARGIN, _HEADER / 2), title, _INK, ImageFont.load_default(22), anchor="lm")
+    title, font = "Queries and their first results", ImageFont.load_default(22)
+    draw.text((_MARGIN, _HEADER / 2), title, _INK, font, anchor="lm")
     _draw_legend(draw, width - _MARGIN)
     for r, row in enumerate(rows):
         top = _HEADER + r * row_height
@@ -93,7 +77,7 @@ def save_training_curves(
     Raises:
       UserError: `path` cannot be written.
     """
-    # Imported here, because it takes as long as everything else that a command imports. Without
+    # Imported here, because it takes as long as everything else that a command imports; and without
     # pyplot, which keeps global state.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -129,10 +113,8 @@ def _plot_loss(axes: Any, history: Sequence[Mapping[str, Any]]) -> None:
         return
     axes.plot(steps, loss, color=_CURVES[0], linewidth=0.8, alpha=0.35, label="as logged")
     window = max(len(loss) // 20, 3) | 1
-    sums = np.cumsum(np.pad(loss, (1, 0)))
-    first = np.maximum(np.arange(len(loss)) - window // 2, 0)
-    end = np.minimum(np.arange(len(loss)) + window // 2 + 1, len(loss))
-    smooth = (sums[end] - sums[first]) / (end - first)
+    sums, counts = (np.convolve(x, np.ones(window), "same") for x in (loss, np.ones(len(loss))))
+    smooth = sums / counts
     axes.plot(steps, smooth, color=_CURVES[0], linewidth=2, label=f"mean of {window}")
     axes.legend(frameon=False)
 
@@ -146,21 +128,12 @@ def _plot_map(axes: Any, history: Sequence[Mapping[str, Any]]) -> None:
         here = [row for row in rows if name in row["eval"]]
         steps, values = [r["step"] for r in here], [r["eval"][name] for r in here]
         before, after = values[0], values[-1]
-        axes.plot(
-            steps,
-            values,
-            color=color,
-            linewidth=2,
-            marker="o",
-            markersize=4,
-            label=f"{name}  {before:.3f} → {after:.3f}",
-        )
+        label = f"{name}  {before:.3f} → {after:.3f}"
+        axes.plot(steps, values, color=color, linewidth=2, marker="o", markersize=4, label=label)
         for step, value, fill in ((steps[0], before, "white"), (steps[-1], after, color)):
             axes.plot(step, value, "o", color=color, markerfacecolor=fill, markersize=8, zorder=3)
     if names:
-        legend = axes.legend(
-            loc="best", title="○ before → ● after", framealpha=0.9, edgecolor="0.9"
-        )
+        legend = axes.legend(title="○ before → ● after", framealpha=0.9, edgecolor="0.9")
         legend.set_alignment("left")
 
 
@@ -177,7 +150,7 @@ def _draw_legend(draw: ImageDraw.ImageDraw, right: int) -> None:
 def _draw_cell(
     canvas: Image.Image, corner: tuple[int, int], image: Image.Image, verdict: str, caption: str
 ) -> None:
-    """Draws an image in its frame at the bottom center of a cell, and a caption below it."""
+    """Draws an image in its frame at the bottom centre of a cell, and a caption below it."""
     inner = _CELL - 2 * _FRAME
     scale = inner / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))

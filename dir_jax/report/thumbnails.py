@@ -11,9 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from PIL import Image
-from tqdm import tqdm
 
 from dir_jax.errors import UserError
+from dir_jax.runtime.progress import progress_bar
 
 _QUALITY = 74
 _MOST_THREADS = 8  # each holds a whole picture in memory
@@ -23,74 +23,46 @@ Key = TypeVar("Key", bound=Hashable)
 
 @dataclasses.dataclass(frozen=True)
 class Thumbnail:
-    """A small copy of a picture.
+    """A small copy of a picture; the sizes are width and height in pixels."""
 
-    Attributes:
-      uri: the JPEG as a data: URI.
-      size: the width and height of the copy in pixels.
-      original: the width and height of the original picture in pixels.
-    """
-
-    uri: str
+    uri: str  # the JPEG as a data: URI
     size: tuple[int, int]
     original: tuple[int, int]
 
 
-@dataclasses.dataclass(frozen=True)
-class Picture:
-    """A picture to copy.
-
-    Attributes:
-      open: decodes the picture; may raise UserError.
-      sides: the lengths in pixels of the copies' longer sides.
-    """
-
-    open: Callable[[], Image.Image]
-    sides: frozenset[int]
-
-
 def make_thumbnails(
-    pictures: Mapping[Key, Picture], *, progress: bool = True
+    open_picture: Callable[[Key], Image.Image], sides: Mapping[Key, Iterable[int]]
 ) -> dict[tuple[Key, int], Thumbnail | UserError]:
     """Copies pictures, several at a time; each is opened once.
 
     Args:
-      pictures: the pictures to copy, under any keys.
-      progress: whether to show a progress bar with the rate.
+      open_picture: decodes the picture of a key; it may raise UserError.
+      sides: key -> the lengths in pixels of the longer sides of the copies.
 
     Returns:
       (key, side) -> the copy with that longer side, or why the picture cannot be opened.
     """
     made: dict[tuple[Key, int], Thumbnail | UserError] = {}
+
+    def copy(key: Key) -> None:
+        try:
+            image = open_picture(key)
+        except UserError as e:
+            made.update({(key, side): e for side in sides[key]})
+            return
+        original = image.size
+        for side in sorted(sides[key], reverse=True):
+            # In place: the next, smaller copy is made from this one.
+            image.thumbnail((side, side), Image.Resampling.LANCZOS)
+            made[key, side] = Thumbnail(_data_uri(image), image.size, original)
+
     pool = ThreadPoolExecutor(min(os.cpu_count() or 1, _MOST_THREADS))
     try:
-        copies: Iterable[dict[int, Thumbnail] | UserError] = tqdm(
-            pool.map(_copies, pictures.values()),
-            total=len(pictures),
-            desc="report",
-            unit="img",
-            leave=False,
-            disable=not progress,
-        )
-        for (key, picture), copy in zip(pictures.items(), copies, strict=True):
-            for side in picture.sides:
-                made[key, side] = copy if isinstance(copy, UserError) else copy[side]
+        with progress_bar("report", len(sides), "img", shown=True) as bar:
+            for _ in pool.map(copy, sides):
+                bar.update()
     finally:
         pool.shutdown(cancel_futures=True)  # so that an interrupt does not wait for all pictures
-    return made
-
-
-def _copies(picture: Picture) -> dict[int, Thumbnail] | UserError:
-    try:
-        image = picture.open()
-    except UserError as e:
-        return e
-    original = image.size
-    made = {}
-    for side in sorted(picture.sides, reverse=True):
-        # In place: the next, smaller copy is made from this one.
-        image.thumbnail((side, side), Image.Resampling.LANCZOS)
-        made[side] = Thumbnail(_data_uri(image), image.size, original)
     return made
 
 

@@ -18,15 +18,10 @@ RESULTS_SHOWN = 10
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What a result is at one level.
+    """What a result is at one level."""
 
-    Attributes:
-      word: 'relevant', 'wrong' or 'junk'.
-      rank: its rank from 1 among the results that are not junk; for junk, its place among all.
-    """
-
-    word: str
-    rank: int
+    word: str  # 'relevant', 'wrong' or 'junk'
+    rank: int  # from 1, among the results that are not junk; for junk, its place among all
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,8 +31,8 @@ class JudgedRankings:
     Attributes:
       dataset: a `RelevantsDataset` or a `LabelledDataset`.
       metrics: shares in [0, 1] in the order to show them; a name may end in '-LEVEL'.
-      aps: level -> (Q,) float64, the average precision of each query; NaN for queries without
-        relevant images.
+      aps: level ('easy', 'medium', 'hard', or '' where there is only one) -> (Q,) float64 in
+        [0, 1], the average precision of each query; NaN for queries without relevant images.
       shown: (S,) int, the numbers of the queries to show.
       rankings: (S, N) int, all images of the database from the best on; (S, N - 1), without the
         query itself, where each image searches the others.
@@ -57,15 +52,14 @@ class JudgedRankings:
     def __post_init__(self) -> None:
         if not isinstance(self.dataset, RelevantsDataset | LabelledDataset):
             raise ValueError(f"a {type(self.dataset).__name__} has no ground truth to report on")
-        unknown = set(self.aps) - set(LEVELS)
-        if unknown or not self.aps:
+        if not self.aps or set(self.aps) - set(LEVELS):
             raise ValueError(f"levels {sorted(self.aps)}; expected some of {sorted(LEVELS)}")
         if isinstance(self.dataset, RelevantsDataset):
             grades = {grade for level in self.aps for part in LEVELS[level] for grade in part}
             if not all(grades <= set(truth) for truth in self.dataset.ground_truth):
                 raise ValueError(f"the ground truth lacks some of the grades {sorted(grades)}")
-        if {len(ap) for ap in self.aps.values()} != {self.num_queries}:
-            raise ValueError(f"expected the average precisions of {self.num_queries} queries")
+        if {len(ap) for ap in self.aps.values()} != {len(self.queries)}:
+            raise ValueError(f"expected the average precisions of {len(self.queries)} queries")
         wanted = (len(self.shown), len(self.dataset) - self.query_is_an_image)
         if self.rankings.shape != wanted or len(self.scores) != len(self.shown):
             raise ValueError(
@@ -90,59 +84,25 @@ class JudgedRankings:
         return self.dataset if queries is None else queries
 
     @property
-    def num_queries(self) -> int:
-        """The number of all queries, shown or not."""
-        return len(self.queries)
-
-    @property
-    def levels(self) -> list[str]:
-        """The protocol's levels, in the order of `aps`."""
-        return list(self.aps)
-
-    @property
     def main_level(self) -> str:
         """The level that the page shows at first."""
-        return "medium" if "medium" in self.aps else self.levels[0]
+        return "medium" if "medium" in self.aps else next(iter(self.aps))
 
     def worst_first(self, level: str) -> np.ndarray:
         """(S,) int64: places in `shown` by rising average precision, then those without one."""
         return np.argsort(self.aps[level][self.shown], kind="stable")
 
-    def query_class(self, query: int) -> str | None:
-        """The class of a query; None where there are no classes."""
-        queries = self.queries
-        if not isinstance(queries, LabelledDataset):
-            return None
-        return str(queries.classes[queries.labels[query]])
-
-    def image_class(self, image: int) -> str | None:
-        """The class of an image of the database; None where there are no classes."""
-        if not isinstance(self.dataset, LabelledDataset):
-            return None
-        return str(self.dataset.classes[self.dataset.labels[image]])
-
     def open_query(self, query: int) -> Image.Image:
-        """The whole picture of a query, without cropping to its box.
-
-        Raises:
-          UserError: the picture is missing or damaged.
-        """
-        if isinstance(self.dataset, RelevantsDataset):
-            return ImageDataset.open(self.dataset.queries, query)  # its own crops to the box
-        return self.queries.open(query)
+        """The whole picture of a query, not cropped to its box; raises as `ImageDataset.open`."""
+        return ImageDataset.open(self.queries, query)  # a query's own would crop it
 
     def query_box(self, query: int) -> np.ndarray | None:
         """(4,) left, top, right, bottom in pixels of `open_query`; None for a whole picture."""
-        if not isinstance(self.dataset, RelevantsDataset) or self.dataset.query_boxes is None:
-            return None
-        return self.dataset.query_boxes[query]
+        boxes = getattr(self.dataset, "query_boxes", None)
+        return None if boxes is None else boxes[query]
 
     def relevant_and_junk(self, query: int, level: str) -> tuple[np.ndarray, np.ndarray]:
-        """The images that are relevant to a query, and those taken out of its ranking.
-
-        Returns:
-          Two int64 arrays of numbers of database images.
-        """
+        """Two int64 arrays: the database images relevant to a query, and those left out for it."""
         if isinstance(self.dataset, RelevantsDataset):
             return relevant_and_junk(self.dataset.ground_truth[query], level)
         assert isinstance(self.dataset, LabelledDataset)
@@ -155,7 +115,7 @@ class JudgedRankings:
     def whole_ranking(self, place: int) -> np.ndarray:
         """(N,) int: all images of the database as ranked for query `shown[place]`.
 
-        A query that is itself in the database comes last; as junk it is taken out again.
+        A query that is itself in the database comes last, and is taken out again as junk.
         """
         if self.query_is_an_image:
             return np.append(self.rankings[place], self.shown[place])
@@ -165,12 +125,7 @@ class JudgedRankings:
         """What each of the first results of query `shown[place]` is."""
         first = self.rankings[place, :RESULTS_SHOWN]
         relevant, junk = self.relevant_and_junk(int(self.shown[place]), level)
-        is_relevant = np.isin(first, relevant)
-        is_junk = np.isin(first, junk) & ~is_relevant
-        counted = np.cumsum(~is_junk)
-        return [
-            Verdict("junk", k + 1)
-            if is_junk[k]
-            else Verdict("relevant" if is_relevant[k] else "wrong", int(counted[k]))
-            for k in range(len(first))
-        ]
+        words = np.where(np.isin(first, junk), "junk", "wrong")
+        words = np.where(np.isin(first, relevant), "relevant", words)
+        ranks = np.where(words == "junk", np.arange(len(first)) + 1, np.cumsum(words != "junk"))
+        return [Verdict(*each) for each in zip(words.tolist(), ranks.tolist(), strict=True)]

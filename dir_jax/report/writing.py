@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from dir_jax.data.images import ImageDataset
 from dir_jax.errors import UserError
 from dir_jax.report.curves import mean_curve
 from dir_jax.report.overview import histogram, metrics_table, query_scores
-from dir_jax.report.queries import pictures, shown_queries
+from dir_jax.report.queries import open_picture, picture_sides, shown_queries
 from dir_jax.report.thumbnails import make_thumbnails
 from dir_jax.report.verdicts import JudgedRankings
 from dir_jax.runtime.files import replacing
@@ -29,59 +27,40 @@ _NOT_FOR_A_PAGE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def write_report(
-    path: str | os.PathLike[str],
-    dataset: ImageDataset,
-    *,
-    title: str,
-    metrics: Mapping[str, float],
-    aps: Mapping[str, np.ndarray],
-    shown: np.ndarray,
-    rankings: np.ndarray,
-    scores: np.ndarray,
-    settings: Mapping[str, str],
-    progress: bool = True,
+    path: str | os.PathLike[str], judged: JudgedRankings, *, title: str, settings: Mapping[str, str]
 ) -> None:
     """Writes an evaluation as one HTML page that holds all it shows and needs no network.
 
-    The page has tables and charts of all queries, then the queries to show, from the worst to the
-    best, each with its first ten results. A note stands for an image that cannot be opened.
+    It has tables and charts of all queries, then the queries to show, from the worst to the best,
+    each with its first ten results. A note stands for an image that cannot be opened.
 
     Args:
       path: the page to write, whole or not at all.
-      dataset: what was evaluated: a `RelevantsDataset`, or a `LabelledDataset`, whose `queries`
-        search it; where it has none, each image searches the others.
+      judged: what was evaluated, and the rankings of the queries to show.
       title: the title of the page.
-      metrics: shares in [0, 1] in the order to show them; a name may end in '-LEVEL'.
-      aps: level ('easy', 'medium', 'hard', or '' where there is only one) -> (Q,) float64 in
-        [0, 1], the average precision of each query; NaN for queries without relevant images.
-      shown: (S,) integers, the numbers of the queries to show one by one.
-      rankings: (S, N) integers, for each shown query all images of the database from the best on;
-        (S, N - 1), without the query itself, where each image searches the others.
-      scores: (S, K) floats, the scores of the first K results, of which ten are shown.
       settings: what was run, by name, in the order to show.
-      progress: whether to show a progress bar with the rate.
 
     Raises:
       UserError: `path` cannot be written.
-      ValueError: the arrays do not fit the data set, or it has no ground truth for the levels.
     """
-    judged = JudgedRankings(
-        dataset, metrics, aps, np.asarray(shown), np.asarray(rankings), np.asarray(scores)
-    )
-    few = judged.num_queries <= _MOST_BARS
+    few = len(judged.queries) <= _MOST_BARS
     with replacing(path) as scratch, scratch.open("w", encoding="utf-8") as file:
         # Opened first, so that a path that cannot be written fails before any picture is read.
-        thumbnails = make_thumbnails(pictures(judged), progress=progress)
-        page = _environment().get_template("page.html.j2")
-        parts = page.generate(
-            title=title,
-            settings=settings,
-            judged=judged,
-            table=metrics_table(judged),
-            scores=query_scores(judged) if few else None,
-            histogram=None if few else histogram(judged.aps[judged.main_level]),
-            curves={level: mean_curve(judged, level) for level in judged.levels},
-            queries=shown_queries(judged, thumbnails),
+        opener = functools.partial(open_picture, judged)
+        thumbnails = make_thumbnails(opener, picture_sides(judged))
+        parts = (
+            _environment()
+            .get_template("page.html.j2")
+            .generate(
+                title=title,
+                settings=settings,
+                judged=judged,
+                table=metrics_table(judged),
+                scores=query_scores(judged) if few else None,
+                histogram=None if few else histogram(judged.aps[judged.main_level]),
+                curves={level: mean_curve(judged, level) for level in judged.aps},
+                queries=shown_queries(judged, thumbnails),
+            )
         )
         file.writelines(parts)
 
@@ -109,7 +88,6 @@ def _presentable(value: Any) -> Any:
 
 
 def _percent(share: float, digits: int = 1) -> str:
-    """A share in [0, 1] in per cent, without the sign; a dash for NaN."""
     return "–" if math.isnan(share) else f"{100 * share:.{digits}f}"
 
 

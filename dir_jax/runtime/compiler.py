@@ -17,9 +17,9 @@ _CPU = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_
 
 @functools.cache
 def compiler_options(platform: str) -> dict[str, str] | None:
-    """For `jax.jit(compiler_options=…)` of programs that run on `platform`; None for none.
+    """The `compiler_options` of `jax.jit` for programs that run on `platform`, or None.
 
-    The option is an experimental one of XLA's: where it is not known, there is none.
+    XLA's option is experimental: where this jax does not know it, there is none.
     """
     if platform != "cpu":
         return None
@@ -31,15 +31,13 @@ def compiler_options(platform: str) -> dict[str, str] | None:
 
 
 def set_up_jax(cache: str | None, *, log_compiles: bool = False, asynchronous: bool = True) -> None:
-    """Keeps compiled programs on disk, so that a second run of the same thing starts fast.
-
-    Call it before jax's first work.
+    """Keeps compiled programs on disk, so that a second run starts fast. To be called first.
 
     Args:
-      cache: the folder; None is `dir_jax/xla` in the user's cache folder, '' keeps none.
-      log_compiles: log each compilation.
-      asynchronous: a CPU computes while the host goes on. Not worth it where the host has nothing
-        else to do: programs sent ahead have their memory at once, from whatever is free by then.
+      cache: the folder; None is `dir_jax/xla` in the user's cache folder, '' keeps nothing.
+      log_compiles: whether each compilation is logged.
+      asynchronous: whether a CPU computes while the host goes on. Not worth it where the host has
+        nothing else to do: programs sent ahead take their memory at once, from what is free then.
     """
     if cache is None:
         cache = str(cache_folder("xla"))

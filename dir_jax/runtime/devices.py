@@ -13,10 +13,10 @@ log = logging.getLogger(__name__)
 
 
 def select_devices(gpu: Sequence[int] | None) -> list[jax.Device]:
-    """The devices that --gpu means; the first by default.
+    """The devices that --gpu names; without it, the first one.
 
     Raises:
-      UserError: there is no such device.
+      UserError: there is no such device, or one is named twice.
     """
     if gpu is None:
         return jax.devices()[:1]
@@ -24,11 +24,11 @@ def select_devices(gpu: Sequence[int] | None) -> list[jax.Device]:
         return jax.devices("cpu")[:1]
     devices = jax.devices()
     if devices[0].platform == "cpu" and list(gpu) == [0]:
-        log.warning("there is no accelerator: --gpu 0 is the CPU here")
+        log.warning("this machine has no accelerator, so --gpu 0 runs on the CPU")
     missing = [n for n in gpu if not 0 <= n < len(devices)]
     if missing:
         there = ", ".join(f"{n} ({d.device_kind})" for n, d in enumerate(devices))
-        raise UserError(f"there is no device {missing[0]} (--gpu); there are {there}")
+        raise UserError(f"--gpu {missing[0]}: there is no such device; this machine has {there}")
     if len(set(gpu)) < len(gpu):
         raise UserError(f"--gpu names a device twice: {' '.join(map(str, gpu))}")
     return [devices[n] for n in gpu]

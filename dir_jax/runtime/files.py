@@ -7,8 +7,10 @@ import errno
 import logging
 import os
 import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import filelock
 
@@ -20,14 +22,10 @@ _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 def inside(folder: str | os.PathLike[str], name: str) -> Path:
-    """The path of a name from somebody else's file, which must stay inside a folder.
+    """The path of a name from somebody else's file, such as `paris/1.jpg`, inside a folder.
 
-    Only the name is looked at: links on the disk are the user's own. Backslashes separate folders
-    as slashes do, on every system.
-
-    Args:
-      folder: the folder.
-      name: a relative path below it, such as `paris/louvre/1.jpg`.
+    Only the name is checked: links on the disk are the user's own. A backslash separates folders
+    as a slash does, on every system.
 
     Raises:
       UserError: the name is empty, absolute, starts with a drive, or contains `..` or NUL.
@@ -35,18 +33,38 @@ def inside(folder: str | os.PathLike[str], name: str) -> Path:
     parts = re.split(r"[/\\]", name)
     if not parts[0] or ".." in parts or "\0" in name or re.match("[A-Za-z]:", name):
         shown = repr(name[:200]) + "…" * (len(name) > 200)
-        raise UserError(
-            f"{shown} is not a name inside {folder}: expected a relative path without '..'"
-        )
+        expected = "expected a relative path without '..'"
+        raise UserError(f"{shown} is not a name inside {folder}: {expected}")
     return Path(folder, name)
+
+
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """Opens a file for reading bytes. A pipe or a device would never end, or never begin.
+
+    Raises:
+      OSError: the file does not exist, cannot be read, or is not a regular file.
+    """
+    descriptor = os.open(
+        path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    )
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError("it is a folder")
+        if not stat.S_ISREG(mode):
+            raise OSError("it is a pipe, a socket or a device, not a regular file")
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
 
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A name to write to instead of `path`, which it replaces once complete.
+    """A temporary file to write, which replaces `path` at the end, or not at all after an error.
 
     Raises:
-      UserError: the file cannot be written; what `path` held before is still there.
+      UserError: the file cannot be written.
     """
     target = Path(path)
     scratch = target.with_name(f".{os.getpid()}.{target.name}")  # keeps the suffix
@@ -61,32 +79,24 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Replaces a file's contents at once: a reader sees the old text or the new, never a part.
-
-    Raises:
-      UserError: the file cannot be written.
-    """
+    """Replaces a file's text at once; see `replacing`."""
     with replacing(path) as scratch:
         scratch.write_text(text)
 
 
 def cache_folder(name: str) -> Path:
-    """The folder `dir_jax/NAME` in the user's cache folder, which need not exist yet."""
+    """The folder `dir_jax/NAME` in the user's cache folder; it may not exist yet."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dir_jax" / name
 
 
 def take_lock(path: str | os.PathLike[str], busy: str) -> filelock.BaseFileLock:
-    """Takes the lock that is the file `path`, which is made and stays; `release()` gives it back.
+    """Locks the file `path`, which is created and stays, until `release()` or the process's end.
 
-    The lock ends with the process, however it ends. On file systems that have no locks there is
-    a warning and no protection.
-
-    Args:
-      path: the lock's file.
-      busy: the message where another process holds it.
+    On file systems that have no locks there is a warning and no protection.
 
     Raises:
-      UserError: another process holds the lock, or the file cannot be made.
+      UserError: another process holds the lock (with the message `busy`), or the file cannot be
+        created.
     """
     lock = filelock.FileLock(path, timeout=0)
     try:
@@ -96,5 +106,5 @@ def take_lock(path: str | os.PathLike[str], busy: str) -> filelock.BaseFileLock:
     except OSError as e:
         if e.errno not in _NO_LOCKS:
             raise UserError(f"cannot write {path}: {e.strerror or e}") from e
-        log.warning("%s: this file system has no locks; run one process at a time here", path)
+        log.warning("%s: this file system has no locks; run only one process at a time here", path)
     return lock

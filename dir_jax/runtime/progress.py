@@ -19,19 +19,22 @@ class _Lines:
         sys.stderr.flush()
 
 
-def progress_bar(name: str, total: int | None, unit: str, shown: bool, done: int = 0) -> tqdm:
+def progress_bar(
+    name: str, total: int | None, unit: str, shown: bool, done: int = 0, *, delay: float = 0
+) -> tqdm:
     """A bar with the rate; where standard error is not a terminal, a line every ten seconds.
 
     Args:
-      name: what is being processed.
+      name: what is being done, such as 'describe'.
       total: the number of units, if it is known.
-      unit: `B` for bytes, or what is counted.
+      unit: 'B' for bytes, or what is counted, such as 'img'.
       shown: whether anything is shown.
       done: the number of units that an earlier run has done.
+      delay: the seconds after which it appears, for what is usually quick.
     """
-    look: dict[str, Any] = {"leave": False}
+    look: dict[str, Any] = {"leave": False, "delay": delay}
     if not sys.stderr.isatty():
         line = "{desc}: {n_fmt} of {total_fmt} {unit}, {rate_fmt}{postfix}"
-        look = {"file": _Lines(), "mininterval": 10, "bar_format": line}
+        look |= {"file": _Lines(), "mininterval": 10, "bar_format": line, "leave": True}
     scale = {"unit_scale": True, "unit_divisor": 1024} if unit == "B" else {}
     return tqdm(desc=name, total=total, initial=done, unit=unit, disable=not shown, **look, **scale)

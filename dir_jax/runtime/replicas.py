@@ -27,25 +27,12 @@ from dir_jax.runtime.compiler import compiler_options
 AXIS = "data"
 
 
-class Kind(enum.Enum):
-    """How the replicas share an argument or a result; see the module's docstring."""
-
-    REPLICATED = enum.auto()
-    ROWS = enum.auto()
-    PARTIAL = enum.auto()
-    SCALAR = enum.auto()
-
-
+Kind = enum.Enum("Kind", "REPLICATED ROWS PARTIAL SCALAR")
 REPLICATED, ROWS, PARTIAL, SCALAR = Kind
 
 
-def _ordered(devices: Sequence[jax.Device] | None) -> list[jax.Device]:
-    # Sorted, so that the devices of a process, and so its rows of a batch, are contiguous.
-    return sorted(devices or jax.devices(), key=lambda d: (d.process_index, d.id))
-
-
 class MeshReplicas:
-    """Replicas on a one-dimensional mesh, by `jax.jit(jax.shard_map(…))`.
+    """Some devices (by default all) as a one-dimensional mesh, by `jax.jit(jax.shard_map(…))`.
 
     Attributes:
       count: the number of devices in all processes.
@@ -53,16 +40,19 @@ class MeshReplicas:
     """
 
     def __init__(self, devices: Sequence[jax.Device] | None = None):
-        self._devices = _ordered(devices)
-        self._mesh = Mesh(np.array(self._devices), (AXIS,))
-        self.count = len(self._devices)
-        self.local_count = sum(d.process_index == jax.process_index() for d in self._devices)
+        # Sorted, so that the devices of a process, and so its rows of a batch, are contiguous.
+        self._devices = sorted(devices or jax.devices(), key=lambda d: (d.process_index, d.id))
+        self._local = [d for d in self._devices if d.process_index == jax.process_index()]
+        self.count, self.local_count = len(self._devices), len(self._local)
+        mesh = Mesh(np.array(self._devices), (AXIS,))
+        self._whole = NamedSharding(mesh, PartitionSpec())
+        self._divided = NamedSharding(mesh, PartitionSpec(AXIS))
 
     def wrap(
         self,
         function: Callable[..., Any],
-        inputs: Sequence[Kind],
-        outputs: Kind | Sequence[Kind],
+        inputs: tuple[Kind, ...],
+        outputs: Kind | tuple[Kind, ...],
         donate: Sequence[int] = (),
     ) -> jax.stages.Wrapped:
         """Compiles a function to run on every replica.
@@ -70,90 +60,56 @@ class MeshReplicas:
         Args:
           function: takes and returns pytrees of arrays, those of one replica.
           inputs: the kind of each argument.
-          outputs: the kind of the result, or of each result.
+          outputs: the kind of the result, or of each result in a tuple.
           donate: the positions of arguments whose memory the results may take over.
         """
-        kinds = (outputs,) if isinstance(outputs, Kind) else tuple(outputs)
 
         def spec(kind: Kind) -> PartitionSpec:
-            return PartitionSpec(AXIS) if kind in (ROWS, PARTIAL) else PartitionSpec()
+            return (self._divided if kind in (ROWS, PARTIAL) else self._whole).spec
 
         def local(*args: Any) -> Any:
-            args = tuple(
-                jax.tree.map(lambda x: x[0], arg) if kind is PARTIAL else arg
-                for arg, kind in zip(args, inputs, strict=True)
-            )
-            results = function(*args)
-            results = (results,) if isinstance(outputs, Kind) else results
-            results = tuple(
-                jax.tree.map(lambda x: x[None], result) if kind is PARTIAL else result
-                for result, kind in zip(results, kinds, strict=True)
-            )
-            return results[0] if isinstance(outputs, Kind) else results
+            args = _of_partial(lambda x: x[0], inputs, args)
+            return _of_partial(lambda x: x[None], outputs, function(*args))
 
         # check_vma=False: a gradient stays the replica's own until the step sums it, as with pmap.
         # With the check, differentiating by a replicated parameter would sum after every chunk.
         sharded = jax.shard_map(
             local,
-            mesh=self._mesh,
-            in_specs=tuple(spec(kind) for kind in inputs),
-            out_specs=spec(outputs) if isinstance(outputs, Kind) else tuple(map(spec, kinds)),
+            mesh=self._whole.mesh,
+            in_specs=jax.tree.map(spec, inputs),
+            out_specs=jax.tree.map(spec, outputs),
             check_vma=False,
         )
-        return jax.jit(
-            sharded,
-            donate_argnums=tuple(donate),
-            compiler_options=compiler_options(self._devices[0].platform),
-        )
+        options = compiler_options(self._devices[0].platform)
+        return jax.jit(sharded, donate_argnums=tuple(donate), compiler_options=options)
 
-    def put_rows(self, rows: np.ndarray) -> jax.Array:
+    def put_rows(self, rows: np.ndarray) -> Any:
         """Puts the rows of this process, (local rows, …), on its devices."""
-        return jax.make_array_from_process_local_data(
-            NamedSharding(self._mesh, PartitionSpec(AXIS)), rows
-        )
+        return jax.make_array_from_process_local_data(self._divided, rows)
 
     def replicate(self, tree: Any) -> Any:
         """Puts a pytree of host arrays on every device, whole."""
-        return jax.device_put(tree, NamedSharding(self._mesh, PartitionSpec()))
+        return jax.device_put(tree, self._whole)
 
     def fetch(self, tree: Any) -> Any:
         """Returns a REPLICATED pytree as NumPy arrays."""
         return jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), tree)
 
 
-class PmapReplicas:
-    """Replicas by `jax.pmap`: every array has a leading axis over the devices of this process.
+class PmapReplicas(MeshReplicas):
+    """The same by `jax.pmap`: every array has a leading axis over the devices of this process.
 
     Its programs do not take compiler options, so they are slower on CPUs.
-
-    Attributes:
-      count: the number of devices in all processes.
-      local_count: the number of devices of this process.
     """
-
-    def __init__(self, devices: Sequence[jax.Device] | None = None):
-        self._devices = _ordered(devices)
-        self._local = [d for d in self._devices if d.process_index == jax.process_index()]
-        self.count = len(self._devices)
-        self.local_count = len(self._local)
 
     def wrap(
         self,
         function: Callable[..., Any],
-        inputs: Sequence[Kind],
-        outputs: Kind | Sequence[Kind],
+        inputs: tuple[Kind, ...],
+        outputs: Kind | tuple[Kind, ...],
         donate: Sequence[int] = (),
     ) -> jax.stages.Wrapped:
-        """Compiles a function to run on every replica.
-
-        Args:
-          function: takes and returns pytrees of arrays, those of one replica.
-          inputs: the kind of each argument.
-          outputs: the kind of the result, or of each result.
-          donate: the positions of arguments whose memory the results may take over.
-        """
-        del outputs  # all results have the leading axis
-        return jax.pmap(
+        return jax.pmap(  # all results have the leading axis, whatever their kinds
             function,
             axis_name=AXIS,
             in_axes=tuple(None if kind is SCALAR else 0 for kind in inputs),
@@ -162,29 +118,28 @@ class PmapReplicas:
         )
 
     def put_rows(self, rows: np.ndarray) -> Any:
-        """Puts the rows of this process, (local rows, …), on its devices."""
         return rows.reshape(self.local_count, -1, *rows.shape[1:])
 
     def replicate(self, tree: Any) -> Any:
-        """Puts a pytree of host arrays on every device, whole."""
         return jax.device_put(
             jax.tree.map(lambda x: np.stack([np.asarray(x)] * self.local_count), tree),
             NamedSharding(Mesh(np.array(self._local), (AXIS,)), PartitionSpec(AXIS)),
         )
 
     def fetch(self, tree: Any) -> Any:
-        """Returns a REPLICATED pytree as NumPy arrays."""
         return jax.tree.map(lambda x: np.asarray(x.addressable_data(0))[0], tree)
 
 
-Replicas = MeshReplicas | PmapReplicas
+Replicas = MeshReplicas
+
+
+def _of_partial(change: Callable[[Any], Any], kinds: Any, values: Any) -> Any:
+    """Changes the arrays of the PARTIAL ones among some values."""
+    return jax.tree.map(
+        lambda kind, value: jax.tree.map(change, value) if kind is PARTIAL else value, kinds, values
+    )
 
 
 def create_replicas(parallel: str, devices: Sequence[jax.Device] | None = None) -> Replicas:
-    """Creates replicas.
-
-    Args:
-      parallel: 'shard_map' or 'pmap', as `config.parallel`.
-      devices: the devices to use; by default all of them.
-    """
+    """Creates replicas on some devices (by default all), by 'shard_map' or by 'pmap'."""
     return PmapReplicas(devices) if parallel == "pmap" else MeshReplicas(devices)

@@ -30,37 +30,29 @@ def config_keys() -> dict[str, Any]:
     return {
         # Seed of the random weights, the batches, the augmentation and the dropout.
         "seed": _Key(0, at_least=0),
-        # Updates in the whole run.
-        "num_steps": _Key(100, at_least=0),
-        # Images in one update, over all devices.
-        "batch_size": _Key(128, at_least=1),
+        "num_steps": _Key(100, at_least=0),  # Updates in the whole run.
+        "batch_size": _Key(128, at_least=1),  # Images in one update, over all devices.
         # Images that go through one device at a time. It bounds the memory; with 'trained'
         # BatchNorm it is also the group of images that are normalised together.
         "chunk_size": _Key(16, at_least=1),
         # How a step is run on several devices: by jax.shard_map or by jax.pmap.
         "parallel": _Key("shard_map", choices=("shard_map", "pmap")),
-        # What BatchNorm does in training; `dir_jax.training.state` has the table.
-        # 'frozen': nothing of it changes (fine-tuning).
-        # 'frozen_statistics': scale and bias are trained; mean and variance stay.
+        # What BatchNorm does in training. 'frozen': nothing of it changes (fine-tuning);
+        # 'frozen_statistics': scale and bias are trained; mean and variance stay;
         # 'trained': each chunk is normalised by its own mean and variance, which are tracked.
         "batch_norm": _Key("frozen", choices=("frozen", "frozen_statistics", "trained")),
         "model": {
             # The architecture, such as 'resnet101_rmac'; `dir_jax.models` lists them.
             "arch": _Key("resnet50_rmac"),
-            # Values in a descriptor.
-            "out_dim": _Key(2048),
-            # 'gem', 'max' or 'avg'.
-            "pooling": _Key("gem"),
-            # GeM's power before the first update; it is trained.
-            "gemp": _Key(3.0),
+            "out_dim": _Key(2048),  # Values in a descriptor.
+            "pooling": _Key("gem"),  # 'gem', 'max' or 'avg'.
+            "gemp": _Key(3.0),  # GeM's power before the first update; it is trained.
             # Whether the pooled features are L2-normalised before the projection.
             "norm_features": _Key(False),
             # How much more than the border the centre of the feature map counts; 0.0 for no bias.
             "center_bias": _Key(0.0),
-            # Probability that dropout drops a feature; 0.0 for no dropout.
-            "dropout_p": _Key(0.0),
-            # Whether the projection (`fc`) is left out.
-            "without_fc": _Key(False),
+            "dropout_p": _Key(0.0),  # Probability that dropout drops a feature; 0.0 for no dropout.
+            "without_fc": _Key(False),  # Whether the projection (`fc`) is left out.
             # Type of the computation, 'float32' or 'bfloat16'. Parameters are always float32.
             "dtype": _Key("float32"),
             # Precision of float32 products: 'default' lets a GPU use TF32 and a TPU bfloat16.
@@ -73,12 +65,10 @@ def config_keys() -> dict[str, Any]:
             "root": _Key("", changes_numbers=False),
             # Labelled data set to train on, such as 'ImageListLabels("list.txt", "root")'.
             "train": _Key(""),
-            # Labelled data set of other classes to evaluate on, with or without queries of its own;
-            # logged as 'mAP', 'top1', …. '' for none.
+            # Labelled data set of other classes to evaluate on, logged as 'mAP', 'top1', …; or ''.
             "eval": _Key(""),
-            # Data set with Oxford-style ground truth to evaluate on; '' for none. Logged as
-            # 'mAP-easy', 'mP@1-easy', … at the revisited protocol's three levels, or as
-            # 'mAP-classic', 'mP@1-classic', … by the classic protocol.
+            # Data set with Oxford-style ground truth to evaluate on, or ''. Logged as 'mAP-easy',
+            # 'mP@1-easy', … at the revisited protocol's three levels, or as 'mAP-classic', ….
             "eval_oxford": _Key(""),
             # Folder of the data sets that go by name; '' for the environment variable DB_ROOT.
             "db_root": _Key("", changes_numbers=False),
@@ -108,8 +98,7 @@ def config_keys() -> dict[str, Any]:
             "num_bins": _Key(20, at_least=2),
             # Whether all classes of a batch count equally, for the AP losses.
             "class_weighted": _Key(False),
-            # Margin between the distances of a triplet, for 'triplet'.
-            "margin": _Key(0.1),
+            "margin": _Key(0.1),  # Margin between the distances of a triplet, for 'triplet'.
             # Triplets of a batch that the triplet losses use, unless the sampler is 'mined'.
             "mining": _Key("hardest", choices=("hardest", "semihard", "all")),
         },
@@ -117,8 +106,7 @@ def config_keys() -> dict[str, Any]:
         "mining": {
             # Images in the pool, chosen at random each time; 0 for all of the data set.
             "pool_size": _Key(0, at_least=0),
-            # Steps from one pool to the next.
-            "refresh_every": _Key(100, at_least=1),
+            "refresh_every": _Key(100, at_least=1),  # Steps from one pool to the next.
             # Hardest negatives of an anchor, of which each triplet gets one at random.
             "negatives": _Key(10, at_least=1),
             # Which image of the anchor's class is its positive.
@@ -128,14 +116,11 @@ def config_keys() -> dict[str, Any]:
         },
         "optimizer": {
             "name": _Key("adam", choices=("adam", "sgd")),
-            # The highest learning rate.
-            "learning_rate": _Key(1e-4, at_least=0),
+            "learning_rate": _Key(1e-4, at_least=0),  # The highest learning rate.
             # How the rate falls: 'linear' or 'cosine' to 0 at the last step, or not at all.
             "schedule": _Key("linear", choices=("linear", "constant", "cosine")),
-            # Steps in which the rate first rises.
-            "warmup_steps": _Key(0, at_least=0),
-            # Momentum of 'sgd'.
-            "momentum": _Key(0.9),
+            "warmup_steps": _Key(0, at_least=0),  # Steps in which the rate first rises.
+            "momentum": _Key(0.9),  # Momentum of 'sgd'.
             # Multiple of the parameters that is added to their gradient, as in torch's optimisers.
             "weight_decay": _Key(0.0, at_least=0),
         },
@@ -149,12 +134,10 @@ def config_keys() -> dict[str, Any]:
         },
         # PCA whitening, learned from training images at the end of the run and kept with the model.
         "whitening": {
-            # Name that it is kept under; '' for no whitening.
-            "name": _Key("train"),
+            "name": _Key("train"),  # Name that it is kept under; '' for no whitening.
             # Most images to learn it from, chosen at random; 0 for as many as training has seen.
             "max_images": _Key(0, at_least=0),
-            # Transforms of these images; '' for those of `eval.transform`.
-            "transform": _Key(""),
+            "transform": _Key(""),  # Transforms of these images; '' for those of `eval.transform`.
             # Power of the eigenvalues in the whitened evaluation that the summary reports.
             "power": _Key(0.25),
         },
@@ -172,23 +155,17 @@ def config_keys() -> dict[str, Any]:
 def default_config() -> ml_collections.ConfigDict:
     """Every key that training reads, with its default; `config_keys` says what each means."""
 
-    def defaults(tree: dict[str, Any]) -> dict[str, Any]:
-        return {
-            name: defaults(value) if isinstance(value, dict) else value.default
-            for name, value in tree.items()
-        }
+    def default(node: Any) -> Any:
+        return {k: default(v) for k, v in node.items()} if isinstance(node, dict) else node.default
 
-    return ml_collections.ConfigDict(defaults(config_keys()))
+    return ml_collections.ConfigDict(default(config_keys()))
 
 
 def validate_config(config: ml_collections.ConfigDict) -> None:
-    """Checks the keys of a config, and their types, choices and ranges.
-
-    Raises:
-      UserError: names every missing key, or the first key that does not exist or has a bad value.
-    """
-    expected = _flatten(config_keys())
-    found = _flatten(config.to_dict())
+    """Raises UserError, naming the keys, unless a config has exactly the keys there are, with
+    values of their types, choices and ranges that go together."""
+    expected = flatten(config_keys())
+    found = flatten(config.to_dict())
     if missing := [key for key in expected if key not in found]:
         raise UserError(
             f"the config lacks {', '.join('config.' + key for key in missing)}; start it from "
@@ -196,9 +173,7 @@ def validate_config(config: ml_collections.ConfigDict) -> None:
         )
     for key in found:
         if key not in expected:
-            near = nearest_key(key)
-            hint = f"; did you mean config.{near}?" if near else ""
-            raise UserError(f"the config has config.{key}, which is not a key{hint}")
+            raise UserError(f"the config has config.{key}, which is not a key{did_you_mean(key)}")
     for key, rule in expected.items():
         _check_value(key, found[key], rule)
     if not found["data.train"]:
@@ -225,9 +200,7 @@ def validate_config(config: ml_collections.ConfigDict) -> None:
 
 def _check_value(key: str, value: Any, rule: _Key) -> None:
     wanted = (int, float) if isinstance(rule.default, float) else type(rule.default)
-    if not isinstance(value, wanted) or (
-        isinstance(value, bool) and not isinstance(rule.default, bool)
-    ):
+    if not isinstance(value, wanted) or isinstance(value, bool) != isinstance(rule.default, bool):
         raise UserError(
             f"config.{key} is {value!r}, a {type(value).__name__}; "
             f"expected a {type(rule.default).__name__}"
@@ -239,13 +212,11 @@ def _check_value(key: str, value: Any, rule: _Key) -> None:
 
 
 def nearest_key(name: str) -> str | None:
-    """The key that was most likely meant by a name that is not a key, such as 'lr'.
+    """The key that a name which is no key, such as 'lr' or 'batchsize', most likely means.
 
-    Returns:
-      A key, such as 'optimizer.learning_rate', that is spelled almost like `name`; or whose last
-      part is that of `name` or is abbreviated by it; or None.
+    It is spelled almost like `name`, or its last part is that of `name` or is abbreviated by it.
     """
-    keys = list(_flatten(config_keys()))
+    keys = list(flatten(config_keys()))
     last = name.split(".")[-1]
     if near := difflib.get_close_matches(name, keys, n=1, cutoff=0.85):
         return near[0]
@@ -257,10 +228,15 @@ def nearest_key(name: str) -> str | None:
     return near[0] if near else None
 
 
+def did_you_mean(name: str) -> str:
+    """A phrase that suggests the nearest key; '' where none is near."""
+    near = nearest_key(name)
+    return f"; did you mean config.{near}?" if near else ""
+
+
 def config_differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """The keys by which two configs, as `config_to_json` gives them, train differently."""
-    a, b = _flatten(old), _flatten(new)
-    rules = _flatten(config_keys())
+    a, b, rules = flatten(old), flatten(new), flatten(config_keys())
     return [
         key
         for key in sorted(a.keys() | b.keys())
@@ -273,11 +249,12 @@ def config_to_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
     return json.loads(json.dumps(config.to_dict()))
 
 
-def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted key -> value of a tree of dicts."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{key}.")
+            flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[prefix + key] = value
     return flat

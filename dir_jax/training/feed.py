@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Iterable, Iterator
-from types import TracebackType
 from typing import Self
 
 import jax
@@ -27,10 +26,10 @@ class Feed:
     """Gives the batch of each step: `chunks, labels = feed(step, state)`.
 
     Where the sampler is 'mined', triplets are mined with the current state when a run starts and
-    every `config.mining.refresh_every` steps.
+    every `config.mining.refresh_every` steps. Nothing is loaded before the first batch.
 
     Attributes:
-      triplets: what was mined last, or None.
+      triplets: those mined last, which a resumed run starts with; or None.
       bar: the progress bar of the images trained on; there is one after the first batch.
     """
 
@@ -44,34 +43,18 @@ class Feed:
         current: CurrentNetwork,
         triplets: MinedTriplets | None,
     ):
-        """Nothing is loaded before the first batch is asked for.
-
-        Args:
-          config: the config of the run.
-          setup: its pieces.
-          replicas: the devices that the chunks are for.
-          current: what describes the images to mine from.
-          triplets: those of the step at which the run is resumed, if it has some.
-        """
-        self.triplets = triplets
         self._config, self._setup, self._replicas = config, setup, replicas
-        self._current = current
+        self._current, self.triplets = current, triplets
         self._sampler: Sampler | None = None
         self._chunks: Iterator[np.ndarray] = iter(())
         self._stop = -1  # the step at which the loader ends
         self._open = contextlib.ExitStack()  # the loader and the progress bar
 
     def __call__(self, step: int, state: TrainState) -> tuple[Iterator[np.ndarray], np.ndarray]:
-        """The batch of a step; steps are asked for one after the other.
+        """The `chunks` and `labels` of a step, as `ThreeStageStep` takes them.
 
-        Args:
-          step: the number of updates made before.
-          state: the state after them, REPLICATED.
-
-        Returns:
-          chunks: an iterator whose next items are the chunks of this step, as `ThreeStageStep`
-            takes them: uint8 (local devices · chunk_size, H, W, 3).
-          labels: (local rows,) int, the labels of this process's rows of the batch.
+        Steps are asked for one after the other: the next items of the iterator are this step's
+        chunks. `state`, which is REPLICATED, is that after `step` updates.
 
         Raises:
           UserError: images cannot be read, or there is nothing to mine from.
@@ -85,12 +68,7 @@ class Feed:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._open.close()
 
     def _start(self, step: int, state: TrainState) -> None:
@@ -120,15 +98,9 @@ class Feed:
             )
         )
         self._chunks = _join(loader, self._replicas.local_count)
-        self.bar = self._open.enter_context(
-            progress_bar(
-                "train",
-                config.num_steps * config.batch_size,
-                "img",
-                shown=True,
-                done=step * config.batch_size,
-            )
-        )
+        total, done = config.num_steps * config.batch_size, step * config.batch_size
+        bar = progress_bar("train", total, "img", shown=True, done=done)
+        self.bar = self._open.enter_context(bar)
 
     def _mine(self, step: int, state: TrainState) -> MinedTriplets:
         config, labels = self._config, self._setup.data.dataset.labels

@@ -9,10 +9,9 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from dir_jax.data.ground_truth import RelevantsDataset
 from dir_jax.data.images import ImageDataset
@@ -35,34 +34,27 @@ from dir_jax.retrieval.whitening import Whitening, apply_whitening
 _QUERIES_SHOWN, _RESULTS_SHOWN = 6, 8
 
 
-@dataclasses.dataclass(frozen=True)
-class DescribedSet:
-    """A data set and its descriptors.
-
-    Attributes:
-      dataset: the images.
-      database: (N, D) float32, the descriptors of the images.
-      queries: (Q, D) float32, those of the data set's queries; None where it has none apart.
-    """
+class DescribedSet(NamedTuple):
+    """A data set and its descriptors."""
 
     dataset: ImageDataset
-    database: np.ndarray
-    queries: np.ndarray | None
+    database: np.ndarray  # (N, D) float32
+    queries: np.ndarray | None  # (Q, D) float32; None if the data set has no queries of its own
 
     def evaluate(self) -> Evaluation:
         """Evaluates the descriptors by the data set's own protocol."""
-        return evaluate_descriptors(self.dataset, self.database, self.queries)
+        return evaluate_descriptors(*self)
 
     def logged(self) -> dict[str, float]:
-        """The measures under the names that they have in the log.
+        """The measures by their names in the log.
 
-        The classic protocol's have the suffix '-classic' there, as the bare names are the labelled
-        set's.
+        There those of the classic protocol end in '-classic', as the labelled set has the bare
+        names.
         """
-        metrics, classic = self.evaluate().metrics, isinstance(self.dataset, RelevantsDataset)
+        classic = isinstance(self.dataset, RelevantsDataset)
         return {
             f"{name}-classic" if classic and "-" not in name else name: value
-            for name, value in metrics.items()
+            for name, value in self.evaluate().metrics.items()
         }
 
 
@@ -79,18 +71,11 @@ class DescribedSets:
     def whitened(self, whitening: Whitening, power: float) -> DescribedSets:
         """The same sets with whitened descriptors."""
 
-        def whiten(x: np.ndarray) -> np.ndarray:
-            return np.asarray(apply_whitening(x, whitening, power=power))
+        def whiten(x: np.ndarray | None) -> Any:
+            return None if x is None else np.asarray(apply_whitening(x, whitening, power=power))
 
         return DescribedSets(
-            [
-                DescribedSet(
-                    each.dataset,
-                    whiten(each.database),
-                    None if each.queries is None else whiten(each.queries),
-                )
-                for each in self.sets
-            ]
+            [DescribedSet(each.dataset, *map(whiten, each[1:])) for each in self.sets]
         )
 
     def save_ranked_picture(self, path: str | os.PathLike[str]) -> None:
@@ -104,19 +89,13 @@ class DescribedSets:
 
 
 class HeldOutSets:
-    """The data sets that a run is evaluated on, checked.
+    """The data sets of `config.data.eval` and `config.data.eval_oxford`, checked.
 
-    Attributes:
-      labelled: the set of `config.data.eval`, or None.
-      oxford: the set of `config.data.eval_oxford`, or None.
-      transform: what is applied to each image.
+    Each image goes through `transform`.
     """
 
     def __init__(
-        self,
-        labelled: LabelledDataset | None,
-        oxford: RelevantsDataset | None,
-        transform: Compose,
+        self, labelled: LabelledDataset | None, oxford: RelevantsDataset | None, transform: Compose
     ):
         """Checks that the sets can be evaluated, then reads the headers of their images.
 
@@ -147,17 +126,7 @@ class HeldOutSets:
         *,
         on_batch: Callable[[], None] = lambda: None,
     ) -> DescribedSets:
-        """Describes all sets and their queries.
-
-        Args:
-          extractor: what describes images.
-          params: the network's parameters, dotted path -> host array.
-          stats: its running statistics, dotted path -> host array.
-          on_batch: called after each batch; it may raise to stop.
-
-        Raises:
-          UserError: an image cannot be used (it is named).
-        """
+        """Describes all sets and their queries; the arguments are those of `describe_lists`."""
         if not self._lists:
             return DescribedSets([])
         rows = iter(
@@ -172,22 +141,19 @@ class HeldOutSets:
 
 
 def _ranked_rows(described: DescribedSet) -> list[RankedRow]:
-    dataset, evaluation = described.dataset, described.evaluate()
+    dataset, database, queries = described
+    evaluation = described.evaluate()
     level = "medium" if "medium" in evaluation.aps else ""
     ap = evaluation.aps[level]
+    chosen = _spread(ap, _QUERIES_SHOWN)
     shown, rankings, scores = rankings_to_show(
-        dataset,
-        evaluation,
-        described.database,
-        described.queries,
-        shown=_spread(ap, _QUERIES_SHOWN),
-        results=_RESULTS_SHOWN,
+        dataset, evaluation, database, queries, shown=chosen, results=_RESULTS_SHOWN
     )
     judged = JudgedRankings(dataset, evaluation.metrics, evaluation.aps, shown, rankings, scores)
     rows = []
     for place, query in enumerate(shown.tolist()):
         words = [verdict.word for verdict in judged.verdicts(place, level)]
-        results: list[tuple[Image.Image, str, float]] = [
+        results = [
             (dataset.open(image), word, float(score))
             for image, word, score in zip(rankings[place], words, scores[place], strict=False)
         ]

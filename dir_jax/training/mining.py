@@ -22,31 +22,22 @@ _MINE, _DRAW = 1, 2  # separate the random streams of choosing a pool and of dra
 
 @dataclasses.dataclass(frozen=True)
 class MinedTriplets:
-    """The candidates of each anchor, as numbers of images of the data set.
+    """The candidates of each anchor, as int64 numbers of images of the data set.
 
-    Attributes:
-      anchors: (A,) int64, the anchors.
-      positives: (A, P) int64, images of the anchor's class without the anchor itself. Rows with
-        fewer entries repeat them.
-      negatives: (A, K) int64, the hardest images of other classes, the hardest first.
+    The positives are images of the anchor's class without itself; rows with fewer repeat them. The
+    negatives are the hardest images of other classes, the hardest first.
     """
 
-    anchors: np.ndarray
-    positives: np.ndarray
-    negatives: np.ndarray
+    anchors: np.ndarray  # (A,)
+    positives: np.ndarray  # (A, P)
+    negatives: np.ndarray  # (A, K)
 
 
 def choose_pool(labels: np.ndarray, size: int, seed: int, step: int) -> np.ndarray:
-    """Chooses images of the data set at random.
-
-    Args:
-      labels: (N,) int, the class of each image.
-      size: M, how many to choose; 0 for all.
-      seed: the seed of the run.
-      step: the step before which the images are described; each step has its own choice.
+    """Chooses `size` images of a data set with `labels` at random, or all of them if it is 0.
 
     Returns:
-      (M,) int, sorted numbers of images.
+      (M,) int, sorted numbers of images, which depend on the seed and the step.
     """
     if not 0 < size < len(labels):
         return np.arange(len(labels))
@@ -69,7 +60,7 @@ def mine_triplets(
       descriptors: (M, D) float32 of norm 1, the descriptors of the pool's images.
       labels: (M,) int, the classes of the pool's images.
       pool: (M,) int, the numbers of the pool's images in the data set.
-      negatives: K, how many of the most similar images of other classes to keep.
+      negatives: K, how many of the hardest negatives to keep.
       positives: which images of the anchor's class to keep: 'random' for all, 'hardest' for the
         least similar one, 'easiest' for the most similar one.
       block_size: how many anchors are compared with the whole pool at once.
@@ -87,16 +78,13 @@ def mine_triplets(
     anchors = np.flatnonzero(np.isin(labels, classes[counts > 1]))
     k = min(negatives, int(len(labels) - counts.max()))
     num_positives = int(counts.max()) - 1
-    found_negatives, found_positives = [], []
-    compare = _compare(k, num_positives)
-    on_device, labels_on_device = jnp.asarray(descriptors), jnp.asarray(labels)
-    for start in range(0, len(anchors), block_size):
-        block = anchors[start : start + block_size]
-        rows = np.pad(block, (0, block_size - len(block)), mode="edge")
-        hardest, similar = compare(on_device, labels_on_device, jnp.asarray(rows))
-        found_negatives.append(np.asarray(hardest)[: len(block)])
-        found_positives.append(np.asarray(similar)[: len(block)])
-    similar = np.concatenate(found_positives)  # the most similar first
+    on_device = jnp.asarray(descriptors), jnp.asarray(labels)
+    padded = np.pad(anchors, (0, -len(anchors) % block_size), mode="edge")
+    blocks = [
+        jax.device_get(_most_similar(*on_device, jnp.asarray(rows), k, num_positives))
+        for rows in padded.reshape(-1, block_size)
+    ]
+    hardest, similar = (np.concatenate(x)[: len(anchors)] for x in zip(*blocks, strict=True))
     available = counts[np.searchsorted(classes, labels[anchors])] - 1
     if positives == "random":  # all; shorter rows start again, so that all columns are filled
         columns = np.arange(num_positives)[None] % available[:, None]
@@ -105,39 +93,27 @@ def mine_triplets(
     return MinedTriplets(
         anchors=pool[anchors],
         positives=pool[np.take_along_axis(similar, columns, axis=1)],
-        negatives=pool[np.concatenate(found_negatives)],
+        negatives=pool[hardest],
     )
 
 
-@functools.lru_cache(maxsize=8)
-def _compare(negatives: int, positives: int):  # type: ignore[no-untyped-def]
-    """A program from descriptors, labels and rows to the most similar negatives and positives."""
-
-    @jax.jit
-    def compare(
-        descriptors: jax.Array, labels: jax.Array, rows: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        scores = jnp.matmul(descriptors[rows], descriptors.T, precision=jax.lax.Precision.HIGHEST)
-        same = labels[rows][:, None] == labels[None]
-        itself = rows[:, None] == jnp.arange(len(labels))[None]
-        _, hardest = jax.lax.top_k(jnp.where(same, -jnp.inf, scores), negatives)
-        _, similar = jax.lax.top_k(jnp.where(same & ~itself, scores, -jnp.inf), positives)
-        return hardest, similar
-
-    return compare
+@functools.partial(jax.jit, static_argnums=(3, 4))
+def _most_similar(
+    descriptors: jax.Array, labels: jax.Array, rows: jax.Array, negatives: int, positives: int
+) -> tuple[jax.Array, jax.Array]:
+    """The most similar negatives and positives of some rows, the most similar first."""
+    scores = jnp.matmul(descriptors[rows], descriptors.T, precision=jax.lax.Precision.HIGHEST)
+    same = labels[rows][:, None] == labels[None]
+    itself = rows[:, None] == jnp.arange(len(labels))[None]
+    _, hardest = jax.lax.top_k(jnp.where(same, -jnp.inf, scores), negatives)
+    _, similar = jax.lax.top_k(jnp.where(same & ~itself, scores, -jnp.inf), positives)
+    return hardest, similar
 
 
 class MinedSampler(Sampler):
     """Batches of triplets, each in three successive rows: anchor, positive, negative."""
 
     def __init__(self, triplets: MinedTriplets, batch_size: int, seed: int):
-        """Prepares to draw.
-
-        Args:
-          triplets: what to draw from.
-          batch_size: how many images are in a batch, three for each triplet.
-          seed: the seed of every random choice; not negative.
-        """
         super().__init__(batch_size)
         self._triplets, self._seed = triplets, seed
 

@@ -11,11 +11,9 @@ def create_schedule(config: ml_collections.ConfigDict, num_steps: int) -> optax.
 
     To try another schedule, add it here and to the choices of `optimizer.schedule` in `config.py`.
 
-    Args:
-      config: `config.optimizer`. With schedule 'linear' the rate falls from `learning_rate` to 0 at
-        `num_steps` (Revaud et al. 2019, section 4.1); with 'cosine' it falls to 0 along half a
-        cosine; with 'constant' it stays. Before that it rises linearly for `warmup_steps`.
-      num_steps: the number of updates in the whole run.
+    `config` is `config.optimizer`. With schedule 'linear' the rate falls from `learning_rate` to 0
+    at `num_steps`, the end of the run (Revaud et al. 2019, section 4.1); with 'cosine' it falls to
+    0 along half a cosine; with 'constant' it stays. It first rises linearly for `warmup_steps`.
     """
     warmup, peak = config.warmup_steps, config.learning_rate
     rest = max(num_steps - warmup, 1)
@@ -38,11 +36,7 @@ def create_optimizer(
 
     They equal `torch.optim.Adam(lr, weight_decay=…)` and `torch.optim.SGD(lr, momentum=…,
     weight_decay=…)`: the decay is added before the moments are computed (unlike AdamW), for every
-    trained parameter, scales and biases included.
-
-    Args:
-      config: `config.optimizer`.
-      num_steps: the number of updates in the whole run, which the schedule needs.
+    trained parameter, scales and biases included. The arguments are those of `create_schedule`.
     """
     direction = {
         "adam": lambda: optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8),

@@ -8,6 +8,7 @@ written at the end (`results`).
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
@@ -22,10 +23,11 @@ from dir_jax.training.config import validate_config
 from dir_jax.training.current import CurrentNetwork
 from dir_jax.training.feed import Feed
 from dir_jax.training.optimizer import create_optimizer, create_schedule
-from dir_jax.training.results import is_complete, write_results
-from dir_jax.training.saving import SavedRun, refuse_non_finite
+from dir_jax.training.results import SUMMARY, write_results
+from dir_jax.training.run_checkpoints import RunCheckpoints
+from dir_jax.training.saving import refuse_non_finite, restore_newest, saved_with_model
 from dir_jax.training.setup import create_network, create_setup
-from dir_jax.training.state import count_bytes, create_state, trains_statistics
+from dir_jax.training.state import count_bytes, create_state
 from dir_jax.training.step import ThreeStageStep
 from dir_jax.training.workdir import (
     MetricsLog,
@@ -42,11 +44,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) ->
     """Trains as `config` says, or resumes the run in `workdir` where it stopped.
 
     Writes config.json, metrics.jsonl, tensorboard/ and checkpoints/STEP/, and at the end model/,
-    curves.png, ranked.png and summary.json.
-
-    Args:
-      config: a config that started from `default_config()`.
-      workdir: the directory of the run; it is made if it does not exist.
+    curves.png, ranked.png and summary.json. Makes `workdir` if it does not exist.
 
     Returns:
       The exit code of the process: 0 when the run is complete, or was saved after SIGTERM; 130 when
@@ -77,18 +75,20 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) ->
         chunk_size=setup.chunk_size,
         mean=setup.preprocessing.mean,
         std=setup.preprocessing.std,
-        train_statistics=trains_statistics(config.batch_norm),
+        train_statistics=config.batch_norm == "trained",
         dropout=config.model.dropout_p > 0,
     )
     with (
         claimed_workdir(directory, config),
         StopSignals() as signals,
         logging_redirect_tqdm(),
-        SavedRun(directory, graphdef, setup.preprocessing, config.checkpoint.keep) as saved,
+        contextlib.closing(
+            RunCheckpoints(directory / "checkpoints", keep=config.checkpoint.keep)
+        ) as checkpoints,
     ):
         # Resume, or begin.
-        step, state, triplets = saved.restore(state)
-        if step >= config.num_steps and is_complete(directory):
+        step, state, triplets = restore_newest(checkpoints, state)
+        if step >= config.num_steps and (directory / SUMMARY).exists():
             log.info("this run is complete: %s", directory)
             return 0
         state = replicas.replicate(state)
@@ -100,8 +100,14 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) ->
         ):
 
             def save() -> None:
-                mean_ap = metrics.evaluation(step).get("mAP")
-                saved.save(step, replicas.fetch(state), feed.triplets, mean_ap)
+                if step:
+                    checkpoints.save(
+                        step,
+                        current.network(state),
+                        saved_with_model(replicas.fetch(state.optimizer), feed.triplets),
+                        preprocessing=setup.preprocessing,
+                        mean_average_precision=metrics.evaluation(step).get("mAP"),
+                    )
 
             def on_chunk() -> None:
                 feed.bar.update(config.batch_size / advance.num_chunks / 2)  # in stages 1 and 3
@@ -119,7 +125,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) ->
                     seed = (config.seed * 1_000_003 + step) % 2**32
                     new_state, values = advance(state, chunks, labels, seed, on_chunk)
                     row = {name: float(value) for name, value in replicas.fetch(values).items()}
-                    refuse_non_finite(row, step + 1, saved)
+                    refuse_non_finite(row, step + 1, checkpoints)
                     row["learning_rate"] = float(schedule(step))
                     row["images_per_second"] = config.batch_size / (time.perf_counter() - started)
 
@@ -144,7 +150,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) ->
                 write_results(directory, config, setup, current, state, described, metrics.rows)
             except Stopped:
                 save()
-                saved.wait()
+                checkpoints.wait()
                 log.info("stopped after step %d and saved; the same command resumes", step)
                 return signals.exit_code
     return 0

@@ -24,13 +24,8 @@ from dir_jax.training.state import TrainState
 
 log = logging.getLogger(__name__)
 
-_SUMMARY = "summary.json"
+SUMMARY = "summary.json"  # written last: once it is there, the run is complete
 _WHITEN = 2  # separates the random choice of whitening images from other random streams
-
-
-def is_complete(directory: Path) -> bool:
-    """Whether the run in a directory has written all its results."""
-    return (directory / _SUMMARY).exists()
 
 
 def write_results(
@@ -44,14 +39,8 @@ def write_results(
 ) -> None:
     """Learns the whitening, then writes model/, curves.png, ranked.png and summary.json.
 
-    Args:
-      directory: the directory of the run.
-      config: the config of the run.
-      setup: its pieces.
-      current: what describes the images to learn the whitening from.
-      state: the state after the last update, REPLICATED.
-      described: the held-out sets, described with this state.
-      rows: the rows of the run's log; the first has the evaluation before training.
+    `described` are the held-out sets by the last `state`, which is REPLICATED; `rows` are the run's
+    log, whose first row has the evaluation before training.
 
     Raises:
       UserError: an image cannot be read, or the results cannot be written.
@@ -74,8 +63,7 @@ def write_results(
     )
     save_training_curves(directory / "curves.png", rows)
     described.save_ranked_picture(directory / "ranked.png")
-    # Written last, because it says that the run is complete.
-    write_text(directory / _SUMMARY, json.dumps(summary, indent=2) + "\n")
+    write_text(directory / SUMMARY, json.dumps(summary, indent=2) + "\n")
     for when in ("before", "after", "after_whitened"):
         if shares := summary.get(when):
             shown = ", ".join(f"{k} {shares[k]:.4f}" for k in shares if k.startswith("mAP"))

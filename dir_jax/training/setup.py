@@ -13,7 +13,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from dir_jax.checkpoint import Preprocessing, load_model
+from dir_jax.checkpoint import Preprocessing
 from dir_jax.data import samplers
 from dir_jax.data.datasets import create_dataset
 from dir_jax.data.ground_truth import RelevantsDataset
@@ -23,6 +23,7 @@ from dir_jax.data.samplers import Sampler
 from dir_jax.data.transforms import Compose, parse_transforms
 from dir_jax.describe.passes import ImageList
 from dir_jax.errors import UserError
+from dir_jax.loading import load_model
 from dir_jax.losses import LOSSES, BatchLoss
 from dir_jax.models import RetrievalNetwork, create_model
 from dir_jax.models.variables import merge_variables, split_variables
@@ -33,42 +34,25 @@ log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class TrainingData:
-    """The images to train on.
-
-    Attributes:
-      dataset: the images and their labels.
-      images: the same images, with the sizes of their files.
-      transform: what is applied to each image; all come out in one size.
-    """
+    """The images to train on."""
 
     dataset: LabelledDataset
-    images: ImageList
-    transform: Compose
+    images: ImageList  # the same images, with the sizes of their files
+    transform: Compose  # all images come out in one size
 
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """The pieces of a run, checked.
-
-    Attributes:
-      data: the images to train on.
-      held_out: the data sets to evaluate on.
-      whitening_transform: what is applied to the images that the whitening is learned from.
-      mining_transform: what is applied to the images that triplets are mined from.
-      sampler: which images are in a batch; None if triplets are mined.
-      loss: the loss of a batch.
-      preprocessing: the mean and standard deviation of the network's input.
-      chunk_size: how many images go through one device at a time; it divides those of a device.
-    """
+    """The pieces of a run, checked."""
 
     data: TrainingData
     held_out: HeldOutSets
-    whitening_transform: Compose
-    mining_transform: Compose
-    sampler: Sampler | None
+    whitening_transform: Compose  # of the images that the whitening is learned from
+    mining_transform: Compose  # of the images that triplets are mined from
+    sampler: Sampler | None  # None if triplets are mined
     loss: BatchLoss
     preprocessing: Preprocessing
-    chunk_size: int
+    chunk_size: int  # images that go through one device at a time; it divides those of a device
 
 
 def create_setup(config: ml_collections.ConfigDict) -> Setup:
@@ -78,28 +62,15 @@ def create_setup(config: ml_collections.ConfigDict) -> Setup:
       UserError: something in the config or in its data would fail later.
     """
     chunk_size = _chunk_size(config)
-    parse = _parse_named
-    transform = parse(config.data.transform, "config.data.transform")
-    eval_transform = parse(config.eval.transform, "config.eval.transform")
-    whitening_transform = parse(
-        config.whitening.transform or config.eval.transform, "config.whitening.transform"
-    )
-    mining_transform = parse(
-        config.mining.transform or config.eval.transform, "config.mining.transform"
-    )
-    db_root = config.data.db_root or None
-    dataset = create_dataset(config.data.train, db_root=db_root)
+    transform, eval_transform = _transform(config, "data"), _transform(config, "eval")
+    whitening_transform = _transform(config, "whitening", config.eval.transform)
+    mining_transform = _transform(config, "mining", config.eval.transform)
+    dataset = create_dataset(config.data.train, db_root=config.data.db_root or None)
     if not isinstance(dataset, LabelledDataset):
         raise UserError(f"config.data.train={config.data.train!r} has no labels to train on")
     held_out = _create_held_out(config, eval_transform)  # before the headers of a long list
     images = ImageList("train", dataset, check_dataset(dataset))
-    smallest, largest = _output_sizes(transform, images.sizes)
-    if smallest != largest:
-        raise UserError(
-            f"config.data.transform={config.data.transform!r} gives images of {_by(smallest)} to "
-            f"{_by(largest)} pixels, but the images of a batch need one size; end it with "
-            "RandomCrop(size) or CenterCrop(size)"
-        )
+    _check_one_size(transform, images.sizes, config.data.transform)
     if config.sampler.name == "mined":
         images.check(mining_transform)
     if config.whitening.name:
@@ -152,10 +123,8 @@ def _create_held_out(config: ml_collections.ConfigDict, transform: Compose) -> H
     if not isinstance(labelled, LabelledDataset | None):
         raise UserError(f"config.data.eval={keys.eval!r} has no labels")
     if not isinstance(oxford, RelevantsDataset | None):
-        raise UserError(
-            f"config.data.eval_oxford={keys.eval_oxford!r} is not Oxford-style: it has no lists of "
-            "relevant images"
-        )
+        words = f"config.data.eval_oxford={keys.eval_oxford!r}"
+        raise UserError(f"{words} is not Oxford-style: it has no lists of relevant images")
     return HeldOutSets(labelled, oxford, transform)
 
 
@@ -173,14 +142,11 @@ def _chunk_size(config: ml_collections.ConfigDict) -> int:
             f"config.batch_size={config.batch_size} gives each of {devices} devices {rows} images, "
             f"which are not whole triplets; use a multiple of {3 * devices}"
         )
-    chunk = max(c for c in range(1, min(config.chunk_size, rows) + 1) if rows % c == 0)
-    if chunk < min(config.chunk_size, rows):
-        log.warning(
-            "config.chunk_size=%d does not divide the %d images of a device; using %d",
-            config.chunk_size,
-            rows,
-            chunk,
-        )
+    wanted = min(config.chunk_size, rows)
+    chunk = max(c for c in range(1, wanted + 1) if rows % c == 0)
+    if chunk < wanted:
+        message = "config.chunk_size=%d does not divide the %d images of a device; using %d"
+        log.warning(message, config.chunk_size, rows, chunk)
     return chunk
 
 
@@ -207,28 +173,24 @@ def _create_sampler(
         return samplers.ClassesByImages(
             labels, batch // per_class, per_class, seed, class_names=classes
         )
-    if name == "shuffle":
-        return samplers.Shuffle(len(labels), batch, seed)
-    return None
+    return samplers.Shuffle(len(labels), batch, seed) if name == "shuffle" else None
 
 
-def _parse_named(text: str, key: str) -> Compose:
+def _transform(config: ml_collections.ConfigDict, group: str, otherwise: str = "") -> Compose:
     try:
-        return parse_transforms(text)
+        return parse_transforms(config[group].transform or otherwise)
     except UserError as e:
-        raise UserError(f"{key}: {e}") from e
+        raise UserError(f"config.{group}.transform: {e}") from e
 
 
-def _output_sizes(transform: Compose, sizes: np.ndarray) -> tuple[tuple[int, int], tuple[int, int]]:
-    """The smallest and the largest width and height of images after the transform, in pixels."""
-    ranges = [
-        transform.output_size((width, height), (width, height))
-        for width, height in np.unique(sizes, axis=0).tolist()
-    ]
-    low = np.min([smallest for smallest, _ in ranges], axis=0).tolist()
-    high = np.max([largest for _, largest in ranges], axis=0).tolist()
-    return (low[0], low[1]), (high[0], high[1])
-
-
-def _by(size: tuple[int, int]) -> str:
-    return f"{size[0]}×{size[1]}"
+def _check_one_size(transform: Compose, sizes: np.ndarray, text: str) -> None:
+    """Raises UserError unless images of all `sizes`, (N, 2), come out in one size."""
+    distinct = map(tuple, np.unique(sizes, axis=0).tolist())
+    ranges = np.array([transform.output_size(size, size) for size in distinct])
+    low, high = ranges[:, 0].min(axis=0), ranges[:, 1].max(axis=0)
+    if (low != high).any():
+        raise UserError(
+            f"config.data.transform={text!r} gives images of {low[0]}×{low[1]} to "
+            f"{high[0]}×{high[1]} pixels, but the images of a batch need one size; end it with "
+            "RandomCrop(size) or CenterCrop(size)"
+        )

@@ -6,8 +6,8 @@
 | 'frozen_statistics' | trained        | fixed, and used to normalise                          |
 | 'trained'           | trained        | each chunk uses its own, and the averages follow them |
 
-BatchNorm is frozen in two places, both in this file: `create_state` keeps scales and biases away
-from the optimiser, and `trains_statistics` decides which mean and variance normalise a chunk.
+BatchNorm is frozen in two places: `create_state` keeps scales and biases away from the optimiser,
+and `train_statistics` of `ThreeStageStep` decides which mean and variance normalise a chunk.
 """
 
 from __future__ import annotations
@@ -22,19 +22,12 @@ from dir_jax.models.variables import Variables, batch_norm_parameters
 
 
 class TrainState(NamedTuple):
-    """What one update turns into the next: a pytree.
+    """What one update turns into the next: a pytree of variables by their dotted names."""
 
-    Attributes:
-      trained: the parameters that the optimiser changes, by dotted name.
-      fixed: the parameters that stay as they are, by dotted name.
-      stats: BatchNorm's running means and variances, by dotted name.
-      optimizer: the optimiser's own state, over `trained`.
-    """
-
-    trained: Variables
-    fixed: Variables
-    stats: Variables
-    optimizer: optax.OptState
+    trained: Variables  # the parameters that the optimiser changes
+    fixed: Variables  # the parameters that stay as they are
+    stats: Variables  # BatchNorm's running means and variances
+    optimizer: optax.OptState  # the optimiser's own state, over `trained`
 
     @property
     def params(self) -> Variables:
@@ -49,14 +42,7 @@ def create_state(
     *,
     batch_norm: str,
 ) -> TrainState:
-    """The state before the first update.
-
-    Args:
-      params: all parameters of the network, by dotted name.
-      stats: BatchNorm's running means and variances, by dotted name.
-      optimizer: the optimiser, which gets the trained parameters only.
-      batch_norm: the value of `config.batch_norm`; see the table above.
-    """
+    """The state before the first update, with the `params` and `stats` of `split_variables`."""
     fixed = batch_norm_parameters(params) if batch_norm == "frozen" else set()
     trained = {name: value for name, value in params.items() if name not in fixed}
     return TrainState(
@@ -65,11 +51,6 @@ def create_state(
         stats=dict(stats),
         optimizer=optimizer.init(trained),
     )
-
-
-def trains_statistics(batch_norm: str) -> bool:
-    """Whether chunks are normalised by their own mean and variance, which are then tracked."""
-    return batch_norm == "trained"
 
 
 def count_bytes(state: TrainState) -> int:

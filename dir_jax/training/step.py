@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
+from jax import Array
 
 from dir_jax.losses import BatchLoss
 from dir_jax.models.network import RetrievalNetwork
@@ -54,14 +55,14 @@ class ThreeStageStep:
 
         Args:
           graphdef: the structure of the network.
-          loss: a `BatchLoss`.
+          loss: the loss of the batch.
           optimizer: the optimiser of the trained parameters.
           replicas: the devices.
           batch_size: images in the whole batch; a multiple of the number of devices times
             `chunk_size`.
           chunk_size: images that go through one device at once.
           mean: the mean of the input's channels; see `Forward`.
-          std: the standard deviation of the input's channels; see `Forward`.
+          std: their standard deviation.
           train_statistics: see `Forward`. A chunk is one normalisation group, whatever the number
             of devices; the running averages move once a step, by the mean over the chunks.
           dropout: whether to draw a dropout mask for each image, by its row in the batch.
@@ -78,44 +79,39 @@ class ThreeStageStep:
         forward = Forward(graphdef, mean, std, train_statistics)
         # The functions of the stages, for the `chunk`-th chunk of one of the replicas.
 
-        def dropout_keys(chunk: jax.Array, seed: jax.Array) -> jax.Array | None:
+        def dropout_keys(chunk: Array, seed: Array) -> Array | None:
             if not dropout:
                 return None
             first = jax.lax.axis_index(AXIS) * rows + chunk * chunk_size
-            return jax.vmap(jax.random.fold_in, (None, 0))(
-                jax.random.key(seed), first + jnp.arange(chunk_size)
-            )
+            numbers = first + jnp.arange(chunk_size)
+            return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), numbers)
 
-        def start(state: TrainState) -> tuple[jax.Array, Variables, Variables]:
+        def start(state: TrainState) -> tuple[Array, Variables, Variables]:
             images = jax.ShapeDtypeStruct((chunk_size, 64, 64, 3), jnp.uint8)
             width = jax.eval_shape(functools.partial(describe_chunk, forward), state, images)
             zeros = jax.tree.map(jnp.zeros_like, (state.trained, state.stats))
             return jnp.zeros((rows, width.shape[-1]), jnp.float32), *zeros
 
         def stage_1(
-            state: TrainState,
-            images: jax.Array,
-            descriptors: jax.Array,
-            chunk: jax.Array,
-            seed: jax.Array,
-        ) -> tuple[jax.Array, jax.Array]:
+            state: TrainState, images: Array, descriptors: Array, chunk: Array, seed: Array
+        ) -> tuple[Array, Array]:
             own = describe_chunk(forward, state, images, dropout_keys(chunk, seed))
             descriptors = jax.lax.dynamic_update_slice(descriptors, own, (chunk * chunk_size, 0))
             return descriptors, own[:1, 0]
 
-        def stage_2(descriptors: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+        def stage_2(descriptors: Array, labels: Array) -> tuple[Array, Array]:
             of_all_replicas = functools.partial(loss, axis_name=AXIS)
             return differentiate_loss(of_all_replicas, descriptors, labels)
 
         def stage_3(
             state: TrainState,
-            images: jax.Array,
-            cotangents: jax.Array,
+            images: Array,
+            cotangents: Array,
             gradient: Variables,
             new_stats: Variables,
-            chunk: jax.Array,
-            seed: jax.Array,
-        ) -> tuple[Variables, Variables, jax.Array]:
+            chunk: Array,
+            seed: Array,
+        ) -> tuple[Variables, Variables, Array]:
             own = jax.lax.dynamic_slice_in_dim(cotangents, chunk * chunk_size, chunk_size)
             share, stats = back_propagate_chunk(
                 forward, state, images, own, dropout_keys(chunk, seed)
@@ -124,8 +120,8 @@ class ThreeStageStep:
             return gradient, jax.tree.map(jnp.add, new_stats, stats), own[:1, 0]
 
         def finish(
-            state: TrainState, gradient: Variables, new_stats: Variables, loss_value: jax.Array
-        ) -> tuple[TrainState, dict[str, jax.Array]]:
+            state: TrainState, gradient: Variables, new_stats: Variables, loss_value: Array
+        ) -> tuple[TrainState, dict[str, Array]]:
             gradient, stats = jax.lax.psum(gradient, AXIS), state.stats
             if train_statistics:
                 chunks = replicas.count * self.num_chunks
@@ -141,19 +137,11 @@ class ThreeStageStep:
             stage_1, (REPLICATED, ROWS, ROWS, SCALAR, SCALAR), (ROWS, ROWS), donate=(2,)
         )
         self._stage_2 = wrap(stage_2, (ROWS, ROWS), (REPLICATED, ROWS))
-        self._stage_3 = wrap(
-            stage_3,
-            (REPLICATED, ROWS, ROWS, PARTIAL, PARTIAL, SCALAR, SCALAR),
-            (PARTIAL, PARTIAL, ROWS),
-            donate=(3, 4),
-        )
+        of_stage_3 = (REPLICATED, ROWS, ROWS, PARTIAL, PARTIAL, SCALAR, SCALAR)
+        self._stage_3 = wrap(stage_3, of_stage_3, (PARTIAL, PARTIAL, ROWS), donate=(3, 4))
         # The old state is not donated: when a step is abandoned, that state is what gets saved.
-        self._finish = wrap(
-            finish,
-            (REPLICATED, PARTIAL, PARTIAL, REPLICATED),
-            (REPLICATED, REPLICATED),
-            donate=(1, 2),
-        )
+        of_finish = (REPLICATED, PARTIAL, PARTIAL, REPLICATED)
+        self._finish = wrap(finish, of_finish, (REPLICATED, REPLICATED), donate=(1, 2))
 
     def __call__(
         self,
@@ -162,7 +150,7 @@ class ThreeStageStep:
         labels: np.ndarray,
         seed: int = 0,
         on_chunk: Callable[[], None] = lambda: None,
-    ) -> tuple[TrainState, dict[str, jax.Array]]:
+    ) -> tuple[TrainState, dict[str, Array]]:
         """One update from one batch.
 
         Args:
@@ -181,60 +169,44 @@ class ThreeStageStep:
         Raises:
           ValueError: `chunks` has fewer than `num_chunks` arrays.
         """
-        replicas = self._replicas
-        seed_ = np.uint32(seed)
+        put, seed_ = self._replicas.put_rows, np.uint32(seed)
+        in_flight: collections.deque[Array] = collections.deque()
+
+        def pace(token: Array) -> None:  # keeps images from filling the device
+            in_flight.append(token)
+            if len(in_flight) > _IN_FLIGHT:
+                jax.block_until_ready(in_flight.popleft())
+            on_chunk()
+
         descriptors, gradient, new_stats = self._start(state)
         kept: list[np.ndarray] = []
-        pace = _Pace()
         for k, images in zip(range(self.num_chunks), chunks, strict=False):
             kept.append(images)
-            descriptors, token = self._stage_1(
-                state, replicas.put_rows(images), descriptors, np.int32(k), seed_
-            )
+            descriptors, token = self._stage_1(state, put(images), descriptors, np.int32(k), seed_)
             pace(token)
-            on_chunk()
         if len(kept) != self.num_chunks:
             raise ValueError(f"got {len(kept)} chunks of {self.num_chunks}")
-        loss, cotangents = self._stage_2(
-            descriptors, replicas.put_rows(np.asarray(labels, np.int32))
-        )
+        loss, cotangents = self._stage_2(descriptors, put(np.asarray(labels, np.int32)))
         for k, images in enumerate(kept):
             gradient, new_stats, token = self._stage_3(
-                state,
-                replicas.put_rows(images),
-                cotangents,
-                gradient,
-                new_stats,
-                np.int32(k),
-                seed_,
+                state, put(images), cotangents, gradient, new_stats, np.int32(k), seed_
             )
             pace(token)
-            on_chunk()
         return self._finish(state, gradient, new_stats, loss)
 
-    def memory_analysis(
-        self, state: TrainState, height: int, width: int
-    ) -> dict[str, dict[str, int]]:
-        """The memory that each program takes on one device, in bytes, as XLA reports it.
-
-        Args:
-          state: the state, REPLICATED.
-          height: the height of the images, in pixels.
-          width: the width of the images, in pixels.
+    def memory_analysis(self, state: TrainState, height: int, width: int) -> dict[str, Any]:
+        """The memory that the step takes on one device with images of this size in pixels.
 
         Returns:
-          program -> {'arguments', 'outputs', 'temporaries'}, for the programs 'describe', 'loss',
+          program -> XLA's `CompiledMemoryStats`, for the programs 'describe', 'loss',
           'back-propagate' and 'update'.
         """
-        replicas = self._replicas
-        rows = self.num_chunks * self.chunk_size * replicas.local_count
+        put, local = self._replicas.put_rows, self._replicas.local_count
         descriptors, gradient, new_stats = self._start(state)
-        images = replicas.put_rows(
-            np.zeros((self.chunk_size * replicas.local_count, height, width, 3), np.uint8)
-        )
-        labels = replicas.put_rows(np.zeros(rows, np.int32))
+        images = put(np.zeros((self.chunk_size * local, height, width, 3), np.uint8))
+        labels = put(np.zeros(self.num_chunks * self.chunk_size * local, np.int32))
+        loss = self._replicas.replicate(np.float32(0))
         k, seed = np.int32(0), np.uint32(0)
-        loss = replicas.replicate(np.float32(0))
         programs = {
             "describe": self._stage_1.lower(state, images, descriptors, k, seed),
             "loss": self._stage_2.lower(descriptors, labels),
@@ -243,26 +215,4 @@ class ThreeStageStep:
             ),
             "update": self._finish.lower(state, gradient, new_stats, loss),
         }
-        analyses: dict[str, Any] = {
-            name: program.compile().memory_analysis() for name, program in programs.items()
-        }
-        return {
-            name: {
-                "arguments": a.argument_size_in_bytes,
-                "outputs": a.output_size_in_bytes,
-                "temporaries": a.temp_size_in_bytes,
-            }
-            for name, a in analyses.items()
-        }
-
-
-class _Pace:
-    """Keeps the host at most `_IN_FLIGHT` chunks ahead, so that images do not fill the device."""
-
-    def __init__(self) -> None:
-        self._tokens: collections.deque[jax.Array] = collections.deque()
-
-    def __call__(self, token: jax.Array) -> None:
-        self._tokens.append(token)
-        if len(self._tokens) > _IN_FLIGHT:
-            jax.block_until_ready(self._tokens.popleft())
+        return {name: each.compile().memory_analysis() for name, each in programs.items()}

@@ -38,17 +38,14 @@ from dir_jax.training.state import TrainState
 class Forward:
     """The network as training runs it: `descriptors, stats = forward(params, stats, images)`.
 
-    Attributes:
-      graphdef: the structure of the network.
-      mean: the mean of the input's three channels, for images in [0, 1].
-      std: the standard deviation of the input's three channels, for images in [0, 1].
-      train_statistics: whether BatchNorm normalises by the mean and variance of these images and
-        updates its running averages, or uses the running averages as they are.
+    `mean` and `std` are those of the input's three channels, for images in [0, 1].
     """
 
     graphdef: nnx.GraphDef[RetrievalNetwork]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    # Whether BatchNorm normalises by the mean and variance of these images and updates its running
+    # averages, or uses the running averages as they are.
     train_statistics: bool = False
 
     def __call__(
@@ -58,16 +55,13 @@ class Forward:
         images: jax.Array,
         dropout_keys: jax.Array | None = None,
     ) -> tuple[jax.Array, Variables]:
-        """Describes images.
+        """The descriptors, (c, D) float32 of norm 1, and BatchNorm's statistics after the images.
 
         Args:
-          params: all parameters, by dotted name.
-          stats: BatchNorm's running means and variances, by dotted name.
+          params: those of `TrainState.params`.
+          stats: those of `TrainState.stats`.
           images: (c, H, W, 3) uint8.
           dropout_keys: (c,) random keys, one for each image; None for no dropout.
-
-        Returns:
-          The descriptors, (c, D) float32 of norm 1, and the statistics after these images.
         """
         network = merge_variables(self.graphdef, params, stats)
         descriptors = network(
@@ -79,10 +73,7 @@ class Forward:
 
 
 def describe_chunk(
-    forward: Forward,
-    state: TrainState,
-    images: jax.Array,
-    dropout_keys: jax.Array | None = None,
+    forward: Forward, state: TrainState, images: jax.Array, dropout_keys: jax.Array | None = None
 ) -> jax.Array:
     """Stage 1: the descriptors of a chunk, (c, D) float32, of images (c, H, W, 3) uint8."""
     descriptors, _ = forward(state.params, state.stats, images, dropout_keys)
@@ -92,15 +83,12 @@ def describe_chunk(
 def differentiate_loss(
     loss: BatchLoss, descriptors: jax.Array, labels: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Stage 2: the loss of the batch, and its gradient with respect to the descriptors.
+    """Stage 2: the loss of the batch, () float32, and its gradient, (b, D) float32.
 
     Args:
       loss: a `BatchLoss`, with its `axis_name` bound where the batch is split over replicas.
       descriptors: (b, D) float32, all rows of the batch, or those of this replica.
       labels: (b,) int32.
-
-    Returns:
-      The loss, () float32, and the gradient, (b, D) float32.
     """
     return jax.value_and_grad(loss)(descriptors, labels)
 
@@ -114,12 +102,8 @@ def back_propagate_chunk(
 ) -> tuple[Variables, Variables]:
     """Stage 3: a chunk's share of the gradient with respect to the trained parameters.
 
-    Args:
-      forward: the network; it must describe the chunk as stage 1 did.
-      state: the state that stage 1 used.
-      images: (c, H, W, 3) uint8.
-      cotangents: (c, D) float32, the chunk's rows of the gradient of stage 2.
-      dropout_keys: those of stage 1.
+    The arguments are those of stage 1, and `cotangents`, (c, D) float32, which are the chunk's rows
+    of the gradient of stage 2.
 
     Returns:
       The gradient, shaped like `state.trained`, to be summed over the chunks; and BatchNorm's
@@ -139,14 +123,8 @@ def update(
     gradient: Variables,
     stats: Variables,
 ) -> TrainState:
-    """One update: the optimiser's, from the gradient of the whole batch.
-
-    Args:
-      optimizer: the optimiser that `state.optimizer` belongs to.
-      state: the state before.
-      gradient: the sum of what stage 3 returned, shaped like `state.trained`.
-      stats: BatchNorm's new statistics, shaped like `state.stats`.
-    """
+    """The state after the optimiser's update by a gradient shaped like `state.trained`, which is
+    the sum over all chunks, and with new BatchNorm statistics shaped like `state.stats`."""
     changes, optimizer_state = optimizer.update(gradient, state.optimizer, state.trained)
     trained = optax.apply_updates(state.trained, changes)
     return state._replace(trained=trained, stats=stats, optimizer=optimizer_state)

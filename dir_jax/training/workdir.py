@@ -8,7 +8,7 @@ import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, Self
 
 import jax
@@ -22,11 +22,7 @@ from dir_jax.training.config import config_differences, config_to_json
 
 @contextlib.contextmanager
 def claimed_workdir(workdir: Path, config: ml_collections.ConfigDict) -> Iterator[None]:
-    """Makes `workdir` the directory of this run, and keeps other processes out of it.
-
-    Args:
-      workdir: the directory; it is made if it does not exist.
-      config: the config of the run, which `config.json` keeps.
+    """Makes `workdir` the directory of this run, whose `config.json` keeps the config.
 
     Raises:
       UserError: the directory holds a run with another config, is in use by another process, or
@@ -37,18 +33,16 @@ def claimed_workdir(workdir: Path, config: ml_collections.ConfigDict) -> Iterato
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise UserError(f"cannot make --workdir {workdir}: {e.strerror or e}") from e
-    lock = None
-    if jax.process_index() == 0:  # the processes of one run share its directory
-        busy = f"another process is training in --workdir {workdir}; stop it or choose another"
-        lock = take_lock(workdir / ".lock", busy)
-    try:
-        write_text(workdir / "config.json", json.dumps(config_to_json(config), indent=2) + "\n")
-        yield
-    except OSError as e:
-        raise UserError(f"cannot write to --workdir {workdir}: {e.strerror or e}") from e
-    finally:
-        if lock is not None:
-            lock.release()
+    with contextlib.ExitStack() as at_end:
+        if jax.process_index() == 0:  # the processes of one run share its directory
+            busy = f"another process is training in --workdir {workdir}; stop it or choose another"
+            at_end.callback(take_lock(workdir / ".lock", busy).release)
+        try:
+            text = json.dumps(config_to_json(config), indent=2) + "\n"
+            write_text(workdir / "config.json", text)
+            yield
+        except OSError as e:
+            raise UserError(f"cannot write to --workdir {workdir}: {e.strerror or e}") from e
 
 
 def _check_config(workdir: Path, config: ml_collections.ConfigDict) -> None:
@@ -74,16 +68,9 @@ def _check_config(workdir: Path, config: ml_collections.ConfigDict) -> None:
 
 
 def check_free_space(workdir: Path, checkpoint_bytes: int, keep: int) -> None:
-    """Refuses a disk that will be full before the run is over.
+    """Raises UserError if the disk of `workdir`, which may not exist yet, is too small for the run.
 
-    Args:
-      workdir: the directory of the run, which may not exist yet.
-      checkpoint_bytes: the size of one checkpoint.
-      keep: how many of the newest checkpoints are kept. The best one is kept as well, and another
-        one is being written.
-
-    Raises:
-      UserError: there is too little space.
+    There must be room for the `keep` newest checkpoints, the best one, and one being written.
     """
     place = next(folder for folder in (workdir, *workdir.absolute().parents) if folder.is_dir())
     saved = len(list((workdir / "checkpoints").glob("[0-9]*")))
@@ -100,23 +87,17 @@ def check_free_space(workdir: Path, checkpoint_bytes: int, keep: int) -> None:
 class MetricsLog:
     """The log of a run: `metrics.jsonl`, with one row for each step, and TensorBoard events.
 
-    Attributes:
-      rows: all rows so far, those of the resumed run included.
+    A run that is resumed after `last_step` drops later rows; without `last_step` the log is new.
+    `rows` are all rows so far.
     """
 
     def __init__(self, workdir: Path, last_step: int | None):
-        """Opens the log of a run that continues after `last_step`, and drops later rows.
-
-        Args:
-          workdir: the directory of the run.
-          last_step: the step of the checkpoint that the run is resumed from; None starts a new log.
-        """
         from tensorboardX import SummaryWriter
 
         self._path = workdir / "metrics.jsonl"
         self.rows: list[dict[str, Any]] = []
         if last_step is not None and self._path.exists():
-            self.rows = [row for row in read_metrics(self._path) if row["step"] <= last_step]
+            self.rows = [row for row in _read_rows(self._path) if row["step"] <= last_step]
         write_text(self._path, "".join(json.dumps(row) + "\n" for row in self.rows))
         self._file = self._path.open("a")
         self._events = SummaryWriter(
@@ -144,25 +125,16 @@ class MetricsLog:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._file.close()
         self._events.close()
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
+def _read_rows(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of a `metrics.jsonl`, without a last line that was cut short."""
-    rows = []
-    for line in path.read_text().splitlines():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            break
-    return rows
+    with contextlib.suppress(ValueError):
+        for line in path.read_text().splitlines():
+            yield json.loads(line)
 
 
 class Stopped(Exception):  # noqa: N818
@@ -170,17 +142,12 @@ class Stopped(Exception):  # noqa: N818
 
 
 class StopSignals:
-    """Turns SIGTERM and Ctrl-C into a flag, so that the run can save before it ends.
+    """Keeps SIGTERM or Ctrl-C in `received`, so that the run can save before it ends.
 
     A second Ctrl-C interrupts at once.
-
-    Attributes:
-      received: the signal that came, or None.
     """
 
-    def __init__(self) -> None:
-        self.received: signal.Signals | None = None
-        self._previous: dict[signal.Signals, Any] = {}
+    received: signal.Signals | None = None
 
     def check(self) -> None:
         """Raises `Stopped` if a signal has come and there is no other process to wait for."""
@@ -190,8 +157,7 @@ class StopSignals:
     def check_together(self) -> None:
         """Raises `Stopped` in all processes if a signal has come to one of them.
 
-        Every process of the run has to call this at the same point, so that all of them save the
-        same step.
+        All processes have to call this at the same point, so that they save the same step.
         """
         if jax.process_count() > 1:
             from jax.experimental import multihost_utils
@@ -207,16 +173,11 @@ class StopSignals:
         return 0 if self.received == signal.SIGTERM else 130
 
     def __enter__(self) -> Self:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._previous[number] = signal.signal(number, self._receive)
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        self._previous = {number: signal.signal(number, self._receive) for number in numbers}
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 

@@ -156,8 +156,8 @@ class Refuses:
         def refuse(*_):
             raise AssertionError("an image was read")
 
-        monkeypatch.setattr("dir_jax.data.images.read_size", refuse)
-        monkeypatch.setattr("dir_jax.data.images.open_rgb", refuse)
+        monkeypatch.setattr("dir_jax.data.images.ImageDataset.size", refuse)
+        monkeypatch.setattr("dir_jax.data.images.ImageDataset.open", refuse)
         monkeypatch.delenv("DB_ROOT", raising=False)
 
 

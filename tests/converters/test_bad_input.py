@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from converters import from_torch
-from dir_jax.checkpoint import load_model, save_model
+from dir_jax.checkpoint import save_model
 from dir_jax.errors import UserError
+from dir_jax.loading import load_model
 from dir_jax.models import create_model
 from torch_reference.networks import create_network
 
@@ -61,7 +62,7 @@ def test_bad_files(run, state):
         ({}, "no state_dict"),
         ({"state_dict": {}}, "empty"),
         ({"state_dict": {"a": 1}}, "a in its state_dict is a int"),
-        (good | {"state_dict": [1]}, "no dict of tensors"),
+        (good | {"state_dict": [1]}, "not a dict of tensors"),
         (tree(state, **{"bn1.bias": None, "layer4.1.conv2.weight": None}),
          "lacks 2 tensors (bn1.bias, layer4.1.conv2.weight)"),
         (tree(state, **five), "has surplus 7 tensors (extra0.weight, "),
@@ -107,7 +108,7 @@ def test_bad_flags(run, state):
         ("--pooling", "max"): "the file says pooling='gem', but you said 'max'",
         ("--arch", "resnet50_rmac"): "but you said 'resnet50_rmac'",
         ("--out-dim", "x"): "--out-dim: invalid int value: 'x'",
-        ("--colour", "red"): "unrecognized arguments: --colour red",
+        ("--colour", "red"): "there is no flag --colour",
         ("--center-bias", "inf"): "center_bias",
         ("--dropout-p", "2"): "dropout_p",
     }.items():

@@ -11,7 +11,7 @@ from PIL import Image
 
 from converters.from_torch import convert
 from converters.to_torch import export
-from dir_jax.checkpoint import load_model
+from dir_jax.loading import load_model
 from torch_reference.networks import create_network
 from torch_reference.weights import randomize
 

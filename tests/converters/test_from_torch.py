@@ -7,12 +7,15 @@ import sys
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from sklearn.decomposition import PCA
 
+from converters.file_errors import CheckpointFileError
 from converters.from_torch import convert
 from converters.to_torch import to_published
-from dir_jax.checkpoint import Preprocessing, load_model
+from dir_jax.checkpoint import Preprocessing
+from dir_jax.loading import load_model
 from dir_jax.models import create_model
 from dir_jax.models.variables import split_variables
 from dir_jax.retrieval.whitening import apply_whitening
@@ -175,6 +178,75 @@ def test_imagenet_weights(torchvision_file):
     np.testing.assert_array_equal(split_variables(gem.model)[1]["adpool.p"], [4])
 
 
+WRAPPED = {
+    "DataParallel": ("state_dict", "module."),
+    "compiled": ("model", "_orig_mod."),
+    "twice": ("net", "module.module."),
+    "both": ("model_state_dict", "module._orig_mod."),
+    "a trainer's": ("state_dict", "model.backbone."),
+    "bare": (None, "backbone."),
+}
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_wrapped_networks(name, network, tmp_path):
+    key, prefix = WRAPPED[name]
+    state = {f"{prefix}{name}": value for name, value in network.state_dict().items()}
+    torch.save({key: state, "scheduler": {"gamma": 0.1}} if key else state, tmp_path / "x.pt")
+    converted = convert(tmp_path / "x.pt")
+    np.testing.assert_array_equal(
+        converted.state_dict["conv1.weight"], network.state_dict()["conv1.weight"]
+    )
+    assert converted.model.config.out_dim == 16
+
+
+def test_names_that_do_not_fit_are_compared(network, tmp_path):
+    state = network.state_dict()
+    torch.save({f"encoder.trunk.{name}": value for name, value in state.items()}, tmp_path / "x.pt")
+    with pytest.raises(CheckpointFileError) as error:
+        convert(tmp_path / "x.pt")
+    assert "all begin with encoder.trunk." in str(error.value)
+    assert "nearest to conv1.weight is encoder.trunk.conv1.weight" in str(error.value)
+    state["layer4.1.conv_2.weight"] = state.pop("layer4.1.conv2.weight")
+    torch.save(state, tmp_path / "x.pt")
+    with pytest.raises(CheckpointFileError, match=r"is layer4\.1\.conv_2\.weight") as error:
+        convert(tmp_path / "x.pt")
+    assert "without-fc" not in str(error.value)
+
+
+def test_safetensors(torchvision_file, network, tmp_path):
+    path = torchvision_file[1]
+    state = torch.load(path)
+    safetensors.torch.save_file(state, tmp_path / "timm.safetensors", {"format": "pt"})
+    expected, found = convert(path), convert(tmp_path / "timm.safetensors")
+    assert (found.kind, found.model.config) == (expected.kind, expected.model.config)
+    assert found.skipped == expected.skipped
+    for name, array in expected.state_dict.items():
+        np.testing.assert_array_equal(found.state_dict[name], array)
+    metadata = {
+        "model_options": json.dumps({"arch": "resnet18_rmac", "out_dim": 16, "center_bias": 0.5}),
+        "preprocess": json.dumps({"mean": [0.4, 0.5, 0.6]}),
+    }
+    half = {name: value.clone().bfloat16() for name, value in network.state_dict().items()}
+    safetensors.torch.save_file(half, tmp_path / "dir.safetensors", metadata)
+    found = convert(tmp_path / "dir.safetensors")
+    assert found.model.config.center_bias == 0.5
+    assert found.preprocessing.mean == (0.4, 0.5, 0.6)
+    np.testing.assert_array_equal(found.state_dict["fc.weight"], half["fc.weight"].float())
+
+
+def test_bare_features_of_cirtorch(tmp_path):
+    network = ImageRetrievalNet("resnet18", "gem", whiten=False).eval()
+    randomize(network)
+    torch.save(network.features.state_dict(), tmp_path / "imagenet-caffe-resnet18-features.pth")
+    path = tmp_path / "imagenet-caffe-resnet18-features.pth"
+    plain = convert(path)
+    assert plain.kind == "cirtorch features"
+    assert (plain.model.config.pooling, plain.model.config.without_fc) == ("avg", True)
+    pooled = convert(path, pooling="gem", gemp=float(network.pool.p.detach()))
+    assert_same_function(network, pooled.model)
+
+
 @pytest.mark.parametrize("as_directory", [False, True])
 def test_training_starts_from_imagenet_weights(
     as_directory, torchvision_file, tmp_path, monkeypatch
@@ -260,7 +332,7 @@ def test_the_layout_of_2019_where_scikit_learn_is_not(dir_file, network, pca, tm
 import importlib.abc, sys
 class Blocked(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
-        if name.split(".")[0] in ("sklearn", "torch"):
+        if name.split(".")[0] == "sklearn":
             raise ModuleNotFoundError(f"{name} is blocked")
 sys.meta_path.insert(0, Blocked())
 sys.argv[0] = "converters.from_torch"

@@ -7,7 +7,7 @@ import zlib
 
 import pytest
 
-from converters.errors import CheckpointFileError
+from converters.file_errors import CheckpointFileError
 from converters.reader import read_file
 from torch_reference.checkpoint_files import FLOATS, legacy_file, tensor_pickle, zip_file
 
@@ -157,7 +157,7 @@ def test_other_files_are_told_apart(refused, tmp_path):
         b"hello": "no file of torch.save",
         bytes(1000): "no file of torch.save",
         bytes(257) + b"ustar": "tar archive",
-        b"PK\3\4": "end is missing",
+        b"PK\3\4": "the end is missing",
         b"\x80\x02K\x01.": "not one of torch.save",
         b"\x80": "truncated",
     }.items():
@@ -170,7 +170,7 @@ def test_other_files_are_told_apart(refused, tmp_path):
     assert "not a file" in refused("/dev/zero")
 
 
-@pytest.mark.parametrize("layout", ["legacy2", "zip2"])
+@pytest.mark.parametrize("layout", ["legacy", "zip"])
 def test_every_truncation_is_noticed(small_files, layout, tmp_path):
     content = small_files[layout].read_bytes()
     path = tmp_path / "short.pt"

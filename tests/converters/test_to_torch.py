@@ -13,7 +13,8 @@ from converters import to_torch
 from converters.conversion import Conversion
 from converters.from_torch import convert
 from converters.to_torch import export
-from dir_jax.checkpoint import Preprocessing, load_model, save_model
+from dir_jax.checkpoint import Preprocessing, save_model
+from dir_jax.loading import load_model
 from dir_jax.models import create_model
 from dir_jax.models.variables import merge_variables, split_variables
 from dir_jax.retrieval.whitening import Whitening, apply_whitening, learn_whitening

@@ -181,19 +181,25 @@ class TestRelevants:
         [
             ({"imlist": None, "gnd": None}, "has no 'imlist' and no 'gnd'"),
             ({"imlist": []}, "'imlist' is empty"),
-            ({"imlist": "abc"}, "'imlist' is no list of image names"),
-            ({"imlist": ["a", 3]}, "'imlist' is no list of image names"),
-            ({"qimlist": ["q", "r"]}, "'gnd' has 1 entries for 2 queries"),
-            ({"gnd": 5}, "'gnd' has int entries"),
+            ({"imlist": "abc"}, "'imlist' is not a list of image names"),
+            ({"imlist": ["a", 3]}, "'imlist' is not a list of image names"),
+            ({"qimlist": ["q", "r"]}, "'gnd' has 1 entries; expected a list of 2"),
+            ({"gnd": 5}, "'gnd' is a int; expected a list of 1"),
             ({"gnd": [[]]}, r"query 0 \(q\.jpg\) has neither 'ok' and 'junk' nor 'easy'"),
             ({"gnd": [{"ok": []}]}, "has neither"),
             ({"gnd": [{"easy": [], "junk": []}]}, "has neither"),
             ({"gnd": [{"ok": [3], "junk": []}]}, "'ok' refers to image 3, but 'imlist' has 3"),
             ({"gnd": [{"ok": [0], "junk": [-1]}]}, "'junk' refers to image -1"),
-            ({"gnd": [{"ok": [0.5], "junk": []}]}, "'ok' is no list of image numbers"),
-            ({"gnd": [{"ok": ["a"], "junk": []}]}, "'ok' is no list of image numbers"),
-            ({"gnd": [{"ok": [[0], [1, 2]], "junk": []}]}, "'ok' is no list of image numbers"),
-            ({"gnd": [{"ok": 1, "junk": []}]}, "'ok' is no list of image numbers"),
+            ({"gnd": np.array(1)}, "'gnd' is a ndarray; expected a list of 1"),
+            ({"imlist": np.array("a")}, "'imlist' is not a list of image names"),
+            ({"gnd": [{"ok": [10**30], "junk": []}]}, "'ok' refers to image 1000000"),
+            ({"gnd": [{"ok": np.array(1), "junk": []}]}, "'ok' is not a list of image numbers"),
+            ({"gnd": [{"bbx": [0, 0, 10**400, 1], "ok": [], "junk": []}]}, "'bbx' is"),
+            ({"gnd": [{"bbx": np.array(1), "ok": [], "junk": []}]}, "'bbx' is"),
+            ({"gnd": [{"ok": [0.5], "junk": []}]}, "'ok' is not a list of image numbers"),
+            ({"gnd": [{"ok": ["a"], "junk": []}]}, "'ok' is not a list of image numbers"),
+            ({"gnd": [{"ok": [[0], [1, 2]], "junk": []}]}, "'ok' is not a list of image numbers"),
+            ({"gnd": [{"ok": 1, "junk": []}]}, "'ok' is not a list of image numbers"),
             ({"gnd": [{"bbx": [1, 2, 3], "ok": [], "junk": []}]}, r"'bbx' is \[1, 2, 3\]"),
             ({"gnd": [{"bbx": [5, 2, 5.4, 9], "ok": [], "junk": []}]}, "'bbx' is"),
             ({"gnd": [{"bbx": [0, 0, float("nan"), 9], "ok": [], "junk": []}]}, "'bbx' is"),
@@ -274,7 +280,9 @@ class TestNamed:
             create_dataset("ROxford5K")
 
     def test_not_there(self, tmp_path):
-        with pytest.raises(UserError, match=r"RParis6K is not there: no file .*gnd_rparis6k\.pkl"):
+        with pytest.raises(
+            UserError, match=r"RParis6K is missing: there is no file .*gnd_rparis6k\.pkl"
+        ):
             create_dataset("RParis6K", db_root=str(tmp_path))
 
 

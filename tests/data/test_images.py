@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import socket
+import sys
 import time
 from pathlib import Path
 
@@ -63,7 +64,7 @@ class TestImages:
         file.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshow\n")
         dataset = ImageDataset([file.name], str(tmp_path))
         for call in (dataset.open, dataset.size):
-            with pytest.raises(UserError, match=r"not an image in a format that is read: JPEG"):
+            with pytest.raises(UserError, match=r"not an image in a supported format: JPEG"):
                 call(0)
         assert not (tmp_path / "it_ran").exists()
 
@@ -107,7 +108,8 @@ class SlowDataset(ImageDataset):
 
 
 class TestCheck:
-    def test_sizes(self, tmp_path, capsys):
+    def test_sizes(self, tmp_path, capsys, monkeypatch):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
         names = [f"{i}.png" for i in range(600)]  # more than a thread's share
         for i, name in enumerate(names):
             write_image(tmp_path / name, (1 + i % 50, 2 + i // 50))
@@ -115,7 +117,7 @@ class TestCheck:
         assert sizes.dtype == np.int32
         np.testing.assert_array_equal(sizes, [(1 + i % 50, 2 + i // 50) for i in range(600)])
         assert "/600 [" in capsys.readouterr().err
-        check_dataset(ImageDataset(names[:3], str(tmp_path)), progress=False)
+        check_dataset(ImageDataset(names[:3], str(tmp_path)))  # too quick for a bar
         assert capsys.readouterr().err == ""
 
     def test_real_photographs(self, shared_data):
@@ -123,7 +125,7 @@ class TestCheck:
         dataset = create_dataset(f"ImageListLabels('{root}/test.txt', '{root}')")
         assert isinstance(dataset, LabelledDataset)
         assert (len(dataset), len(dataset.classes)) == (2614, 37)
-        sizes = check_dataset(dataset, progress=False)
+        sizes = check_dataset(dataset)
         for i in range(0, 2614, 400):
             assert dataset.open(i).size == tuple(sizes[i])
 

@@ -101,7 +101,7 @@ def test_round_trip(data_dir, suffix, split):
     for i, (pixels, label) in found.items():
         np.testing.assert_array_equal(pixels, picture(split, i))
         assert label == i % 3
-    assert check_dataset(dataset, progress=False).shape == (SIZES[split], 2)
+    assert check_dataset(dataset).shape == (SIZES[split], 2)
 
 
 def test_version_and_part_of_a_split(data_dir):
@@ -157,14 +157,17 @@ def test_in_the_loader(data_dir, workers):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("tfds:tiny_landmark", "TFDS knows no data set 'tiny_landmark'"),
+        ("tfds:tiny_landmark", "TFDS does not know the data set 'tiny_landmark'"),
         ("tfds:oxford_flower102", "did you mean oxford_flowers102"),
         ("tfds:tiny_landmarks:valid", "no split 'valid'; it has train, test"),
         ("tfds:../tiny_landmarks", "does not name a data set"),
-        ("tfds:huggingface:x", "TFDS knows no data set 'huggingface'"),
+        ("tfds:huggingface:x", "TFDS does not know the data set 'huggingface'"),
         ("tfds:tiny_landmarks/a=1,b=2", "does not name a data set"),
         ("tfds:tiny_landmarks:9.9.9", "tiny_landmarks:9.9.9"),
-        ("tfds:no_pictures", "has the features text; expected an 'image' picture and a 'label'"),
+        (
+            "tfds:no_pictures",
+            "has the features text; expected an 'image' that is a picture and a 'label'",
+        ),
         ("tfds:mnist", r"is not prepared in .*builder\('mnist', .*download_and_prepare\(\)"),
         ("tfds:", "expected tfds:NAME"),
     ],

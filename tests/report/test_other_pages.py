@@ -12,7 +12,7 @@ import pytest
 from dir_jax.data.ground_truth import QueryDataset, RelevantsDataset
 from dir_jax.data.labelled import LabelledDataset
 from dir_jax.errors import UserError
-from dir_jax.report import write_report
+from dir_jax.report import JudgedRankings, write_report
 
 
 @pytest.mark.parametrize("width", [1280, 390])
@@ -29,15 +29,16 @@ def test_labelled_images_that_query_each_other(
     rankings = np.array([[i for i in range(130) if i != q] for q in shown])
     write_report(
         tmp_path / "page.html",
-        dataset,
+        JudgedRankings(
+            dataset,
+            metrics={"mAP": 0.5, "top1": 1.0, "top100": np.nan},
+            aps={"": ap},
+            shown=shown,
+            rankings=rankings,
+            scores=np.full((3, 12), 0.5, np.float32),
+        ),
         title="Labelled",
-        metrics={"mAP": 0.5, "top1": 1.0, "top100": np.nan},
-        aps={"": ap},
-        shown=shown,
-        rankings=rankings,
-        scores=np.full((3, 12), 0.5, np.float32),
         settings={},
-        progress=False,
     )
     assert opened == Counter(range(11))  # each once, though query and result, or in several rows
     browser.load(tmp_path / "page.html", width=width)
@@ -69,13 +70,15 @@ def test_labelled_queries_apart(
     )
     write_report(
         tmp_path / "page.html",
-        dataset,
+        JudgedRankings(
+            dataset,
+            metrics={"mAP": 0.25},
+            aps={"": np.array([0.25, np.nan])},
+            shown=np.array([1, 0]),
+            rankings=np.array([[0, 1, 2, 3, 4, 5], [3, 2, 1, 0, 5, 4]]),
+            scores=np.ones((2, 6)),
+        ),
         title="Apart",
-        metrics={"mAP": 0.25},
-        aps={"": np.array([0.25, np.nan])},
-        shown=np.array([1, 0]),
-        rankings=np.array([[0, 1, 2, 3, 4, 5], [3, 2, 1, 0, 5, 4]]),
-        scores=np.ones((2, 6)),
         settings={},
     )
     assert "img/s" in capsys.readouterr().err
@@ -99,15 +102,16 @@ def test_classic_protocol(browser: Any, labelled: dict[str, Any], tmp_path: Path
     folder = str(labelled["folder"])
     write_report(
         tmp_path / "page.html",
-        RelevantsDataset(names, QueryDataset(["1.jpg"], folder, None), truth, folder),
+        JudgedRankings(
+            RelevantsDataset(names, QueryDataset(["1.jpg"], folder, None), truth, folder),
+            metrics={"mAP": 0.5, "mP@1": 0.0},
+            aps={"": np.array([0.5])},
+            shown=np.array([0]),
+            rankings=np.array([[0, 1, 3, 2, *range(4, 12)]]),
+            scores=np.ones((1, 4)),
+        ),
         title="Classic",
-        metrics={"mAP": 0.5, "mP@1": 0.0},
-        aps={"": np.array([0.5])},
-        shown=np.array([0]),
-        rankings=np.array([[0, 1, 3, 2, *range(4, 12)]]),
-        scores=np.ones((1, 4)),
         settings={},
-        progress=False,
     )
     browser.load(tmp_path / "page.html")
     browser.assert_quiet()
@@ -122,15 +126,16 @@ def test_classic_protocol(browser: Any, labelled: dict[str, Any], tmp_path: Path
 def test_no_query_to_show(browser: Any, labelled: dict[str, Any], tmp_path: Path) -> None:
     write_report(
         tmp_path / "page.html",
-        LabelledDataset(labelled["names"], [str(i) for i in range(130)]),
+        JudgedRankings(
+            LabelledDataset(labelled["names"], [str(i) for i in range(130)]),
+            metrics={"mAP": np.nan},
+            aps={"": np.full(130, np.nan)},
+            shown=np.zeros(0, np.int64),
+            rankings=np.zeros((0, 129), np.int64),
+            scores=np.zeros((0, 10)),
+        ),
         title="Nothing",
-        metrics={"mAP": np.nan},
-        aps={"": np.full(130, np.nan)},
-        shown=np.zeros(0, np.int64),
-        rankings=np.zeros((0, 129), np.int64),
-        scores=np.zeros((0, 10)),
         settings={},
-        progress=False,
     )
     browser.load(tmp_path / "page.html")
     browser.assert_quiet()
@@ -145,15 +150,16 @@ def test_whole_or_not_at_all(labelled: dict[str, Any], tmp_path: Path) -> None:
     def write(path: Path) -> None:
         write_report(
             path,
-            dataset,
+            JudgedRankings(
+                dataset,
+                metrics={},
+                aps={"": np.zeros(2)},
+                shown=np.array([0]),
+                rankings=np.array([[1]]),
+                scores=np.ones((1, 1)),
+            ),
             title="",
-            metrics={},
-            aps={"": np.zeros(2)},
-            shown=np.array([0]),
-            rankings=np.array([[1]]),
-            scores=np.ones((1, 1)),
             settings={},
-            progress=False,
         )
 
     with pytest.raises(UserError, match="cannot write"):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from dir_jax.data.ground_truth import QueryDataset, RelevantsDataset
-from dir_jax.report import write_report
+from dir_jax.report import JudgedRankings, write_report
 
 HOSTILE = "<img src=http:x onerror=alert(1)>&amp;\"'‮é☃.jpg"
 BREAKING = "</title></style></bdi><script>document.title = 'broken out'</script>{{ 7 * 7 }}{% if %}"
@@ -74,23 +74,29 @@ def oxford(
     nan = np.nan
     write_report(
         folder / "page.html",
-        dataset,
+        JudgedRankings(
+            dataset,
+            metrics={
+                f"{measure}-{level}": value + step
+                for step, level in zip((0.0, 0.1, 0.2), LEVELS, strict=True)
+                for measure, value in (
+                    ("mAP", 0.12344),
+                    ("mP@1", 0.5),
+                    ("mP@5", 0.6),
+                    ("mP@10", nan),
+                )
+            },
+            aps={
+                "easy": np.array([0.9, 0.3, nan, 0.05, 0.2]),
+                "medium": np.array([0.8, 0.0123, nan, 0.75, 0.3]),
+                "hard": np.array([0.1, 0.7, nan, nan, 0.2]),
+            },
+            shown=np.arange(5),
+            rankings=rankings,
+            scores=scores,
+        ),
         title=BREAKING,
-        metrics={
-            f"{measure}-{level}": value + step
-            for step, level in zip((0.0, 0.1, 0.2), LEVELS, strict=True)
-            for measure, value in (("mAP", 0.12344), ("mP@1", 0.5), ("mP@5", 0.6), ("mP@10", nan))
-        },
-        aps={
-            "easy": np.array([0.9, 0.3, nan, 0.05, 0.2]),
-            "medium": np.array([0.8, 0.0123, nan, 0.75, 0.3]),
-            "hard": np.array([0.1, 0.7, nan, nan, 0.2]),
-        },
-        shown=np.arange(5),
-        rankings=rankings,
-        scores=scores,
         settings={"Checkpoint": "runs/" + "x" * 300, BREAKING: BREAKING},
-        progress=False,
     )
     return folder / "page.html", folder
 

@@ -25,6 +25,7 @@ def zip_file(path, pickled: bytes, storages: dict[str, bytes] = {}):  # noqa: B0
     """The layout since torch 1.6 around a pickle."""
     with zipfile.ZipFile(path, "w") as z:
         z.writestr("archive/data.pkl", pickled)
+        z.writestr("archive/version", "3\n")
         for key, content in storages.items():
             z.writestr(f"archive/data/{key}", content)
     return path

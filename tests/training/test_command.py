@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dir_jax.checkpoint import load_model
+from dir_jax.loading import load_model
 from dir_jax.models.variables import split_variables
 
 ROOT = Path(__file__).resolve().parents[2]

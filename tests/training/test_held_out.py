@@ -150,8 +150,8 @@ def refuse_images(monkeypatch):
     def refuse(*_):
         raise AssertionError("an image was read")
 
-    monkeypatch.setattr("dir_jax.data.images.read_size", refuse)
-    monkeypatch.setattr("dir_jax.data.images.open_rgb", refuse)
+    monkeypatch.setattr("dir_jax.data.images.ImageDataset.size", refuse)
+    monkeypatch.setattr("dir_jax.data.images.ImageDataset.open", refuse)
 
 
 def test_a_transform_that_cannot_be_applied_is_refused_before_training(tiny_data):

@@ -245,11 +245,11 @@ def test_memory_does_not_depend_on_the_batch_size():
     descriptors = (128 - 16) * 16 * 4
     for program in ("describe", "back-propagate"):
         small, large = found[16][program], found[128][program]
-        assert large["temporaries"] <= small["temporaries"] + descriptors
-        assert large["arguments"] - small["arguments"] == descriptors
-        assert large["temporaries"] > 100 * descriptors  # the figures are of activations
-    peak = found[16]["back-propagate"]["temporaries"]
-    assert found[128]["loss"]["temporaries"] < peak / 10
+        assert large.temp_size_in_bytes <= small.temp_size_in_bytes + descriptors
+        assert large.argument_size_in_bytes - small.argument_size_in_bytes == descriptors
+        assert large.temp_size_in_bytes > 100 * descriptors  # the figures are of activations
+    peak = found[16]["back-propagate"].temp_size_in_bytes
+    assert found[128]["loss"].temp_size_in_bytes < peak / 10
 
 
 @pytest.mark.parametrize(

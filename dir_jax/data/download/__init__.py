@@ -6,23 +6,16 @@ when it is run again, and nothing is put in its place before it is complete and 
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from dir_jax.data.download.archives import ArchiveError, extract_images
-from dir_jax.data.download.fetch import (
-    NotOfferedError,
-    Record,
-    TransferError,
-    discard,
-    fetch_file,
-    part_of,
-    update_records,
-)
+from dir_jax.data.download.archives import extract_images
+from dir_jax.data.download.connection import BrokenError, TransferError
+from dir_jax.data.download.fetch import accept, discard, fetch_file, part_of, read_records
 from dir_jax.data.ground_truth import read_ground_truth
 from dir_jax.errors import UserError
 from dir_jax.runtime.files import take_lock
@@ -36,28 +29,14 @@ BASE_URLS: Mapping[str, str] = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """A data set that can be downloaded.
-
-    Attributes:
-      folder: its folder below the folder of the data sets.
-      truth: the address of the ground truth, below BASE_URLS["ground_truth"].
-      archives: the addresses of the images, below BASE_URLS["pictures"], without `.tgz`.
-    """
-
-    folder: str
-    truth: str
-    archives: tuple[str, ...]
-
-
 _OXFORD = ("oxbuildings/oxbuild_images",)
 _PARIS = ("parisbuildings/paris_1", "parisbuildings/paris_2")
-SOURCES: Mapping[str, Source] = {
-    "Oxford5K": Source("oxford5k", "oxford5k/gnd_oxford5k.pkl", _OXFORD),
-    "ROxford5K": Source("oxford5k", "roxford5k/gnd_roxford5k.pkl", _OXFORD),
-    "Paris6K": Source("paris6k", "paris6k/gnd_paris6k.pkl", _PARIS),
-    "RParis6K": Source("paris6k", "rparis6k/gnd_rparis6k.pkl", _PARIS),
+# Each data set's folder, ground truth, and archives of images (without `.tgz`).
+SOURCES: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
+    "Oxford5K": ("oxford5k", "oxford5k/gnd_oxford5k.pkl", _OXFORD),
+    "ROxford5K": ("oxford5k", "roxford5k/gnd_roxford5k.pkl", _OXFORD),
+    "Paris6K": ("paris6k", "paris6k/gnd_paris6k.pkl", _PARIS),
+    "RParis6K": ("paris6k", "rparis6k/gnd_rparis6k.pkl", _PARIS),
 }
 DOWNLOADABLE: tuple[str, ...] = tuple(SOURCES)
 
@@ -68,11 +47,7 @@ _MOST_UNPACKED = 8 << 30  # bytes, of an archive
 
 
 def download_dataset(
-    name: str,
-    db_root: str,
-    *,
-    base_urls: Mapping[str, str] | None = None,
-    progress: bool = True,
+    name: str, db_root: str, *, base_urls: Mapping[str, str] | None = None, progress: bool = True
 ) -> None:
     """Completes a data set's folder under `db_root`; requests nothing if it is complete.
 
@@ -95,151 +70,117 @@ def download_dataset(
     bases = {**BASE_URLS, **(base_urls or {})}
     if bases.keys() != BASE_URLS.keys() or not all(b.startswith("http") for b in bases.values()):
         raise UserError(f"base_urls: expected http addresses for {', '.join(BASE_URLS)}")
-    download = _Download(SOURCES[name], Path(db_root), bases, progress)
+    where, truth, archives = SOURCES[name]
+    folder = Path(db_root, where)
+    truth = f"{bases['ground_truth']}/{truth}"
+    archives = tuple(f"{bases['pictures']}/{archive}" for archive in archives)
     try:
-        download.run()
-    except OSError as e:  # of the disk: those of the network are caught in `fetch_file`
+        _complete(folder, truth, archives, progress)
+    except TransferError as e:
+        files = ", ".join([truth, *(f"{a}.tgz (or {a}{_BLURRED}.tgz)" for a in archives)])
         raise UserError(
-            f"cannot read or write {e.filename or download.folder}: {e.strerror or e}; make room, "
-            f"or choose another folder than {db_root}; what has been fetched is kept"
+            f"{e}; run this again later, or put into {folder} by hand what it lacks of: {files}"
+        ) from e
+    except OSError as e:  # of the disk: those of the network are TransferErrors
+        raise UserError(
+            f"cannot read or write {e.filename or folder}: {e.strerror or e}; make room, or choose "
+            f"another folder than {db_root}; what has been fetched is kept"
         ) from e
 
 
-class _Download:
-    """The steps that complete one data set's folder."""
+def _complete(folder: Path, truth_url: str, archives: Sequence[str], progress: bool) -> None:
+    truth = folder / truth_url.rpartition("/")[2]
+    if truth.is_file() and not _missing(truth):
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    busy = f"another process is downloading into {folder}; run this again when it has ended"
+    lock = take_lock(folder / ".download.lock", busy)
+    try:
+        if not truth.is_file():
+            part = _fetch(folder, [truth_url], _MOST_TRUTH, progress)
+            with _deleted_if_bad(part):
+                read_ground_truth(str(part))
+            accept(part)
+            part.rename(truth)
+            discard(part)
+        if _missing(truth):
+            tries = [[f"{a}.tgz", f"{a}{_BLURRED}.tgz"] for a in archives]  # best first
+            parts = [_fetch(folder, urls, _MOST_ARCHIVE, progress) for urls in tries]
+            _add_images(truth, parts, progress)
+            for part in folder.glob("*.tgz.partial"):
+                discard(part)
+    finally:
+        lock.release()
 
-    def __init__(self, source: Source, root: Path, bases: Mapping[str, str], progress: bool):
-        self.folder = root / source.folder
-        self.images = self.folder / "jpg"
-        self.truth_url = f"{bases['ground_truth']}/{source.truth}"
-        self.truth = self._file(self.truth_url)
-        archives = [f"{bases['pictures']}/{archive}" for archive in source.archives]
-        # The addresses to try for each archive, best first.
-        self.archives = [(f"{a}.tgz", f"{a}{_BLURRED}.tgz") for a in archives]
-        self.progress = progress
-        self.fetched: dict[Path, Record] = {}  # the parts that are complete, and not yet in use
 
-    def run(self) -> None:
-        if self.truth.is_file() and not self._missing():
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        busy = (
-            f"another process is downloading into {self.folder}; run this again when it has ended"
-        )
-        lock = take_lock(self.folder / ".download.lock", busy)
+def _missing(truth: Path) -> set[str]:
+    """The images that the ground truth names and `jpg/` does not have."""
+    try:
+        found = read_ground_truth(str(truth))
+    except UserError as e:
+        raise UserError(f"{e}; delete {truth} to have it fetched again") from e
+    there = set()
+    with contextlib.suppress(FileNotFoundError), os.scandir(truth.with_name("jpg")) as entries:
+        there = {entry.name for entry in entries if entry.is_file()}
+    return {*found.names, *found.query_names} - there
+
+
+def _fetch(folder: Path, urls: list[str], limit: int, progress: bool) -> Path:
+    """A file that somebody put there, or a complete part from the first address that works."""
+    for url in urls:
+        if (file := folder / url.rpartition("/")[2]).is_file():
+            return file
+    refusals = []
+    # A part comes first: where it was begun, the addresses before it did not work.
+    for url in sorted(urls, key=lambda url: not part_of(url, folder).exists()):
         try:
-            if not self.truth.is_file():
-                self._add_truth()
-            if self._missing():
-                self._add_images()
-        finally:
-            lock.release()
+            return fetch_file(url, folder, limit=limit, progress=progress)
+        except BrokenError:
+            raise
+        except TransferError as e:
+            refusals.append(str(e))
+    raise TransferError("; ".join(refusals))
 
-    def _file(self, url: str) -> Path:
-        return self.folder / url.rpartition("/")[2]
 
-    def _missing(self) -> set[str]:
-        """The images that the ground truth names and `jpg/` does not have."""
-        try:
-            truth = read_ground_truth(str(self.truth))
-        except UserError as e:
-            raise UserError(f"{e}; delete {self.truth} to have it fetched again") from e
-        there = set()
-        if self.images.is_dir():
-            with os.scandir(self.images) as entries:
-                there = {entry.name for entry in entries if entry.is_file()}
-        return {*truth.names, *truth.query_names} - there
-
-    def _add_truth(self) -> None:
-        part = self._fetch((self.truth_url,), _MOST_TRUTH)
-        try:
-            read_ground_truth(str(part))
-        except UserError as e:
-            raise self._rejected(part, e) from e
-        self._keep_records()
-        part.rename(self.truth)
-        discard(part)
-
-    def _add_images(self) -> None:
-        archives = [self._fetch(addresses, _MOST_ARCHIVE) for addresses in self.archives]
-        scratch = self.folder / "jpg.partial"
-        shutil.rmtree(scratch, ignore_errors=True)  # of a run that was killed
-        try:
-            scratch.mkdir()
-            for archive in archives:
-                try:
-                    extract_images(archive, scratch, _MOST_UNPACKED, progress=self.progress)
-                except ArchiveError as e:
-                    raise self._rejected(archive, e) from e
-            found = set(os.listdir(scratch))
-            if lacking := sorted(self._missing() - found):
-                files = " and ".join(str(archive) for archive in archives)
-                raise UserError(
-                    f"{len(lacking)} of the images that {self.truth} names are not in {files}, "
-                    f"such as {lacking[0]}; delete the file that is wrong, and run this again"
-                )
-            self._keep_records()
-            if self.images.exists():
-                for image in sorted(found):
-                    if not (self.images / image).exists():
-                        (scratch / image).rename(self.images / image)
-            else:
-                scratch.rename(self.images)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
-        for addresses in self.archives:
-            for url in addresses:
-                discard(part_of(self._file(url)))
-
-    def _fetch(self, addresses: tuple[str, ...], limit: int) -> Path:
-        """The file that somebody put there, or a complete part from the first working address."""
-        for url in addresses:
-            if (file := self._file(url)).is_file():
-                _warn_if_blurred(file.name)
-                return file
-        refusals = []
-        # A part comes first: where it was begun, the addresses before it did not work.
-        for url in sorted(addresses, key=lambda url: not part_of(self._file(url)).exists()):
-            part = part_of(self._file(url))
-            try:
-                self.fetched[part] = fetch_file(url, part, limit=limit, progress=self.progress)
-            except NotOfferedError as e:
-                refusals.append(str(e))
-                continue
-            except TransferError as e:
-                raise UserError(f"{e}; run this again to resume, or {self._by_hand()}") from e
-            _warn_if_blurred(self._file(url).name, self.fetched[part].source)
-            return part
-        raise UserError(f"{'; '.join(refusals)}; {self._by_hand()}")
-
-    def _keep_records(self) -> None:
-        names = {part.name.removesuffix(".partial"): r for part, r in self.fetched.items()}
-        update_records(self.folder, dict(names))
-
-    def _rejected(self, file: Path, reason: Exception) -> UserError:
-        """The error about a file whose content is not usable; a fetched one is deleted."""
-        if file not in self.fetched:
-            return UserError(f"{file} cannot be used: {reason}; delete or replace it")
+@contextlib.contextmanager
+def _deleted_if_bad(file: Path) -> Iterator[None]:
+    """Deletes a fetched file whose content turns out to be unusable, so that it comes again."""
+    try:
+        yield
+    except UserError as e:
+        if file.suffix != ".partial":
+            raise UserError(f"{file} cannot be used: {e}; delete or replace it") from e
+        url = read_records(file.parent)[file.name]["url"]
         discard(file)
-        return UserError(
-            f"{self.fetched[file].url} cannot be used, and was deleted: {reason}; run this again "
-            f"to fetch it once more, or {self._by_hand()}"
-        )
-
-    def _by_hand(self) -> str:
-        """Which files to put where on a machine without a network."""
-        wanted: list[tuple[str, ...]] = []
-        if not self.truth.is_file():
-            wanted.append((self.truth_url,))
-        if self.truth.is_file() or not self.images.exists():
-            wanted += [a for a in self.archives if not any(self._file(url).is_file() for url in a)]
-        files = ", ".join(" (or ".join(a) + ")" * (len(a) - 1) for a in wanted)
-        return f"put into {self.folder} by hand: {files}"
+        raise TransferError(f"{url} cannot be used, and was deleted: {e}") from e
 
 
-def _warn_if_blurred(*names: str) -> None:
-    if any(_BLURRED in name.rpartition("/")[2] for name in names):
-        log.warning(
-            "%s has its faces blurred: pixels differ from the original's, and mAP may differ too",
-            names[0],
-        )
+def _add_images(truth: Path, archives: list[Path], progress: bool) -> None:
+    folder, images, scratch = truth.parent, truth.with_name("jpg"), truth.with_name("jpg.partial")
+    fetched = [archive for archive in archives if archive.suffix == ".partial"]
+    shutil.rmtree(scratch, ignore_errors=True)  # of a run that was killed
+    try:
+        scratch.mkdir()
+        for archive in archives:
+            source = read_records(folder)[archive.name]["source"] if archive in fetched else None
+            if _BLURRED in archive.name + (source or "").rpartition("/")[2]:
+                name = archive.name.removesuffix(".partial")
+                log.warning("%s has blurred faces: mAP may differ from the originals'", name)
+            with _deleted_if_bad(archive):
+                extract_images(archive, scratch, _MOST_UNPACKED, progress=progress)
+        found = set(os.listdir(scratch))
+        if lacking := sorted(_missing(truth) - found):
+            raise UserError(
+                f"{len(lacking)} of the images that {truth} names are not in "
+                f"{' and '.join(map(str, archives))}, such as {lacking[0]}; delete the file that "
+                "is wrong, and run this again"
+            )
+        for archive in fetched:
+            accept(archive)
+        if not images.exists():
+            scratch.rename(images)
+        for image in found:
+            if not (images / image).exists():
+                (scratch / image).rename(images / image)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

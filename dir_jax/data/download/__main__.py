@@ -17,27 +17,15 @@ from dir_jax.errors import UserError
 
 def main(prog: str | None = None) -> int:
     """Downloads as the command line says; returns the exit code. For `prog` see `run_parsed`."""
-    return run_parsed(create_parser(), run, prog)
-
-
-def create_parser() -> Parser:
-    """The parser of the command line."""
     parser = Parser("dir_jax.data.download", __doc__)
-    parser.add_argument(
-        "--dataset", required=True, choices=DOWNLOADABLE, help="the data set to download"
-    )
+    parser.add_argument("--dataset", required=True, choices=DOWNLOADABLE, help="what to download")
     parser.add_argument(
         "--db-root", metavar="DIR", help="the folder of the data sets (default: $DB_ROOT)"
     )
-    return parser
+    return run_parsed(parser, _main, prog)
 
 
-def run(args: argparse.Namespace) -> None:
-    """Downloads what the parsed command line names.
-
-    Raises:
-      UserError: no folder is given, or the data set cannot be completed.
-    """
+def _main(args: argparse.Namespace) -> None:
     root = args.db_root or os.environ.get("DB_ROOT")
     if not root:
         raise UserError(

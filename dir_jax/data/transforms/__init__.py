@@ -11,20 +11,7 @@ from dir_jax.data.transforms.resizing import RandomScale, Scale
 from dir_jax.data.transforms.warping import RandomFlip, RandomRotation, RandomTilting
 
 __all__ = [
-    "CenterCrop",
-    "ColorJitter",
-    "Compose",
-    "Identity",
-    "Pad",
-    "PadSquare",
-    "RandomBorder",
-    "RandomCrop",
-    "RandomErasing",
-    "RandomFlip",
-    "RandomRotation",
-    "RandomScale",
-    "RandomTilting",
-    "Scale",
-    "Transform",
-    "parse_transforms",
-]
+    "CenterCrop", "ColorJitter", "Compose", "Identity", "Pad", "PadSquare", "RandomBorder",
+    "RandomCrop", "RandomErasing", "RandomFlip", "RandomRotation", "RandomScale", "RandomTilting",
+    "Scale", "Transform", "parse_transforms",
+]  # fmt: skip

@@ -17,8 +17,8 @@ class ColorJitter(Transform):
 
     Attributes:
       brightness: the factor is drawn uniformly from [max(0, 1 - brightness), 1 + brightness].
-      contrast: the factor is drawn uniformly from [max(0, 1 - contrast), 1 + contrast].
-      saturation: the factor is drawn uniformly from [max(0, 1 - saturation), 1 + saturation].
+      contrast: the range of its factor, in the same way.
+      saturation: the range of its factor, in the same way.
       hue: the shift is drawn uniformly from [-hue, hue], as a fraction of the colour circle; at
         most 0.5.
     """
@@ -29,10 +29,9 @@ class ColorJitter(Transform):
     hue: float = 0
 
     def __post_init__(self) -> None:
-        check_number("brightness", self.brightness, 0)
-        check_number("contrast", self.contrast, 0)
-        check_number("saturation", self.saturation, 0)
-        check_number("hue", self.hue, 0, 0.5)
+        for name in ("brightness", "contrast", "saturation"):
+            self._check(name, check_number, 0)
+        self._check("hue", check_number, 0, 0.5)
 
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
         steps: list[tuple[Callable[[Image.Image, float], Image.Image], float]] = []
@@ -65,7 +64,7 @@ class RandomErasing(Transform):
     area: float
 
     def __post_init__(self) -> None:
-        check_number("area", self.area, 0, 1)
+        self._check("area", check_number, 0, 1)
 
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
         sides = np.array(image.size)

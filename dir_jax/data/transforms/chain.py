@@ -9,40 +9,23 @@ from PIL import Image
 
 from dir_jax.data.calls import parse_calls
 from dir_jax.data.transforms.appearance import ColorJitter, RandomErasing
-from dir_jax.data.transforms.base import Identity, Size, SizeRange, Transform
+from dir_jax.data.transforms.base import Identity, Transform
 from dir_jax.data.transforms.framing import CenterCrop, Pad, PadSquare, RandomBorder, RandomCrop
 from dir_jax.data.transforms.resizing import RandomScale, Scale
-from dir_jax.data.transforms.views import view_of
+from dir_jax.data.transforms.views import Size, SizeRange, view_of
 from dir_jax.data.transforms.warping import RandomFlip, RandomRotation, RandomTilting
 
-TRANSFORMS: dict[str, type[Transform]] = {
-    cls.__name__: cls
-    for cls in (
-        Identity,
-        Scale,
-        Pad,
-        PadSquare,
-        CenterCrop,
-        RandomScale,
-        RandomCrop,
-        RandomRotation,
-        RandomFlip,
-        RandomTilting,
-        ColorJitter,
-        RandomErasing,
-        RandomBorder,
-    )
-}
+_ALL: tuple[type[Transform], ...] = (
+    Identity, Scale, Pad, PadSquare, CenterCrop, RandomScale, RandomCrop, RandomRotation,
+    RandomFlip, RandomTilting, ColorJitter, RandomErasing, RandomBorder,
+)  # fmt: skip
+TRANSFORMS: dict[str, type[Transform]] = {cls.__name__: cls for cls in _ALL}
 """Every transform that a text can name."""
 
 
 @dataclass(frozen=True, repr=False)
 class Compose(Transform):
-    """Applies transforms one after the other; its repr is a text that `parse_transforms` reads.
-
-    Attributes:
-      transforms: the transforms in the order of application; without any, images stay as they are.
-    """
+    """Applies transforms in order; its repr is a text that `parse_transforms` reads."""
 
     transforms: tuple[Transform, ...] = ()
 

@@ -8,16 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageOps
 
-from dir_jax.data.transforms.base import (
-    LazyTransform,
-    Size,
-    SizeRange,
-    Transform,
-    check_color,
-    check_integer,
-    join,
-)
-from dir_jax.data.transforms.views import View, cropped, view_of
+from dir_jax.data.transforms.base import LazyTransform, Transform, check_color, check_integer, join
+from dir_jax.data.transforms.views import Size, SizeRange, View, cropped, view_of
 from dir_jax.errors import UserError
 
 GREY = (127, 127, 127)
@@ -39,8 +31,8 @@ class Pad(Transform):
     color: tuple[int, int, int] = GREY
 
     def __post_init__(self) -> None:
-        self._normalize("size", check_integer("size", self.size, 1))
-        self._normalize("color", check_color(self.color))
+        self._check("size", check_integer, 1)
+        self._check("color", check_color)
 
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
         w, h = image.size
@@ -48,8 +40,7 @@ class Pad(Transform):
         return _centre(image, size, self.color)
 
     def output_size(self, smallest: Size, largest: Size) -> SizeRange:
-        (w0, h0), (w1, h1) = smallest, largest
-        size = self.size
+        (w0, h0), (w1, h1), size = smallest, largest, self.size
         ranges = []
         if w1 >= h0:  # there may be images at least as wide as high
             ranges.append(((max(w0, h0), max(h0, size)), (w1, max(min(h1, w1), size))))
@@ -72,8 +63,8 @@ class PadSquare(Transform):
 
     def __post_init__(self) -> None:
         if self.size is not None:
-            self._normalize("size", check_integer("size", self.size, 1))
-        self._normalize("color", check_color(self.color))
+            self._check("size", check_integer, 1)
+        self._check("color", check_color)
 
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
         side = self.size or max(image.size)
@@ -100,9 +91,9 @@ class RandomBorder(Transform):
     color: tuple[int, int, int] = GREY
 
     def __post_init__(self) -> None:
-        self._normalize("min_size", check_integer("min_size", self.min_size, 0))
-        self._normalize("max_size", check_integer("max_size", self.max_size, self.min_size))
-        self._normalize("color", check_color(self.color))
+        self._check("min_size", check_integer, 0)
+        self._check("max_size", check_integer, self.min_size)
+        self._check("color", check_color)
 
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
         bw, bh = rng.integers(self.min_size, self.max_size, size=2, endpoint=True).tolist()
@@ -115,34 +106,12 @@ class RandomBorder(Transform):
 
 @dataclass(frozen=True, repr=False)
 class _Crop(LazyTransform):
-    """Cuts a rectangle of a fixed size out of the image.
-
-    Attributes:
-      size: side of a square in pixels, or a pair (height, width). Note that the pair of Scale is
-        (width, height).
-      padding: black pixels that are added before the crop, on every side alike or on (left, top,
-        right, bottom).
-    """
-
     size: int | tuple[int, int]
     padding: int | tuple[int, int, int, int] = 0
 
     def __post_init__(self) -> None:
-        size, padding = self.size, self.padding
-        if isinstance(size, tuple | list):
-            if len(size) != 2:
-                raise ValueError(f"size={size!r} should be an integer or a pair (height, width)")
-            self._normalize("size", tuple(check_integer("size", side, 1) for side in size))
-        else:
-            self._normalize("size", check_integer("size", size, 1))
-        if isinstance(padding, tuple | list):
-            if len(padding) != 4:
-                raise ValueError(
-                    f"padding={padding!r} should be an integer or (left, top, right, bottom)"
-                )
-            self._normalize("padding", tuple(check_integer("padding", p, 0) for p in padding))
-        else:
-            self._normalize("padding", check_integer("padding", padding, 0))
+        self._check("size", check_integer, 1, ("height", "width"))
+        self._check("padding", check_integer, 0, ("left", "top", "right", "bottom"))
 
     @abstractmethod
     def _corner(self, free: Size, rng: np.random.Generator) -> Size:
@@ -152,7 +121,7 @@ class _Crop(LazyTransform):
         crop_w, crop_h = self._output
         free_w, free_h = self._free(view.size)
         if min(free_w, free_h) < 0:
-            self._refuse(f"an image of {_by(view.size)} is", view.size)
+            raise self._too_small(f"an image of {_by(view.size)} is", view.size)
         x, y = self._corner((free_w, free_h), rng)
         left, top, _, _ = self._borders
         box = x - left, y - top, x - left + crop_w, y - top + crop_h
@@ -166,14 +135,12 @@ class _Crop(LazyTransform):
             which = f"an image of {_by(smallest)} is"
             if smallest != largest:
                 which = f"images can be as small as {_by(smallest)} here,"
-            self._refuse(which, smallest)
+            raise self._too_small(which, smallest)
         return self._output, self._output
 
     @property
     def _output(self) -> Size:
-        if isinstance(self.size, int):
-            return self.size, self.size
-        return self.size[1], self.size[0]
+        return (self.size, self.size) if isinstance(self.size, int) else self.size[::-1]
 
     @property
     def _borders(self) -> tuple[int, int, int, int]:
@@ -185,16 +152,13 @@ class _Crop(LazyTransform):
         crop_w, crop_h = self._output
         return size[0] + left + right - crop_w, size[1] + top + bottom - crop_h
 
-    def _refuse(self, which: str, size: Size) -> None:
+    def _too_small(self, which: str, size: Size) -> UserError:
         left, top, right, bottom = self._borders
-        problem = f"smaller than the crop of {_by(self._output)}"
-        if self.padding:
-            problem += (
-                f" even when padded to {_by((size[0] + left + right, size[1] + top + bottom))}"
-            )
-        raise UserError(
-            f"{self!r}: {which} {problem}; put a Scale or Pad that makes it larger before it, or "
-            "use padding"
+        padded = _by((size[0] + left + right, size[1] + top + bottom))
+        return UserError(
+            f"{self!r}: {which} smaller than the crop of {_by(self._output)}"
+            + f" even when padded to {padded}" * bool(self.padding)
+            + "; put a Scale or Pad before it that makes images larger, or use padding"
         )
 
 
@@ -217,16 +181,11 @@ class CenterCrop(_Crop):
 class RandomCrop(_Crop):
     """Cuts a rectangle of a fixed size out of the image, at a random place.
 
-    Attributes:
-      size: side of a square in pixels, or a pair (height, width). Note that the pair of Scale is
-        (width, height).
-      padding: black pixels that are added before the crop, on every side alike or on (left, top,
-        right, bottom).
+    Its arguments are those of `CenterCrop`.
     """
 
     def _corner(self, free: Size, rng: np.random.Generator) -> Size:
-        x, y = rng.integers(0, free, endpoint=True).tolist()
-        return x, y
+        return tuple(rng.integers(0, free, endpoint=True).tolist())
 
 
 def _centre(image: Image.Image, size: Size, color: tuple[int, int, int]) -> Image.Image:

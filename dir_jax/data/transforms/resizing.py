@@ -6,57 +6,51 @@ import math
 import sys
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from dir_jax.data.transforms.base import (
     LazyTransform,
-    Size,
-    SizeRange,
     Transform,
     check_integer,
     check_interpolation,
     check_number,
     join,
 )
-from dir_jax.data.transforms.views import View, resized, view_of
+from dir_jax.data.transforms.views import Size, SizeRange, View, resized, view_of
 
 BILINEAR = Image.Resampling.BILINEAR
-_RESIZE_FILTERS = tuple(Image.Resampling)
 
 
-@dataclass(frozen=True, repr=False)
 class _Resize(Transform):
     """Resizes to a target size, unless the shorter side would grow or shrink and may not.
 
     An image whose shorter side would stay the same is left as it is, whatever its longer side.
     """
 
-    @property
-    @abstractmethod
-    def _allowed(self) -> tuple[bool, bool]:
-        """Whether the shorter side may grow, and whether it may shrink."""
+    can_upscale: bool
+    can_downscale: bool
 
     @property
     @abstractmethod
     def _most(self) -> int:
-        """A bound of the target's shorter side, whatever the image."""
+        """The largest length that the target's shorter side can have."""
 
     @abstractmethod
     def _targets(self, images: SizeRange) -> SizeRange:
         """Bounds of the target sizes of images within a range."""
 
     def _size_after(self, size: Size, target: Size) -> Size:
-        grows, shrinks = self._allowed
         change = min(target) - min(size)
-        if (grows and change > 0) or (shrinks and change < 0):
+        if (self.can_upscale and change > 0) or (self.can_downscale and change < 0):
             return max(target[0], 1), max(target[1], 1)  # a sliver keeps one pixel
         return size
 
     def output_size(self, smallest: Size, largest: Size) -> SizeRange:
         images = smallest, largest
-        grows, shrinks = self._allowed
+        grows, shrinks = self.can_upscale, self.can_downscale
         low, high = self._targets(images)
         # The target's shorter side lies in [shortest, longest]: those of images that grow lie below
         # `longest`, and those of images that shrink above `shortest`.
@@ -93,18 +87,11 @@ class Scale(_Resize):
     can_downscale: bool = True
 
     def __post_init__(self) -> None:
-        size = self.size
-        if isinstance(size, float):
-            if not 0 < size <= 4:
-                raise ValueError(f"size={size!r}, a float, multiplies the sides: 0 < size <= 4")
-        elif isinstance(size, tuple | list):
-            if len(size) != 2:
-                raise ValueError(f"size={size!r} should be a number or a pair (width, height)")
-            self._normalize("size", tuple(check_integer("size", side, 1) for side in size))
-        else:
-            self._normalize("size", check_integer("size", size, 1))
-        method = check_interpolation(self.interpolation, _RESIZE_FILTERS)
-        self._normalize("interpolation", method)
+        if not isinstance(self.size, float):
+            self._check("size", check_integer, 1, ("width", "height"))
+        elif not 0 < self.size <= 4:
+            raise ValueError(f"size={self.size!r}, a float, multiplies the sides: 0 < size <= 4")
+        self._check("interpolation", check_interpolation, Image.Resampling)
 
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
         size = self._size_after(image.size, self._target(image.size))
@@ -123,18 +110,10 @@ class Scale(_Resize):
         return super().output_size(smallest, largest)
 
     @property
-    def _allowed(self) -> tuple[bool, bool]:
-        return self.can_upscale, self.can_downscale
-
-    @property
     def _most(self) -> int:
-        match self.size:
-            case int(side):
-                return side
-            case float():
-                return sys.maxsize
-            case width, height:
-                return min(width, height)
+        if isinstance(self.size, float):
+            return sys.maxsize
+        return self.size if isinstance(self.size, int) else min(self.size)
 
     def _target(self, size: Size) -> Size:
         w, h = size
@@ -186,17 +165,10 @@ class RandomScale(LazyTransform, _Resize):
     largest: bool = False
 
     def __post_init__(self) -> None:
-        self._normalize("min_size", check_integer("min_size", self.min_size, 1))
-        self._normalize("max_size", check_integer("max_size", self.max_size, self.min_size))
-        ar = self.ar
-        if isinstance(ar, tuple | list):
-            if len(ar) != 2 or not 0.2 < check_number("ar", ar[0]) <= check_number("ar", ar[1]) < 5:
-                raise ValueError(f"ar={ar!r} should be a number or a pair low <= high in ]0.2, 5[")
-            self._normalize("ar", tuple(ar))
-        elif not 0.2 < check_number("ar", ar) < 5:
-            raise ValueError(f"ar={ar!r} should be in ]0.2, 5[")
-        method = check_interpolation(self.interpolation, _RESIZE_FILTERS)
-        self._normalize("interpolation", method)
+        self._check("min_size", check_integer, 1)
+        self._check("max_size", check_integer, self.min_size)
+        self._check("ar", _check_aspect)
+        self._check("interpolation", check_interpolation, Image.Resampling)
 
     def view(self, view: View, rng: np.random.Generator) -> View:
         low, high = self._aspects
@@ -210,10 +182,6 @@ class RandomScale(LazyTransform, _Resize):
             return resized(view, size, BILINEAR)
         # A rounded bound moves the steeper filters by more than a level, and NEAREST by a pixel.
         return view_of(view.image().resize(size, self.interpolation))
-
-    @property
-    def _allowed(self) -> tuple[bool, bool]:
-        return self.can_upscale, self.can_downscale
 
     @property
     def _most(self) -> int:
@@ -252,11 +220,8 @@ class RandomScale(LazyTransform, _Resize):
     ) -> tuple[tuple[int, int], tuple[int, int]]:
         """Bounds of the target's side that is drawn, and of its other side.
 
-        Args:
-          smallest: (other side, drawn side) of the images, the least of each.
-          largest: the same, the most of each.
-          low: the least factor on the other side.
-          high: the largest factor on the other side.
+        The images' bounds are (other side, drawn side); the factors on the other side lie in
+        [low, high].
         """
         # Only images whose other side is the longer one (or, with `largest`, the shorter one).
         if self.largest:
@@ -274,6 +239,14 @@ class RandomScale(LazyTransform, _Resize):
             return (side0, b), (min(other0, b), min(other1, b))
         side1 = b if other0 >= a else max(b, int(0.5 + b * a / max(other0, 1)))
         return (a, side1), (max(other0, a), max(other1, a))
+
+
+def _check_aspect(name: str, value: Any) -> float | tuple[float, ...]:
+    pair = isinstance(value, tuple | list)
+    low, high = value if pair and len(value) == 2 else (value, value)
+    if not 0.2 < check_number(name, low) <= check_number(name, high) < 5:
+        raise ValueError(f"{name}={value!r} should be a number or a pair low <= high in ]0.2, 5[")
+    return (low, high) if pair else low
 
 
 def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:

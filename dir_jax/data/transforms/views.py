@@ -1,8 +1,7 @@
 """Images of which only the part that is needed is computed.
 
 A crop throws away half of what a rotation before it computed. In a chain, such transforms therefore
-pass on a `View` instead of an image: the last one is asked for its pixels, and asks the one before
-it for the pixels that it needs.
+pass on a `View`: the last one is asked for pixels, and asks the one before it for those it needs.
 """
 
 from __future__ import annotations
@@ -13,20 +12,16 @@ from dataclasses import dataclass
 from PIL import Image
 
 Size = tuple[int, int]  # (width, height) in pixels
+SizeRange = tuple[Size, Size]  # each side's smallest, each side's largest
 Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels
 
 
 @dataclass(frozen=True)
 class View:
-    """An image that is computed when its pixels are asked for.
-
-    Attributes:
-      size: (width, height) in pixels.
-      pull: function that computes the pixels of a box, which must lie within the size.
-    """
+    """An image that is computed when its pixels are asked for."""
 
     size: Size
-    pull: Callable[[Box], Image.Image]
+    pull: Callable[[Box], Image.Image]  # computes the pixels of a box, which lies within the size
 
     def image(self) -> Image.Image:
         """Computes the whole image."""
@@ -35,21 +30,15 @@ class View:
 
 def view_of(image: Image.Image) -> View:
     """A view of an image that is computed already."""
-
-    def pull(box: Box) -> Image.Image:
-        return image if box == (0, 0, *image.size) else image.crop(box)
-
-    return View(image.size, pull)
+    whole = (0, 0, *image.size)
+    return View(image.size, lambda box: image if box == whole else image.crop(box))
 
 
 def transformed(view: View, matrix: list[float], resample: Image.Resampling) -> View:
-    """The image under an affine map.
+    """The image under an affine map, resampled by BILINEAR or BICUBIC.
 
-    Args:
-      view: the image.
-      matrix: (a, b, c, d, e, f): the result shows at (x, y) what the image shows at
-        (ax + by + c, dx + ey + f), and black where that lies outside the image.
-      resample: BILINEAR or BICUBIC.
+    With a matrix (a, b, c, d, e, f), the result shows at (x, y) what the image shows at
+    (ax + by + c, dx + ey + f), and black where that lies outside the image.
     """
     a, b, c, d, e, f = matrix
 
@@ -84,12 +73,8 @@ def resized(view: View, size: Size, resample: Image.Resampling) -> View:
 
     def pull(box: Box) -> Image.Image:
         left, top, right, bottom = box
-        source = (
-            left * across,
-            top * down,
-            min(right * across, width),
-            min(bottom * down, height),
-        )
+        end = min(right * across, width), min(bottom * down, height)
+        source = (left * across, top * down, *end)
         return view.image().resize((right - left, bottom - top), resample, source)
 
     return View(size, pull)
@@ -98,9 +83,7 @@ def resized(view: View, size: Size, resample: Image.Resampling) -> View:
 def cropped(view: View, box: Box) -> View:
     """A part of the image."""
     left, top, right, bottom = box
-
-    def pull(inner: Box) -> Image.Image:
-        x0, y0, x1, y1 = inner
-        return view.pull((left + x0, top + y0, left + x1, top + y1))
-
-    return View((right - left, bottom - top), pull)
+    return View(
+        (right - left, bottom - top),
+        lambda part: view.pull((left + part[0], top + part[1], left + part[2], top + part[3])),
+    )

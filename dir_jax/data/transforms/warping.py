@@ -8,14 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from dir_jax.data.transforms.base import (
-    LazyTransform,
-    Size,
-    Transform,
-    check_interpolation,
-    check_number,
-)
-from dir_jax.data.transforms.views import View, transformed, view_of
+from dir_jax.data.transforms.base import LazyTransform, Transform, check_interpolation, check_number
+from dir_jax.data.transforms.views import Size, View, transformed, view_of
 
 BILINEAR = Image.Resampling.BILINEAR
 _ROTATION_FILTERS = (Image.Resampling.NEAREST, BILINEAR, Image.Resampling.BICUBIC)
@@ -35,9 +29,8 @@ class RandomRotation(LazyTransform):
     interpolation: Image.Resampling = BILINEAR
 
     def __post_init__(self) -> None:
-        check_number("degrees", self.degrees, 0, 180)
-        method = check_interpolation(self.interpolation, _ROTATION_FILTERS)
-        self._normalize("interpolation", method)
+        self._check("degrees", check_number, 0, 180)
+        self._check("interpolation", check_interpolation, _ROTATION_FILTERS)
 
     def view(self, view: View, rng: np.random.Generator) -> View:
         degrees = rng.uniform(-self.degrees, self.degrees)
@@ -78,26 +71,23 @@ class RandomTilting(Transform):
     directions: str = "all"
 
     def __post_init__(self) -> None:
-        check_number("magnitude", self.magnitude, 0, 1)
+        self._check("magnitude", check_number, 0, 1)
         if not isinstance(self.directions, str) or not self._sides:
             raise ValueError(f"directions={self.directions!r} should name a side, or be 'all'")
-        for side in self._sides:
-            if side not in _DIRECTIONS:
-                raise ValueError(
-                    f"directions={self.directions!r}: {side!r} is none of "
-                    f"{', '.join(_DIRECTIONS)} and not 'all' by itself"
-                )
+        if unknown := [side for side in self._sides if side not in _DIRECTIONS]:
+            raise ValueError(
+                f"directions={self.directions!r}: {unknown[0]!r} is none of "
+                f"{', '.join(_DIRECTIONS)}, and not 'all' by itself"
+            )
 
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
         largest = math.ceil(max(image.size) * self.magnitude)
         if largest == 0:
             return image
         move = int(rng.integers(1, largest, endpoint=True))
-        side = self._sides[rng.integers(len(self._sides))]
-        homography = _tilt(image.size, side, move)
-        return image.transform(
-            image.size, Image.Transform.PERSPECTIVE, homography, Image.Resampling.BICUBIC
-        )
+        homography = _tilt(image.size, self._sides[rng.integers(len(self._sides))], move)
+        perspective, bicubic = Image.Transform.PERSPECTIVE, Image.Resampling.BICUBIC
+        return image.transform(image.size, perspective, homography, bicubic)
 
     @property
     def _sides(self) -> tuple[str, ...]:
@@ -112,13 +102,10 @@ def _tilt(size: Size, side: str, move: int) -> list[float]:
     along = (0, 1) if side in ("left", "right") else (1, 0)
     signs = {"left": (-1, 0, 0, 1), "right": (0, -1, 1, 0), "up": (-1, 1, 0, 0)}
     tilted = original + move * np.outer(signs.get(side, (0, 0, 1, -1)), along)
-    # Two linear equations a corner: (a x + b y + c) / (g x + h y + 1) = x of the original, and y.
-    ones, zeros = np.ones((4, 1)), np.zeros((4, 3))
-    points = np.concatenate([tilted, ones], axis=1)
-    equations = np.concatenate(
-        [
-            np.concatenate([points, zeros, -original[:, :1] * tilted], axis=1),
-            np.concatenate([zeros, points, -original[:, 1:] * tilted], axis=1),
-        ]
-    )
+    # Two equations for each corner: (a x + b y + c) / (g x + h y + 1) = x of the original, and y.
+    points, zeros = np.c_[tilted, np.ones(4)], np.zeros((4, 3))
+    equations = np.r_[
+        np.c_[points, zeros, -original[:, :1] * tilted],
+        np.c_[zeros, points, -original[:, 1:] * tilted],
+    ]
     return np.linalg.solve(equations, original.T.ravel()).tolist()

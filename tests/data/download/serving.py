@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import hashlib
 import io
+import json
 import pickle
 import random
 import re
@@ -13,11 +14,15 @@ import socket
 import struct
 import tarfile
 import threading
+import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import pytest
+
 from dir_jax.data.download import DOWNLOADABLE, download_dataset
+from dir_jax.errors import UserError
 
 OXFORD = "/vgg/oxbuildings/oxbuild_images.tgz"
 BLURRED = "/vgg/oxbuildings/oxbuild_images-v1.tgz"
@@ -77,15 +82,17 @@ def date_of(content: bytes) -> str:
 
 
 class Server:
-    """Files over HTTP, and what may go wrong with that.
+    """Files over HTTP, what may go wrong with that, and a folder that they are fetched into.
 
     Attributes:
+      root: the folder of the data sets; `folder` is Oxford's.
       files: the content of each path; others are HTTP 404.
       scripts: for each path, what is done instead of serving a file.
       requests: the path, Range and If-Range of each request.
       sent: the number of bytes of bodies that were sent.
       cuts: after how many bytes each of the next answers breaks off.
       failures: the statuses of the next answers.
+      pause: seconds before each 4 KB of a body.
       reset: break off with a reset instead of an orderly end.
       hold: once a cut is reached, wait for this before breaking off.
       ranges, if_range: whether these headers are heeded.
@@ -93,15 +100,26 @@ class Server:
       content_range: the value of Content-Range, from the true one.
     """
 
-    def __init__(self) -> None:
-        self.files: dict[str, bytes] = {}
+    def __init__(self, root: Path) -> None:
+        self.root, self.folder = root, root / "oxford5k"
+        names = [name.removesuffix(".jpg") for name in OXFORD_IMAGES]
+        paris = [name.removesuffix(".jpg") for name in PARIS_IMAGES]
+        halves = [member(f"paris/louvre/{n}", c) for n, c in PARIS_IMAGES.items()]
+        self.files = {
+            OXFORD: tgz(*OXFORD_MEMBERS),
+            PARIS[0]: tgz(member("paris/", kind=tarfile.DIRTYPE), *halves[::2]),
+            PARIS[1]: tgz(*halves[1::2]),
+            TRUTHS["Oxford5K"]: truth(names, names[:3]),
+            TRUTHS["ROxford5K"]: truth(names[:4], names[4:]),
+            TRUTHS["Paris6K"]: truth(paris, paris[:1]),
+            TRUTHS["RParis6K"]: truth(paris[1:], paris[:1]),
+        }
         self.scripts: dict[str, Callable[[BaseHTTPRequestHandler], object]] = {}
         self.requests: list[tuple[str, str | None, str | None]] = []
-        self.sent = 0
+        self.sent, self.pause = 0, 0.0
         self.cuts: list[int] = []
         self.failures: list[int] = []
-        self.reset = False
-        self.hold = threading.Event()
+        self.reset, self.hold = False, threading.Event()
         self.hold.set()
         self.ranges = self.if_range = True
         self.headers = lambda content, n: {"ETag": tag_of(content), "Content-Length": n}
@@ -130,6 +148,30 @@ class Server:
     def base_urls(self) -> dict[str, str]:
         return {"pictures": f"{self.address}/vgg", "ground_truth": f"{self.address}/gnd"}
 
+    def fetch(self, name: str = "ROxford5K", **bases: str) -> None:
+        """Downloads a data set into `root`."""
+        bases = self.base_urls | bases
+        download_dataset(name, str(self.root), base_urls=bases, progress=False)
+
+    def fails(self, message: str = ".", name: str = "ROxford5K", **bases: str) -> str:
+        """Checks that a download fails with one short line that has a pattern; returns the line."""
+        with pytest.raises(UserError, match=message) as e:
+            self.fetch(name, **bases)
+        assert str(e.value).isprintable()
+        assert len(str(e.value)) < 1000
+        return str(e.value)
+
+    def images(self, folder: str = "oxford5k") -> dict[str, bytes]:
+        return {file.name: file.read_bytes() for file in (self.root / folder / "jpg").iterdir()}
+
+    def listing(self, folder: str = "oxford5k") -> list[str]:
+        """The names in a data set's folder, but for the lock."""
+        names = sorted(file.name for file in (self.root / folder).iterdir())
+        return [name for name in names if name != ".download.lock"]
+
+    def records(self, folder: str = "oxford5k") -> dict[str, dict]:
+        return json.loads((self.root / folder / "downloads.json").read_text())
+
     @property
     def paths(self) -> list[str]:
         return [path for path, *_ in self.requests]
@@ -144,15 +186,12 @@ class Server:
         self.cuts = [10**9, *(cuts or [90_000, 0, 0, 0, 0, 0])]
 
     def recover(self) -> None:
+        """Serves whole files again, and forgets what happened before."""
         self.cuts, self.requests, self.sent, self.failures = [], [], 0, []
 
     def redirect(self, path: str, target: str) -> None:
-        def script(handler: BaseHTTPRequestHandler) -> None:
-            handler.send_response(301)
-            handler.send_header("Location", target)
-            handler.end_headers()
-
-        self.scripts[path] = script
+        answer = f"HTTP/1.1 301 Moved\r\nLocation: {target}\r\n\r\n".encode()
+        self.scripts[path] = lambda handler: handler.wfile.write(answer)
 
     def close(self) -> None:
         self.hold.set()
@@ -185,6 +224,7 @@ class Server:
         cut = self.cuts.pop(0) if self.cuts and not beyond else None
         body = body[:cut]
         for i in range(0, len(body), 4096):
+            time.sleep(self.pause)
             handler.wfile.write(body[i : i + 4096])
             self.sent += len(body[i : i + 4096])
         if cut is not None:
@@ -193,20 +233,6 @@ class Server:
                 linger = struct.pack("ii", 1, 0)
                 handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         return None
-
-
-def fetch(server: Server, root: Path, name: str = "ROxford5K") -> None:
-    download_dataset(name, str(root), base_urls=server.base_urls, progress=False)
-
-
-def images(root: Path, folder: str = "oxford5k") -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in (root / folder / "jpg").iterdir()}
-
-
-def listing(root: Path, folder: str = "oxford5k") -> list[str]:
-    """The names in a data set's folder, but for the lock."""
-    names = sorted(file.name for file in (root / folder).iterdir())
-    return [name for name in names if name != ".download.lock"]
 
 
 COMPLETE = ["downloads.json", "gnd_roxford5k.pkl", "jpg"]

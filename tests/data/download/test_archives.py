@@ -4,31 +4,16 @@ from __future__ import annotations
 
 import gzip
 import io
-import json
 import tarfile
 
 import pytest
 
 from dir_jax.data import download
 from dir_jax.data.download import archives
-from dir_jax.errors import UserError
-from tests.data.download.serving import (
-    NO_IMAGES,
-    OXFORD,
-    OXFORD_IMAGES,
-    OXFORD_MEMBERS,
-    PARIS,
-    PARIS_IMAGES,
-    fetch,
-    images,
-    listing,
-    member,
-    noise,
-    tar,
-    tgz,
-)  # fmt: skip
+from tests.data.download import serving
+from tests.data.download.serving import NO_IMAGES, OXFORD, OXFORD_IMAGES, member, tar, tgz
 
-WHOLE = tar(*OXFORD_MEMBERS)
+WHOLE = tar(*serving.OXFORD_MEMBERS)
 PACKED = gzip.compress(WHOLE, 1, mtime=0)
 with tarfile.open(fileobj=io.BytesIO(WHOLE)) as opened:
     LAST = opened.getmembers()[-1].offset  # of the last image's header; 130,048 bytes follow it
@@ -41,7 +26,7 @@ def flip(content: bytes, place: int) -> bytes:
 DAMAGED = {
     "a web page": b"<html>Please log in</html>",
     "nothing": b"",
-    "no tar": gzip.compress(noise(30_000, 1)),
+    "no tar": gzip.compress(serving.noise(30_000, 1)),
     "an empty gzip": gzip.compress(b""),
     "cut within the gzip's trailer": PACKED[:-3],
     "cut without the gzip's trailer": PACKED[:-8],
@@ -88,7 +73,8 @@ ESCAPES = {
 
 def sparse(size: int):
     """One block of data, and holes: PAX's sparse files, version 1."""
-    info, data = member("GNUSparseFile.0/x.jpg", b"1\n0\n512\n".ljust(512, b"\0") + noise(512, 1))
+    content = b"1\n0\n512\n".ljust(512, b"\0") + serving.noise(512, 1)
+    info, data = member("GNUSparseFile.0/x.jpg", content)
     info.pax_headers = {
         "GNU.sparse.major": "1", "GNU.sparse.minor": "0",
         "GNU.sparse.name": "x.jpg", "GNU.sparse.realsize": str(size),
@@ -103,7 +89,7 @@ def long_header():
 
 
 HOSTILE = {
-    "two images of one name": (tgz(member("a/x.jpg"), member("b/x.jpg")), "'b/x.jpg' would become"),
+    "two images of one name": (tgz(member("a/x.jpg"), member("b/x.jpg")), "'b/x.jpg' has"),
     "a large image": (tgz(member("x.jpg", bytes(2_000_000))), "holds more than 1,000,000 bytes"),
     "a large file": (tgz(member("x.txt", bytes(2_000_000))), "holds more than 1,000,000 bytes"),
     "zeros after the end": (gzip.compress(WHOLE + bytes(2_000_000)), "more than 1,000,000 bytes"),
@@ -112,31 +98,28 @@ HOSTILE = {
     "many members": (tgz(*(member(f"{i}") for i in range(101))), "has more than 100 members"),
 }  # fmt: skip
 for escape, (info, _) in ESCAPES.items():
-    HOSTILE[escape] = (tgz(*OXFORD_MEMBERS, (info, _)), f"its member {info.name[:200]!r} ")
+    HOSTILE[escape] = (tgz(*serving.OXFORD_MEMBERS, (info, _)), f"its member {info.name[:200]!r} ")
 
 
 @pytest.mark.parametrize("case", [*DAMAGED, *HOSTILE])
-def test_is_refused_and_replaced(server, tmp_path, monkeypatch, case):
+def test_is_refused_and_replaced(server, monkeypatch, case):
     monkeypatch.setattr(download, "_MOST_UNPACKED", 1_000_000)
     monkeypatch.setattr(archives, "_MOST_MEMBERS", 100)
+    outside, server.root = server.root, server.root / "a" / "b"
     good = server.files[OXFORD]
     server.files[OXFORD], reason = HOSTILE.get(case) or (DAMAGED[case], "")
-    with pytest.raises(UserError) as e:
-        fetch(server, tmp_path / "a" / "b")
-    assert f"{server.address}{OXFORD} cannot be used, and was deleted: " in str(e.value)
-    assert reason in str(e.value)
-    assert listing(tmp_path / "a" / "b") == NO_IMAGES
-    files = {f.name for f in tmp_path.rglob("*") if f.is_symlink() or not f.is_dir()}
+    assert reason in server.fails(f"^{server.address}{OXFORD} cannot be used, and was deleted: ")
+    assert server.listing() == NO_IMAGES
+    files = {f.name for f in outside.rglob("*") if f.is_symlink() or not f.is_dir()}
     assert files == {*NO_IMAGES, ".download.lock"}  # nor is anything outside
-    records = json.loads((tmp_path / "a" / "b" / "oxford5k" / "downloads.json").read_text())
-    assert list(records) == ["gnd_roxford5k.pkl"]
+    assert list(server.records()) == ["gnd_roxford5k.pkl"]
     server.files[OXFORD] = good
-    fetch(server, tmp_path / "a" / "b")
-    assert images(tmp_path / "a" / "b") == OXFORD_IMAGES
+    server.fetch()
+    assert server.images() == OXFORD_IMAGES
 
 
 @pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT, tarfile.USTAR_FORMAT])
-def test_other_members_are_left_out(server, tmp_path, monkeypatch, form):
+def test_other_members_are_left_out(server, monkeypatch, form):
     monkeypatch.setattr(tarfile.TarFile, "format", form)
     server.files[OXFORD] = tgz(
         member("./", kind=tarfile.DIRTYPE),
@@ -146,30 +129,28 @@ def test_other_members_are_left_out(server, tmp_path, monkeypatch, form):
         member("m.jpg", kind=LINK, target="README.txt"),
         *(member(f"a/b{i}/{n}", c) for i, (n, c) in enumerate(OXFORD_IMAGES.items())),
     )
-    fetch(server, tmp_path)
-    assert images(tmp_path) == OXFORD_IMAGES
+    server.fetch()
+    assert server.images() == OXFORD_IMAGES
 
 
-def test_these_are_good_without_the_damage(server, tmp_path):
+def test_these_are_good_without_the_damage(server):
     server.files[OXFORD] = PACKED
-    fetch(server, tmp_path)
-    assert images(tmp_path) == OXFORD_IMAGES
+    server.fetch()
+    assert server.images() == OXFORD_IMAGES
     assert len(WHOLE) > LAST + 512 + 130_048  # the end mark is after all images
 
 
-def test_by_hand(server, tmp_path):
-    archive = tmp_path / "oxford5k" / "oxbuild_images.tgz"
-    archive.parent.mkdir()
+def test_by_hand(server):
+    server.folder.mkdir()
+    archive = server.folder / "oxbuild_images.tgz"
     archive.write_bytes(PACKED[:-3])
-    with pytest.raises(UserError, match=rf"{archive} cannot be used: .*; delete or replace it"):
-        fetch(server, tmp_path)
+    server.fails(rf"{archive} cannot be used: .*; delete or replace it")
     assert archive.read_bytes() == PACKED[:-3]
 
 
-def test_one_name_in_two_archives(server, tmp_path):
-    name = next(iter(PARIS_IMAGES))
-    server.files[PARIS[1]] = tgz(member(name, b"2"))
-    with pytest.raises(UserError, match=rf"'{name}' would become {name}, as another image does"):
-        fetch(server, tmp_path, "Paris6K")
-    parts = [f for f in listing(tmp_path, "paris6k") if f.endswith(".partial")]
+def test_one_name_in_two_archives(server):
+    name = next(iter(serving.PARIS_IMAGES))
+    server.files[serving.PARIS[1]] = tgz(member(name, b"2"))
+    server.fails(rf"its member '{name}' has another's name", "Paris6K")
+    parts = [f for f in server.listing("paris6k") if f.endswith(".partial")]
     assert parts == ["paris_1.tgz.partial"]  # the first is not at fault

@@ -6,12 +6,13 @@ import collections
 import os
 import pickle
 import struct
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from dir_jax.data.safe_pickle import load_pickle
+from dir_jax.data.pickles import Unpickler, load_pickle
 from dir_jax.errors import UserError
 
 PLAIN = {
@@ -176,6 +177,68 @@ def test_hostile_bytes(tmp_path, name):
     (tmp_path / "a.pkl").write_bytes(HOSTILE_BYTES[name])
     with pytest.raises(UserError, match=r"a\.pkl"):
         load_pickle(str(tmp_path / "a.pkl"))
+
+
+SELF = (
+    b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85U\x01btRq\x00(K\x01K\x02\x85"
+    b"cnumpy\ndtype\n(U\x01OtR\x89"
+)
+BOMBS = {
+    "too many sets": b"\x8f" * 100_000,
+    "too many marks": b"(" * 100_000,
+    "too many nested lists": b"]" * 100_000 + b"a" * 99_999,
+    "nested lists": b"]" * 1_000 + b"a" * 999,
+    "a string of 2^31 bytes": b"X\xff\xff\xff\x7fa",
+    "bytes of 2^60": b"\x8e" + struct.pack("<Q", 1 << 60) + b"a",
+    "a bytearray of 2^60": b"\x96" + struct.pack("<Q", 1 << 60) + b"a",
+    "an integer of a megabyte": b"\x8b" + struct.pack("<i", 1 << 20) + b"\x7f" * (1 << 20),
+    "a million digits": b"I" + b"9" * 1_000_000 + b"\n",
+    "a tuple nested 2^60 times as a key": b"}N" + b"2\x86" * 60 + b"Ns",
+    "a tuple nested 2^60 times in a set": b"\x8f(N" + b"2\x86" * 60 + b"\x90",
+    "a tuple nested 2^60 times, called": b"N" + b"2\x86" * 60 + b")R",
+    "a tuple nested 2^60 times as a shape": SELF.replace(b"K\x02\x85", b"N" + b"2\x86" * 60)
+    + b"]tb",
+    "a number as a key": b"}K\x01Ns",
+    "copies": b"X\x40\x42\x0f\x00" + b"a" * 1_000_000
+    + b"q\x00(" + b"c_codecs\nencode\n(h\x00X\x06\x00\x00\x00latin1tR" * 2000 + b"l",
+    "wide text": b"X" + struct.pack("<I", 1_000_004) + b"a" * 1_000_000 + "\U0001f600".encode(),
+    "wide text of protocol 0": b"V" + b"a" * 1_000_000 + b"\\U0001f600\n",
+    "text beyond Unicode": SELF.replace(b"U\x01Ot", b"U\x02U1t") + b"U\x08" + b"\xff" * 8 + b"tb",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_bombs_are_refused_within_bounds(tmp_path, name, monkeypatch):
+    monkeypatch.setattr(Unpickler, "most_steps", 80_000)  # tracing memory makes steps slow
+    (tmp_path / "a.pkl").write_bytes(b"\x80\x02" + BOMBS[name] + b".")
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match=r"a\.pkl") as error:
+            load_pickle(str(tmp_path / "a.pkl"))
+        assert tracemalloc.get_traced_memory()[1] < 50 << 20
+    finally:
+        tracemalloc.stop()
+    assert len(str(error.value)) < 500
+
+
+def test_what_is_shared_costs_once(tmp_path):
+    (tmp_path / "a.pkl").write_bytes(b"\x80\x02Nr\xff\xff\xff\xff.")  # a memo index of 2^32 - 1
+    assert load_pickle(str(tmp_path / "a.pkl")) is None
+    (tmp_path / "a.pkl").write_bytes(b"\x80\x02N" + b"2\x86" * 60 + b".")
+    nested = load_pickle(str(tmp_path / "a.pkl"))  # 2^60 times
+    assert nested[0] is nested[1]
+    (tmp_path / "a.pkl").write_bytes(b"\x80\x02" + SELF + b"]q\x01(h\x00h\x00etb.")
+    assert load_pickle(str(tmp_path / "a.pkl")).tolist() == [None, None]
+
+
+def test_what_is_not_a_file_of_bounded_size(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(UserError, match="is not a file"):
+        load_pickle(str(tmp_path / "fifo"))
+    with open(tmp_path / "large", "wb") as stream:
+        stream.truncate(1 << 40)
+    with pytest.raises(UserError, match="at most 64 are read"):
+        load_pickle(str(tmp_path / "large"))
 
 
 def test_missing_file(tmp_path):

@@ -18,7 +18,10 @@ def _is_number(value: object, low: float, below: float = math.inf) -> bool:
 
 # Option -> what it may be, as a test and in words.
 _OPTIONS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "out_dim": (lambda v: isinstance(v, numbers.Integral) and int(v) > 0, "a whole number above 0"),
+    "out_dim": (
+        lambda v: isinstance(v, numbers.Integral) and 0 < int(v) <= 1 << 16,
+        "a whole number from 1 to 65,536",
+    ),
     "norm_features": (lambda v: isinstance(v, bool), "True or False"),
     "pooling": (
         lambda v: isinstance(v, str) and pooling_kind(v) is not None,

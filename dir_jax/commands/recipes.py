@@ -7,10 +7,11 @@ that a command executes.
 from __future__ import annotations
 
 import argparse
+import itertools
 import runpy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dir_jax.commands.running import Parser
 from dir_jax.errors import UserError, did_you_mean
@@ -24,20 +25,21 @@ class ConfigParser(Parser):
 
     def __init__(self, module: str, doc: str | None):
         super().__init__(module, doc)
-        self.add_argument(
-            "--config", required=True, metavar="RECIPE",
+        self.add_argument("--config", required=True, metavar="RECIPE",
             help=f"one of {', '.join(recipes())}; or a Python file with a get_config(), which is "
-            "run. RECIPE:ARGUMENT calls get_config('ARGUMENT')",
-        )  # fmt: skip
-        self.add_argument(
-            "--config.KEY", dest="overrides", action="append", metavar="VALUE",
+            "run. RECIPE:ARGUMENT calls get_config('ARGUMENT')")  # fmt: skip
+        self.add_argument("--config.KEY", dest="overrides", action="append", metavar="VALUE",
             help="sets a key of the config, as in --config.batch_size=1024; "
-            "dir_jax/training/config.py lists the keys",
-        )  # fmt: skip
+            "dir_jax/training/config.py lists the keys")  # fmt: skip
 
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
         """See `Parser.parse`; `overrides` is the list of all `--config.KEY=VALUE`."""
-        others, overrides = _split_overrides(arguments)
+        others: list[str] = []
+        overrides: list[str] = []
+        keys = ("--config.", "--noconfig.")
+        for before, argument in itertools.pairwise(["", *arguments]):
+            is_value = before.startswith(keys) and "=" not in before and argument[:2] != "--"
+            (overrides if is_value or argument.startswith(keys) else others).append(argument)
         args = super().parse(others)
         args.overrides = overrides
         return args
@@ -51,15 +53,10 @@ class ConfigParser(Parser):
 
 
 def load_config(recipe: str, overrides: Sequence[str] = ()) -> ml_collections.ConfigDict:
-    """Runs a recipe and changes some of its keys.
+    """Runs a recipe and sets the keys of `overrides`, such as '--config.batch_size=1024'.
 
-    Args:
-      recipe: a name from `recipes()` or the path of a Python file with a `get_config()`; followed
-        by `:ARGUMENT`, if its `get_config` takes one.
-      overrides: such as '--config.batch_size=1024'.
-
-    Returns:
-      The locked config. Whether it is one that training can use, `validate_config` tells.
+    `recipe` is a name from `recipes()` or the path of a Python file with a `get_config()`; followed
+    by `:ARGUMENT`, if its `get_config` takes one. Values are for `validate_config` to check.
 
     Raises:
       UserError: there is no such recipe, it fails, or a key does not exist or has another type.
@@ -68,7 +65,7 @@ def load_config(recipe: str, overrides: Sequence[str] = ()) -> ml_collections.Co
     from ml_collections import config_flags
 
     config = _run(recipe)
-    _check_keys(overrides, _keys(config.to_dict()))
+    _check_keys(overrides, config)
     arguments = ["", *overrides]
     values = flags.FlagValues()
     config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=arguments)
@@ -87,11 +84,7 @@ def recipes() -> dict[str, Path]:
     # An installed package holds them; in a checkout they lie beside it.
     for folder in (package / "experiments", package.parent / "experiments"):
         if folder.is_dir():
-            return {
-                path.stem: path
-                for path in sorted(folder.glob("*.py"))
-                if not path.stem.startswith("_")
-            }
+            return {path.stem: path for path in sorted(folder.glob("[!_]*.py"))}
     return {}
 
 
@@ -126,34 +119,16 @@ def _find(name: str) -> Path:
     if name not in known:
         raise UserError(
             f"--config: there is no recipe named {name!r}{did_you_mean(name, known)}; the recipes "
-            f"are {', '.join(known)}, and a file of your own is given by its path, which ends in "
-            ".py"
+            f"are {', '.join(known)}; for a file of your own, give its path, which ends in .py"
         )
     return known[name]
 
 
-def _split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The arguments that are not `--config.KEY=VALUE`, and those that are, each with its value."""
-    others: list[str] = []
-    overrides: list[str] = []
-    waiting = False  # for the value of a `--config.KEY VALUE`
-    for argument in arguments:
-        if argument.startswith(("--config.", "--noconfig.")):
-            overrides.append(argument)
-            waiting = "=" not in argument
-        elif waiting and not argument.startswith("--"):
-            overrides.append(argument)
-            waiting = False
-        else:
-            others.append(argument)
-            waiting = False
-    return others, overrides
-
-
-def _check_keys(overrides: Sequence[str], known: Sequence[str]) -> None:
+def _check_keys(overrides: Sequence[str], config: ml_collections.ConfigDict) -> None:
     """Raises UserError for the first `--config.KEY` whose key does not exist."""
-    from dir_jax.training.config import nearest_key
+    from dir_jax.training import config as keys
 
+    known = keys.flatten(config.to_dict())
     for override in overrides:
         prefix, _, rest = override.partition(".")
         key = rest.partition("=")[0]
@@ -161,14 +136,4 @@ def _check_keys(overrides: Sequence[str], known: Sequence[str]) -> None:
             continue
         if inner := [k for k in known if k.startswith(f"{key}.")]:
             raise UserError(f"config.{key} is a group of keys; set one, such as config.{inner[0]}")
-        near = nearest_key(key)
-        hint = f"; did you mean config.{near}?" if near else ""
-        raise UserError(f"there is no key config.{key}{hint}")
-
-
-def _keys(tree: dict[str, Any], prefix: str = "") -> list[str]:
-    """The keys of the values in a tree of dicts, dotted."""
-    keys = []
-    for name, value in tree.items():
-        keys += _keys(value, f"{prefix}{name}.") if isinstance(value, dict) else [prefix + name]
-    return keys
+        raise UserError(f"there is no key config.{key}{keys.did_you_mean(key)}")
