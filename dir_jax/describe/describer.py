@@ -26,7 +26,7 @@ from dir_jax.describe.passes import Pass, plan_passes, read_list, run_passes
 from dir_jax.describe.resume import PartialDescriptors
 from dir_jax.errors import UserError
 from dir_jax.models.variables import split_variables
-from dir_jax.retrieval.kernels import blocks
+from dir_jax.retrieval.blockwise import blocks
 from dir_jax.retrieval.scales import pool_scales
 from dir_jax.retrieval.whitening import Whitening, apply_whitening
 
