@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 
-from converters.errors import CheckpointFileError, some
+from converters.file_errors import CheckpointFileError, some
 from converters.naming import from_torch_layout, torch_name, torch_shape
 from converters.reader import read_file
 from converters.sources import Source, drop_projection, recognise

@@ -19,9 +19,9 @@ from typing import Any, BinaryIO
 import ml_dtypes
 import numpy as np
 
-from converters.archives import check_stored, open_zip, unpacked_checkpoint
-from converters.errors import CheckpointFileError
+from converters.file_errors import CheckpointFileError
 from converters.torch_pickles import STAND_INS, Rehearsal
+from converters.zip_files import check_stored, open_zip, unpacked_checkpoint
 from dir_jax.data.pickles import resolve
 from dir_jax.data.stand_ins import Inert, RefusedPickleError
 from dir_jax.errors import shown

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from converters.errors import CheckpointFileError, some
+from converters.file_errors import CheckpointFileError, some
 from converters.whitenings import from_lw, from_pca, numbers
 from dir_jax.checkpoint import Preprocessing
 from dir_jax.errors import shown

@@ -9,7 +9,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from converters.errors import CheckpointFileError
+from converters.file_errors import CheckpointFileError
 from converters.torch_pickles import InertPCA
 from dir_jax.data.stand_ins import Array, RefusedPickleError, Scalar
 from dir_jax.errors import UserError, shown

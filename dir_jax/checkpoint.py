@@ -144,12 +144,13 @@ def read_model(path: str | os.PathLike[str], **options: Any) -> Checkpoint:
     graphdef, params, stats = split_variables(model)
     what = f"the checkpoint {directory}"
     try:
+        # Before anything is allocated: damaged metadata may claim arrays of any size. From the
+        # handler, as the checkpointer warns of a file that Orbax does not write here.
+        shapes = ocp.PyTreeCheckpointHandler().metadata(directory / "arrays").tree
+        check_variables(params, shapes["params"], what)
+        check_variables(stats, shapes["batch_stats"], what)
+        _check_whitenings(shapes.get("whitening") or {}, what)
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-            # Before anything is allocated: damaged metadata may claim arrays of any size.
-            shapes = checkpointer.metadata(directory / "arrays").item_metadata.tree
-            check_variables(params, shapes["params"], what)
-            check_variables(stats, shapes["batch_stats"], what)
-            _check_whitenings(shapes.get("whitening") or {}, what)
             arrays = checkpointer.restore(directory / "arrays")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
         raise UserError(f"{what} cannot be read: {first_line(e)}") from e

@@ -1,18 +1,17 @@
 """Adds global features to a kapture dataset: `python -m dir_jax.extract_kapture --kapture-root DIR
 --checkpoint models/ap_gem`.
 
-Describes the images of the dataset's cameras that have no features of this type yet. Needs the
-kapture package: pip install kapture.
+Describes the images of the dataset's cameras that have no features of this type yet. A run that was
+stopped or killed resumes where it stopped.
 """
 
 from __future__ import annotations
 
 import argparse
-import glob
-import hashlib
 import os
-import shutil
+import re
 import sys
+from collections.abc import Mapping
 
 from dir_jax.commands.flags import add_model_flags, create_describer, recipe_of
 from dir_jax.commands.running import Parser, run_parsed
@@ -40,37 +39,47 @@ def _parser() -> Parser:
 
 def _main(args: argparse.Namespace) -> None:
     from dir_jax.data.images import ImageDataset
-    from dir_jax.describe.kapture_features import KaptureFeatures
+    from dir_jax.data.kapture import image_folder, read_images
+    from dir_jax.describe.describer import NoUsableImageError
+    from dir_jax.describe.feature_files import save_kapture
+    from dir_jax.describe.kapture_features import GlobalFeatures
 
     recipe = recipe_of(args)
     name = args.global_features_type
     if not name:
         name = os.path.splitext(os.path.basename(os.path.normpath(args.checkpoint)))[0]
         print(f"global_features_type set to {name}")
-    if os.path.basename(name) != name or name in (".", ".."):
+    if re.search(r"[/\\]", name) or name in ("", ".", ".."):
         raise UserError(f"--global-features-type {name!r} is not a valid folder name")
-    with KaptureFeatures(args.kapture_root, name) as dataset:
-        images = dataset.missing_images()
-        if not images:
-            print("All global features are already extracted")
-            return
-        describer = create_describer(args, recipe)
-        dataset.check_width(describer.finished_size)
-        # Named after its list, which is another one once some of the images have features.
-        digest = hashlib.sha256("\n".join(images).encode()).hexdigest()[:12]
-        partial = os.path.join(args.kapture_root, f".dir_jax-{name}-{digest}.partial")
+    images = read_images(args.kapture_root)
+    features = GlobalFeatures(args.kapture_root, name)
+    missing = features.missing(images)
+    if not missing:
+        print("All global features are already extracted")
+        return
+    describer = create_describer(args, recipe)
+    features.check(missing, describer.finished_size)
+    dataset = ImageDataset(missing, image_folder(args.kapture_root))
+    try:
         described = describer.describe(
-            [("describe", ImageDataset(images, dataset.image_folder))], partial
+            [("describe", dataset)], features.partial_folder(), images_may_change=True
         )
-        dataset.write(described.lists[0])
-        described.delete_partial()
-    pattern = os.path.join(glob.escape(args.kapture_root), f".dir_jax-{glob.escape(name)}-*")
-    for stale in glob.glob(pattern):
-        shutil.rmtree(stale, ignore_errors=True)
+    except NoUsableImageError as e:
+        if len(missing) == len(images):
+            raise
+        _print_left_out(e.failures)
+        print("All global features are already extracted, but for the images left out")
+        return
+    save_kapture(features, described.lists[0], describer.finished_size)
+    described.delete_partial()
     failed = described.lists[0].failures
-    for reason in failed.values():
+    _print_left_out(failed)
+    print(f"Features extracted: {len(missing) - len(failed)} images")
+
+
+def _print_left_out(failures: Mapping[int, str]) -> None:
+    for reason in failures.values():
         print(f"left out: {reason}", file=sys.stderr)
-    print(f"Features extracted: {len(images) - len(failed)} images")
 
 
 if __name__ == "__main__":

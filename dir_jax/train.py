@@ -10,8 +10,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from dir_jax.commands.config import ConfigParser, load_config
 from dir_jax.commands.flags import add_cache_flag
+from dir_jax.commands.recipes import ConfigParser, load_config
 from dir_jax.commands.running import run_parsed
 from dir_jax.errors import UserError
 from dir_jax.runtime.allocator import restart_with_allocator

@@ -27,7 +27,7 @@ def _fill(what: str, name: str | None) -> str:
     if what == "help" and name:
         return _fenced(_printed(name, "--help"))
     if what == "recipes":
-        from dir_jax.commands.config import recipes
+        from dir_jax.commands.recipes import recipes
 
         rows = [f"| `{name}` | {_first_line(path)} |" for name, path in recipes().items()]
         return "\n".join(["| recipe | what it trains |", "|---|---|", *rows])

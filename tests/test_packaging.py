@@ -15,8 +15,8 @@ import pytest
 import yaml
 
 import dir_jax
-from dir_jax.commands.config import recipes
 from dir_jax.commands.main import COMMANDS
+from dir_jax.commands.recipes import recipes
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ("dir_jax", "converters", "experiments")
@@ -85,7 +85,7 @@ def test_metadata(contents):
     assert metadata["Author"] == "dir_jax developers"
     assert metadata["License-Expression"] == "Apache-2.0"
     assert "Version 2.0, January 2004" in dist_info(contents, "licenses/LICENSE")
-    assert {"cuda", "tpu", "torch", "kapture", "docs"} <= set(metadata.get_all("Provides-Extra"))
+    assert {"cuda", "tpu", "torch", "docs"} <= set(metadata.get_all("Provides-Extra"))
 
 
 def test_one_console_command(contents):
@@ -118,7 +118,7 @@ def run(installed, folder, *arguments):
 
 def test_installed_package_has_its_commands_and_recipes(installed, tmp_path):
     program = (
-        "import sys, dir_jax.commands.config as c; from pathlib import Path;"
+        "import sys, dir_jax.commands.recipes as c; from pathlib import Path;"
         "print(sorted(c.recipes()));"
         "print(all(Path(sys.argv[1]) in p.parents for p in c.recipes().values()));"
         "print(c.load_config('ap_gem', ['--config.batch_size=7']).batch_size)"

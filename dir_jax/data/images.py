@@ -7,7 +7,6 @@ import functools
 import importlib.util
 import json
 import os
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,6 +14,7 @@ from typing import Any, BinaryIO
 from PIL import Image
 
 from dir_jax.errors import UserError
+from dir_jax.runtime.files import open_regular
 
 # What a picture may be. Pillow knows many more formats, some of which start other programs.
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
@@ -59,7 +59,7 @@ class ImageDataset:
             return image.size
 
     def _file(self, i: int) -> BinaryIO:
-        return open(self.path(i), "rb", opener=_regular)
+        return open_regular(self.path(i))
 
     @contextlib.contextmanager
     def _opened(self, i: int) -> Iterator[Image.Image]:
@@ -75,15 +75,6 @@ class ImageDataset:
         except Exception as e:  # Pillow's many decoders raise many types on damaged files
             why = getattr(e, "strerror", None) or str(e) or type(e).__name__
             raise UserError(f"the image {self.path(i)} cannot be read: {why}") from e
-
-
-def _regular(path: str, flags: int) -> int:
-    """Opens a file for `open`. A pipe or a device would never end, or never begin."""
-    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
-        return descriptor
-    os.close(descriptor)
-    raise OSError("it is a folder, a pipe or a device, not a regular file")
 
 
 @functools.cache

@@ -26,7 +26,7 @@ from dir_jax.describe.passes import Pass, plan_passes, read_list, run_passes
 from dir_jax.describe.resume import PartialDescriptors
 from dir_jax.errors import UserError
 from dir_jax.models.variables import split_variables
-from dir_jax.retrieval.kernels import blocks
+from dir_jax.retrieval.blockwise import blocks
 from dir_jax.retrieval.scales import pool_scales
 from dir_jax.retrieval.whitening import Whitening, apply_whitening
 
@@ -180,7 +180,11 @@ class Describer:
         return self.recipe.whitenv or len(self._whitening.components_)
 
     def describe(
-        self, datasets: Sequence[tuple[str, ImageDataset]], partial: str | None = None
+        self,
+        datasets: Sequence[tuple[str, ImageDataset]],
+        partial: str | None = None,
+        *,
+        images_may_change: bool = False,
     ) -> Described:
         """Describes lists of images at every scale.
 
@@ -190,39 +194,42 @@ class Describer:
         Args:
           datasets: for each list, what progress bars call it, and the images.
           partial: a folder where descriptors are kept as they come, from which the same call
-            resumes after it was killed.
+            resumes after it was killed. Without a descriptor in it, it is deleted.
+          images_may_change: starts again, instead of refusing, where the folder is that of other
+            images or of images of other sizes.
 
         Raises:
-          UserError: an image cannot be used and is not to be skipped, or no image of a list can be
-            used.
+          NoUsableImageError: no image of a list can be used.
+          UserError: an image cannot be used and is not to be skipped.
         """
         skip = self._skip
         lists = [read_list(name, dataset) for name, dataset in datasets]
         passes = plan_passes(
             self._extractor, lists, self._transforms, skip_failures=skip, advice=_ADVICE
         )
-        store = None if partial is None else PartialDescriptors(partial, self._identity(passes))
+        may_change = ("images", "batches") if images_may_change else ()
+        store = None
+        if partial is not None:
+            store = PartialDescriptors(partial, self._identity(passes), may_change=may_change)
         try:
             variables = self._extractor.replicate(self._params, self._stats)
             sinks = run_passes(self._extractor, variables, passes, store, skip_failures=skip)
+            if store is not None:
+                store.sync()
         except BaseException:
             if store is not None:
                 store.close()
             raise
-        results = []
-        for i, (name, dataset) in enumerate(datasets):
+        described = Described([], store)
+        for i, dataset in enumerate(dataset for _, dataset in datasets):
             own = range(i, len(passes), len(datasets))
             failures: dict[int, str] = {}
             for number in own:
                 failures = {**sinks[number].failures, **passes[number].failures, **failures}
-            if len(failures) == len(dataset):
-                raise UserError(
-                    f"none of the {len(dataset)} images ({name}) can be used; the first: "
-                    f"{failures[0]}"
-                )
             scales = [sinks[number].descriptors for number in own]
-            results.append(Descriptors(dataset, failures, scales, self.finish))
-        return Described(results, store)
+            described.lists.append(Descriptors(dataset, failures, scales, self.finish))
+        _refuse_unusable(described, [name for name, _ in datasets])
+        return described
 
     def finish(self, scales: list[np.ndarray]) -> np.ndarray:
         """Pools the scales of some images and whitens: (n, D') float32 from (n, D) at each."""
@@ -274,6 +281,20 @@ class Described:
             self._store.delete()
 
 
+class NoUsableImageError(UserError):
+    """Not one image of a list can be used.
+
+    Attributes:
+      failures: image number -> why.
+    """
+
+    def __init__(self, name: str, failures: dict[int, str]):
+        super().__init__(
+            f"none of the {len(failures)} images ({name}) can be used; the first: {failures[0]}"
+        )
+        self.failures = failures
+
+
 def describe_with_queries(
     describer: Describer, dataset: ImageDataset, partial: str | None = None
 ) -> Described:
@@ -288,6 +309,17 @@ def queries_of(dataset: ImageDataset) -> ImageDataset | None:
     if isinstance(dataset, RelevantsDataset | LabelledDataset):
         return dataset.queries
     return None
+
+
+def _refuse_unusable(described: Described, names: Sequence[str]) -> None:
+    unusable = [i for i, each in enumerate(described.lists) if len(each.failures) == len(each)]
+    if not unusable:
+        return
+    if len(unusable) == len(names):  # the folder holds no descriptor
+        described.delete_partial()
+    elif described._store is not None:
+        described._store.close()
+    raise NoUsableImageError(names[unusable[0]], described.lists[unusable[0]].failures)
 
 
 def _description(dataset: ImageDataset) -> list[Any]:

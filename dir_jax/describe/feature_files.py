@@ -26,6 +26,7 @@ from dir_jax.runtime.files import replacing, write_text
 
 if TYPE_CHECKING:
     from dir_jax.describe.describer import Descriptors
+    from dir_jax.describe.kapture_features import GlobalFeatures
 
 SUFFIXES = (".npy", ".h5")
 
@@ -88,6 +89,29 @@ def save_descriptors(path: str, descriptors: Descriptors) -> None:
         write_text(failed, "".join(rows))
     else:
         failed.unlink(missing_ok=True)
+
+
+def save_kapture(features: GlobalFeatures, descriptors: Descriptors, length: int) -> None:
+    """Adds descriptors to a kapture dataset, a file for each image that can be used.
+
+    Args:
+      features: the features of one type in the dataset.
+      descriptors: the descriptors, of images of the dataset.
+      length: how long each is, D.
+
+    Raises:
+      UserError: a file cannot be written.
+    """
+    names, total = descriptors.names, len(descriptors)
+    with (
+        features.writing(length) as write,
+        tqdm(total=total, desc="write", unit="img", leave=False, delay=2) as bar,
+    ):
+        for start, rows in descriptors.blocks():
+            for i, row in enumerate(rows, start):
+                if i not in descriptors.failures:
+                    write(names[i], row)
+                bar.update()
 
 
 def load_descriptors(path: str, rows: int, width: int) -> np.ndarray:

@@ -1,126 +1,280 @@
-"""Global features in a kapture dataset: the descriptor files that kapture's tools read."""
+"""Global features in a kapture dataset, read and written.
+
+    reconstruction/global_features/TYPE/
+        global_features.txt       one row: name, dtype, length, metric
+        IMAGE.gfeat               the numbers of one image's descriptor, little-endian
+        global_features.tar       or an archive of such files, from which they are then read
+
+Nothing is written outside the dataset's folder.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import io
+import itertools
+import logging
 import os
-from typing import Any
+import posixpath
+import re
+import shutil
+import stat
+import tarfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from dir_jax.describe.describer import Descriptors
+from dir_jax.data.kapture import HEADER, quoted, read_rows, row_error
 from dir_jax.errors import UserError
-from dir_jax.runtime.files import replacing
+from dir_jax.runtime.files import inside, open_regular
+
+log = logging.getLogger(__name__)
+
+_LENGTH = re.compile(r"[0-9]{1,9}")
+_BYTES = {"float32": 4, "float64": 8}  # the dtypes that features may have, and their sizes
+_OURS = ("dir_jax", "dirtorch")  # who computed features; the original's are the same numbers
+_LONGEST_TAR_HEADER = 1 << 20  # bytes
+_SCRATCH = ".dir_jax.writing"  # in the features' folder; what a killed run leaves in it is lost
 
 
-class KaptureFeatures:
-    """The global features of one type in a kapture dataset; a context manager.
+@dataclasses.dataclass(frozen=True)
+class FeatureKind:
+    """What global_features.txt says.
 
     Attributes:
-      image_folder: the folder that the images' names are relative to.
+      name: what computed the features.
+      dtype: 'float32' or 'float64'.
+      length: the number of values of a descriptor, D.
+      metric: how descriptors are compared.
+    """
+
+    name: str
+    dtype: str
+    length: int
+    metric: str
+
+    def __str__(self) -> str:
+        name = "" if self.name in _OURS else f" by {quoted(self.name)}"
+        metric = "" if self.metric == "L2" else f" compared by {quoted(self.metric)}"
+        return f"{self.length} {self.dtype}{name}{metric}"
+
+    @property
+    def size(self) -> int:
+        """The bytes of one descriptor."""
+        return self.length * _BYTES[self.dtype]
+
+
+def _read_kind(file: Path) -> FeatureKind:
+    rows = list(itertools.islice(read_rows(file), 2))
+    if len(rows) != 1:
+        raise UserError(f"{file}: expected one row: name, dtype, length, metric")
+    ((line, fields),) = rows
+    if len(fields) != 4:
+        raise row_error(file, line, f"{len(fields)} fields; expected name, dtype, length, metric")
+    name, dtype, length, metric = fields
+    if dtype not in _BYTES:
+        raise row_error(file, line, f"the dtype is {quoted(dtype)}; expected {' or '.join(_BYTES)}")
+    if not _LENGTH.fullmatch(length) or not int(length):
+        raise row_error(file, line, f"the length is {quoted(length)}; expected a positive integer")
+    return FeatureKind(name, dtype, int(length), metric)
+
+
+class GlobalFeatures:
+    """The global features of one type in a kapture dataset.
+
+    Attributes:
+      kind: what the dataset says about them, or None where it does not have them yet.
     """
 
     def __init__(self, root: str, name: str):
-        """Reads which images the dataset has, and which have features of this type.
+        """Reads what there is.
 
         Args:
-          root: the dataset's folder, with `sensors/` in it.
-          name: the type of the features.
+          root: the dataset's folder.
+          name: the type of the features, the name of a folder.
 
         Raises:
-          UserError: kapture is not installed, or there is no such dataset.
+          UserError: global_features.txt or global_features.tar is not valid.
         """
-        try:
-            import kapture
-            from kapture.io import csv, features, records
-        except ImportError as e:
-            raise UserError(
-                f"this command needs the kapture package ({e}); install it: pip install kapture"
-            ) from e
-        if not os.path.isdir(os.path.join(root, "sensors")):
-            raise UserError(f"--kapture-root {root} is not a kapture dataset: it has no sensors/")
-        self._kapture, self._csv, self._features = kapture, csv, features
         self._root, self._name = root, name
-        self.image_folder = records.get_image_fullpath(root, image_filename=None)
-        kinds = (kapture.Keypoints, kapture.Descriptors, kapture.Matches)
-        modes: dict[Any, str] = dict.fromkeys(kinds, "r")
-        modes[kapture.GlobalFeatures] = "a"
-        try:
-            self._tars = csv.get_all_tar_handlers(root, mode=modes)
-            self._data = csv.kapture_from_dir(
-                root,
-                None,
-                skip_list=[*kinds, kapture.Points3d, kapture.Observations],
-                tar_handlers=self._tars,
-            )
-        except (OSError, ValueError, AssertionError) as e:
-            raise UserError(f"the kapture dataset {root} cannot be read: {e}") from e
-        if self._data.records_camera is None:
-            raise UserError(f"the kapture dataset {root} has no images: no records_camera.txt")
+        self._folder = Path(root, "reconstruction", "global_features", name)
+        self._description = self._folder / "global_features.txt"
+        self.kind = _read_kind(self._description) if os.path.exists(self._description) else None
+        self._tar = self._folder / "global_features.tar"
+        self._members = _read_tar(self._tar) if os.path.exists(self._tar) else None
 
-    def __enter__(self) -> KaptureFeatures:
-        return self
+    def missing(self, images: Iterable[str]) -> list[str]:
+        """Those of the images that have no features of this type, or damaged ones."""
+        if self.kind is None:
+            return list(images)
+        sizes = {image: self._size(image) for image in images}
+        damaged = [image for image, size in sizes.items() if size not in (None, self.kind.size)]
+        if damaged:
+            log.warning(
+                "%s: the features of %d images are damaged and will be replaced; the first: %s",
+                self._folder, len(damaged), quoted(damaged[0]),
+            )  # fmt: skip
+        return [image for image, size in sizes.items() if size != self.kind.size]
 
-    def __exit__(self, *error: object) -> None:
-        self._tars.close()
+    def check(self, images: Iterable[str], length: int) -> None:
+        """Checks that descriptors of ours can be added.
 
-    @property
-    def _existing(self) -> Any:
-        return (self._data.global_features or {}).get(self._name)
-
-    def missing_images(self) -> list[str]:
-        """The names of the images without features of this type, in the order of the records."""
-        records = self._kapture.flatten(self._data.records_camera)
-        there = self._existing or ()
-        return [image for _, _, image in records if image not in there]
-
-    def check_width(self, width: int) -> None:
-        """Checks that features of a length fit to those that the dataset has already.
+        Args:
+          images: the images that they are for.
+          length: the length of a descriptor, D.
 
         Raises:
-          UserError: the dataset has features of this type with another length or dtype.
+          UserError: the dataset has features of this type that are of another kind, or a folder
+            for them is a link that leads out of the dataset.
         """
-        there = self._existing
-        if there is not None and (there.dsize, np.dtype(there.dtype)) != (width, np.float32):
+        images = list(images)
+        ours = FeatureKind(_OURS[0], "float32", length, "L2")
+        advice = "give another --global-features-type"
+        there = self.kind
+        if there is None:
+            wrong = [image for image in images if self._size(image) not in (None, ours.size)]
+            if wrong:
+                raise UserError(
+                    f"{self._folder} has features, such as that of {quoted(wrong[0])}, which are "
+                    f"not {length} {ours.dtype}, and no global_features.txt; {advice}"
+                )
+        elif there.name not in _OURS or dataclasses.replace(there, name=ours.name) != ours:
             raise UserError(
-                f"the global features {self._name!r} of {self._root} are {there.dsize} "
-                f"{np.dtype(there.dtype)}; these would be {width} float32: give another "
-                "--global-features-type"
+                f"the global features {self._name!r} of {self._root} are {there}; "
+                f"these would be {ours}: {advice}"
             )
+        self._check_inside(self._folder)
+        self._check_inside(self._tar)
+        if self._members is None:
+            for folder in {posixpath.dirname(image) for image in images}:
+                self._check_inside(self._folder / folder)
 
-    def write(self, descriptors: Descriptors) -> None:
-        """Writes a file for each image, then adds the type of features to the dataset.
+    @contextlib.contextmanager
+    def writing(self, length: int) -> Iterator[Callable[[str, np.ndarray], None]]:
+        """A function that writes one image's descriptor, whole or not at all.
+
+        The function takes the image's name and its (D,) descriptor. Features in an archive appear
+        together when the block ends. The description of a new type of features is written last, so
+        that a run that was killed before is not taken for a complete one.
 
         Raises:
-          UserError: a file cannot be written.
+          UserError: a file cannot be written, or would be outside the dataset.
         """
-        names, width = descriptors.dataset.names, 0
-        with tqdm(total=len(names), desc="write", unit="img", leave=False, delay=2) as bar:
-            for start, rows in descriptors.blocks():
-                width = rows.shape[1]
-                for i, row in enumerate(rows, start):
-                    if i not in descriptors.failures:
-                        self._write_image(names[i], row)
-                    bar.update()
-        if self._existing is None:
-            # Last, so that a run that was killed before this is not taken for a complete one.
-            features = self._kapture.GlobalFeatures("dir_jax", np.dtype("float32"), width, "L2")
-            file = self._csv.get_feature_csv_fullpath(
-                self._kapture.GlobalFeatures, self._name, self._root
-            )
-            os.makedirs(os.path.dirname(file), exist_ok=True)
-            self._csv.global_features_to_file(file, features)
-
-    def _write_image(self, name: str, row: Any) -> None:
-        target = self._features.get_global_features_fullpath(
-            self._name, self._root, name, self._tars
-        )
-        if not isinstance(target, str):  # an entry of a tar file
-            self._features.image_global_features_to_file(target, row)
-            return
+        scratch = self._folder / _SCRATCH
         try:
-            os.makedirs(os.path.dirname(target), exist_ok=True)
+            self._make(self._folder)
+            self._check_inside(self._tar)
+            scratch.unlink(missing_ok=True)
+            if self._members is not None:
+                shutil.copy(self._tar, scratch)  # a killed run must not leave a torn archive
+                with open(scratch, "ab") as file:
+                    file.write(bytes(1024))  # its end mark, which such a run of others left out
+                with tarfile.TarFile(scratch, "a") as archive:
+                    yield lambda image, row: _append(archive, f"{image}.gfeat", _encode(row))
+                os.replace(scratch, os.path.realpath(self._tar))
+            else:
+                folders = {self._folder}
+
+                def write(image: str, row: np.ndarray) -> None:
+                    target = inside(self._folder, f"{image}.gfeat")
+                    if target.parent not in folders:
+                        self._make(target.parent)
+                        folders.add(target.parent)
+                    scratch.write_bytes(_encode(row))
+                    os.replace(scratch, target)
+
+                yield write
+            if self.kind is None:
+                columns = "# name, dtype, dsize, metric_type"
+                row = f"{_OURS[0]}, float32, {length}, L2"
+                scratch.write_text(f"{HEADER}\n{columns}\n{row}\n", encoding="utf-8")
+                os.replace(scratch, self._description)
         except OSError as e:
-            raise UserError(f"cannot make the folder of {target}: {e.strerror}") from e
-        with replacing(target) as scratch:
-            row.tofile(scratch)
+            at = e.filename2 or e.filename or self._folder
+            raise UserError(f"cannot write {at}: {e.strerror or e}") from e
+        finally:
+            with contextlib.suppress(OSError):
+                scratch.unlink(missing_ok=True)
+
+    def partial_folder(self) -> str:
+        """The folder for unfinished work, in the dataset's.
+
+        Raises:
+          UserError: it is not a folder of regular files, but has links, which could lead anywhere.
+        """
+        folder = Path(self._root, f".dir_jax-{self._name}.partial")
+        try:
+            files = list(folder.iterdir()) if os.path.isdir(folder) else []
+            ours = all(stat.S_ISREG(file.lstat().st_mode) for file in files)
+        except OSError as e:
+            raise UserError(f"cannot read {folder}: {e.strerror}") from e
+        if os.path.islink(folder) or not ours:
+            raise UserError(f"{folder} is a link or has links in it, which is refused; delete it")
+        return str(folder)
+
+    def _size(self, image: str) -> int | None:
+        """The bytes of an image's features, or None where there are none."""
+        if self._members is not None:
+            return self._members.get(f"{image}.gfeat")
+        try:
+            there = os.stat(os.path.join(self._folder, f"{image}.gfeat"))
+        except OSError:
+            return None
+        return there.st_size if stat.S_ISREG(there.st_mode) else None
+
+    def _check_inside(self, path: Path) -> None:
+        real = Path(os.path.realpath(path))
+        if not real.is_relative_to(os.path.realpath(self._root)):
+            raise UserError(
+                f"{path} leads to {real}, outside the dataset, where nothing is written; "
+                "replace the link by a folder"
+            )
+
+    def _make(self, folder: Path) -> None:
+        self._check_inside(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+class _Headers(io.FileIO):
+    """What tarfile reads headers from; never a large piece at once."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or not 0 <= size <= _LONGEST_TAR_HEADER:
+            raise UserError(f"a header in it claims {size} bytes")
+        return super().read(size)
+
+
+def _read_tar(file: Path) -> dict[str, int]:
+    """Name -> bytes of the regular files in an uncompressed archive; the last of a name counts."""
+    sizes, end = {}, 0
+    try:
+        with (
+            open_regular(file) as stream,
+            _Headers(stream.fileno(), closefd=False) as headers,
+            tarfile.TarFile(fileobj=headers) as tar,
+        ):
+            while (member := tar.next()) is not None:
+                if tar.offset <= end:
+                    raise UserError("a header in it leads back")
+                end = tar.offset
+                tar.members.clear()  # type: ignore[attr-defined]  # a million take a gigabyte
+                if member.isreg():
+                    sizes[posixpath.normpath(member.name).replace("\\", "/")] = member.size
+            headers.seek(tar.offset)
+            if any(headers.read(512)):  # neither the end mark nor the file's end
+                raise UserError(f"what follows its {len(sizes)} files is not a file")
+    except Exception as e:  # a hostile or damaged archive can fail in any of tarfile's steps
+        raise UserError(f"the archive {file} is damaged: {str(e)[:200] or type(e).__name__}") from e
+    return sizes
+
+
+def _append(archive: tarfile.TarFile, name: str, data: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(data)
+    archive.addfile(member, io.BytesIO(data))
+
+
+def _encode(row: np.ndarray) -> bytes:
+    return np.ascontiguousarray(row, "<f4").tobytes()

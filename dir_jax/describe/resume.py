@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,20 @@ _SECONDS_BETWEEN_SYNCS = 5.0
 class PartialDescriptors:
     """The folder of one extraction, locked against other processes."""
 
-    def __init__(self, folder: str | os.PathLike[str], identity: Mapping[str, Any]):
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        identity: Mapping[str, Any],
+        *,
+        may_change: Collection[str] = (),
+    ):
         """Opens the folder, or makes it.
 
         Args:
           folder: where the descriptors are kept.
           identity: JSON values that say what is described, how, and in which batches.
+          may_change: keys of the identity; where the folder's extraction differs in these alone, it
+            is dropped instead of refused.
 
         Raises:
           UserError: the folder is that of another extraction, is in use, or cannot be written.
@@ -47,18 +55,25 @@ class PartialDescriptors:
             raise UserError(f"cannot write {self.folder}: {e.strerror}") from e
         busy = f"{self.folder} is being written by another process"
         self._lock = take_lock(self.folder / "lock", busy)
-        self._check_identity(identity)
+        self._check_identity(identity, may_change)
 
-    def _check_identity(self, identity: Mapping[str, Any]) -> None:
+    def _check_identity(self, identity: Mapping[str, Any], may_change: Collection[str]) -> None:
         file = self.folder / "identity.json"
         text = json.dumps(dict(identity), indent=1, sort_keys=True)
         if not file.exists():
             write_text(file, text)
         elif (there := file.read_text()) != text:
+            names = _differences(there, json.loads(text))
+            if names and set(names) <= set(may_change):
+                # Without its .batches no file counts; the lock, which has no suffix, stays.
+                for old in sorted(self.folder.glob("*.*"), key=lambda f: f.suffix != ".batches"):
+                    old.unlink()
+                write_text(file, text)
+                return
             self.close()
             raise UserError(
                 f"{self.folder} holds an unfinished extraction that differs in "
-                f"{_differences(there, json.loads(text))}; finish it with the flags that it was "
+                f"{', '.join(names) or 'its description'}; finish it with the flags that it was "
                 "started with, or delete that folder to start again"
             )
 
@@ -68,10 +83,18 @@ class PartialDescriptors:
         self._open.append(sink)
         return sink
 
+    def sync(self) -> None:
+        """Marks everything as done, so that what follows can fail without losing it."""
+        for sink in self._open:
+            sink.sync()
+
     def close(self) -> None:
-        """Writes what is pending, and releases the lock."""
+        """Writes what is pending and releases the lock; a folder without descriptors goes."""
+        empty = bool(self._open) and not any(sink.has_batches for sink in self._open)
         while self._open:
             self._open.pop().close()
+        if empty:
+            shutil.rmtree(self.folder, ignore_errors=True)
         self._lock.release()
 
     def delete(self) -> None:
@@ -132,6 +155,11 @@ class StoredSink:
         except OSError as e:
             raise UserError(f"cannot write {self._path}: {e.strerror}") from e
 
+    @property
+    def has_batches(self) -> bool:
+        """Whether a batch was written; -1 stands for the images that were left out of batches."""
+        return any(batch >= 0 for batch in (*self._done, *self._unmarked))
+
     def sync(self) -> None:
         """Makes sure that all rows are on the disk, then marks their batches as done."""
         os.fdatasync(self._rows)
@@ -166,10 +194,9 @@ def _read_failures(file: int) -> dict[int, str]:
     return failures
 
 
-def _differences(there: str, identity: Mapping[str, Any]) -> str:
+def _differences(there: str, identity: Mapping[str, Any]) -> list[str]:
     try:
         other = json.loads(there)
-        names = [key for key in identity if other.get(key) != identity[key]]
+        return [key for key in identity if other.get(key) != identity[key]]
     except (ValueError, AttributeError):
-        names = []
-    return ", ".join(names) or "its description"
+        return []

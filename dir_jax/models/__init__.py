@@ -6,7 +6,7 @@ feature maps. Where to add something: a ResNet is a row of `resnet.RESNETS`, a p
 """
 
 from dir_jax.models.architectures import ARCHITECTURES, create_model
-from dir_jax.models.config import ModelConfig
 from dir_jax.models.network import RetrievalNetwork
+from dir_jax.models.options import ModelConfig
 
 __all__ = ["ARCHITECTURES", "ModelConfig", "RetrievalNetwork", "create_model"]

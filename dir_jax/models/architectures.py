@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dir_jax.errors import UserError
-from dir_jax.models.config import ModelConfig
 from dir_jax.models.network import RetrievalNetwork
+from dir_jax.models.options import ModelConfig
 from dir_jax.models.pyramid import PyramidNetwork, UnmergedPyramidNetwork
 from dir_jax.models.resnet import RESNETS
 

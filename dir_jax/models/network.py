@@ -13,8 +13,8 @@ import jax
 import numpy as np
 from flax import nnx
 
-from dir_jax.models.config import ModelConfig
 from dir_jax.models.layers import Linear, dropout, l2_normalize
+from dir_jax.models.options import ModelConfig
 from dir_jax.models.padding import reduced
 from dir_jax.models.pooling import center_bias_map, create_pooling
 from dir_jax.models.resnet import ResNet, Variant

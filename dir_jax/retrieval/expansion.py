@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dir_jax.errors import UserError
-from dir_jax.retrieval.kernels import blocks, device_of, rows_of
+from dir_jax.retrieval.blockwise import blocks, device_of, rows_of
 from dir_jax.retrieval.search import nearest_others, top_k
 
 _ROWS = 4096  # the rows whose neighbours are added at once

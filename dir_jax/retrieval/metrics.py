@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dir_jax.errors import UserError
-from dir_jax.retrieval.kernels import blocks, dot_products
+from dir_jax.retrieval.blockwise import blocks, dot_products
 
 
 @dataclasses.dataclass(frozen=True)

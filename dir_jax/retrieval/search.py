@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dir_jax.errors import UserError
-from dir_jax.retrieval.kernels import blocks, dot_products, largest, rows_of
+from dir_jax.retrieval.blockwise import blocks, dot_products, largest, rows_of
 
 # The queries compared with the database at once; bounds memory where both are large.
 _QUERIES = 1024

@@ -7,8 +7,10 @@ import errno
 import logging
 import os
 import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import filelock
 
@@ -34,6 +36,27 @@ def inside(folder: str | os.PathLike[str], name: str) -> Path:
         expected = "expected a relative path without '..'"
         raise UserError(f"{shown} is not a name inside {folder}: {expected}")
     return Path(folder, name)
+
+
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """Opens a file for reading bytes. A pipe or a device would never end, or never begin.
+
+    Raises:
+      OSError: the file does not exist, cannot be read, or is not a regular file.
+    """
+    descriptor = os.open(
+        path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    )
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError("it is a folder")
+        if not stat.S_ISREG(mode):
+            raise OSError("it is a pipe, a socket or a device, not a regular file")
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import pytest
 
 import dir_jax
 from dir_jax.commands import main as commands
-from dir_jax.commands.config import load_config, recipes
+from dir_jax.commands.recipes import load_config, recipes
 from dir_jax.commands.running import Parser, with_hyphens
 from dir_jax.errors import UserError
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from converters.conversion import convert
-from converters.errors import CheckpointFileError
+from converters.file_errors import CheckpointFileError
 from converters.reader import read_file
 from torch_reference.checkpoint_files import small_tree
 

@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from sklearn.decomposition import PCA
 
-from converters.errors import CheckpointFileError
+from converters.file_errors import CheckpointFileError
 from converters.from_torch import convert
 from converters.to_torch import to_published
 from dir_jax.checkpoint import Preprocessing

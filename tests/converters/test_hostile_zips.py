@@ -7,7 +7,7 @@ import zlib
 
 import pytest
 
-from converters.errors import CheckpointFileError
+from converters.file_errors import CheckpointFileError
 from converters.reader import read_file
 from torch_reference.checkpoint_files import FLOATS, legacy_file, tensor_pickle, zip_file
 

@@ -13,7 +13,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from converters.errors import CheckpointFileError
+from converters.file_errors import CheckpointFileError
 from converters.reader import read_file
 from converters.torch_pickles import InertPCA
 from converters.whitenings import numbers

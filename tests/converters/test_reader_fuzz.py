@@ -7,7 +7,7 @@ import zipfile
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from converters.errors import CheckpointFileError
+from converters.file_errors import CheckpointFileError
 from converters.reader import read_file
 from converters.sources import recognise
 from converters.torch_pickles import Rehearsal

@@ -82,3 +82,45 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot write"):
         PartialDescriptors(tmp_path / "file" / "x", IDENTITY)
+
+
+@pytest.mark.parametrize("change", [{"images": "def"}, {"images": "def", "batches": 3}])
+def test_what_may_change_starts_again(tmp_path, change):
+    before = {**IDENTITY, "batches": 2}
+    store = PartialDescriptors(tmp_path / "x", before)
+    fill(store, 0, 2)
+    store.close()
+    with pytest.raises(UserError, match=r"differs in .*images"):
+        PartialDescriptors(tmp_path / "x", {**before, **change})
+    other = {**before, **change, "model": {}}
+    with pytest.raises(UserError, match=r"differs in .*images, model"):
+        PartialDescriptors(tmp_path / "x", other, may_change=("images", "batches"))
+    changed = {**before, **change}
+    store = PartialDescriptors(tmp_path / "x", changed, may_change=("images", "batches"))
+    sink = fill(store, 1)
+    assert not sink.failures
+    store.close()
+    store = PartialDescriptors(tmp_path / "x", changed)
+    sink = store.sink("database", 6, 2)
+    assert [sink.is_done(batch) for batch in range(3)] == [False, True, False]
+    store.close()
+
+
+def test_a_folder_without_descriptors_is_deleted(tmp_path):
+    store = PartialDescriptors(tmp_path / "x", IDENTITY)
+    sink = store.sink("database", 6, 2)
+    sink.write(-1, np.array([3]), np.full((1, 2), np.nan), {})  # an image without a batch
+    store.close()
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_folder_with_descriptors_is_kept(tmp_path):
+    store = PartialDescriptors(tmp_path / "x", IDENTITY)
+    fill(store, 1)
+    store.close()
+    PartialDescriptors(tmp_path / "x", IDENTITY).close()  # stopped before anything was opened
+    store = PartialDescriptors(tmp_path / "x", IDENTITY)
+    assert store.sink("database", 6, 2).is_done(1)
+    store.sink("queries", 6, 2)
+    store.close()
+    assert (tmp_path / "x").exists()

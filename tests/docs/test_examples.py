@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from dir_jax.checkpoint import save_model
-from dir_jax.commands.config import load_config
 from dir_jax.commands.main import COMMANDS
+from dir_jax.commands.recipes import load_config
 from dir_jax.models import create_model
 from dir_jax.retrieval.whitening import learn_whitening
 

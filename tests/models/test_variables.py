@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from dir_jax.models import create_model
+from dir_jax.models import ModelConfig, RetrievalNetwork, create_model
+from dir_jax.models.resnet import BASIC, Variant
 from dir_jax.models.variables import (
     batch_norm_parameters,
     count_parameters,
@@ -30,6 +31,7 @@ def test_names_follow_torch():
     assert stats["layer3.5.bn3.var"].shape == (1024,)
     assert len(stats) == 2 * 53
     assert not any("downsample" in k for k in params if k.split(".")[1] != "0")
+    assert not any("backbone" in k for k in params | stats)
 
 
 @pytest.mark.parametrize(
@@ -46,6 +48,16 @@ def test_names_follow_torch():
 def test_number_of_parameters(arch, count):
     model = create_model(arch, without_fc=True)
     assert count_parameters(split_variables(model)[1]) == count + 1  # and GeM's power
+
+
+def test_another_resnet_is_another_row():
+    """ResNet-34, of which torchvision has 21 797 672 parameters, from the row that it would be."""
+    variant = Variant(BASIC, (3, 4, 6, 3))
+    model = RetrievalNetwork(
+        ModelConfig("resnet34_rmac", without_fc=True), variant, rng=np.random.default_rng(0)
+    )
+    assert count_parameters(split_variables(model)[1]) == 21_797_672 - 1000 * 513 + 1
+    assert model.descriptor_size == variant.features == 512
 
 
 def test_split_and_merge_are_inverse():

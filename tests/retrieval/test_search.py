@@ -11,7 +11,7 @@ import pytest
 
 from dir_jax.errors import UserError
 from dir_jax.retrieval import search
-from dir_jax.retrieval.kernels import device_of, rows_of
+from dir_jax.retrieval.blockwise import device_of, rows_of
 from dir_jax.retrieval.search import nearest_others, rank_all, top_k
 
 

@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from converters.errors import CheckpointFileError, some
+from converters.file_errors import CheckpointFileError, some
 from dir_jax.errors import shown
 
 _LARGEST_DIRECTORY = 4 << 20  # bytes; a ResNet-152's has 0.1 MB
