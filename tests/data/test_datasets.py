@@ -16,6 +16,7 @@ from dir_jax.data.headers import check_dataset
 from dir_jax.data.images import ImageDataset
 from dir_jax.data.labelled import LabelledDataset
 from dir_jax.errors import UserError
+from tests.data.pictures import write_image
 
 
 @pytest.fixture(autouse=True)
@@ -26,12 +27,6 @@ def no_db_root(monkeypatch):
 def write(path: Path, text: str) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
-    return path.as_posix()
-
-
-def write_image(path: Path, size=(12, 8), color=(200, 10, 30), **options) -> str:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, color).save(path, **options)
     return path.as_posix()
 
 

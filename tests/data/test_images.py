@@ -18,12 +18,7 @@ from dir_jax.data.headers import check_dataset
 from dir_jax.data.images import ImageDataset
 from dir_jax.data.labelled import LabelledDataset
 from dir_jax.errors import UserError
-
-
-def write_image(path: Path, size=(12, 8), color=(200, 10, 30), **options) -> str:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, color).save(path, **options)
-    return path.as_posix()
+from tests.data.pictures import write_image
 
 
 class TestImages:

@@ -161,27 +161,21 @@ class TestErrors:
                 next(loader)
             assert list(loader) == []  # it ended
 
-    def test_failing_transform(self, dataset, workers):
+    @pytest.mark.parametrize(
+        ("error", "message"),
+        [
+            (ValueError("too dark"), r"cannot be transformed: ValueError: too dark"),
+            (UserError("RandomCrop(64) needs more"), r"cannot be transformed: RandomCrop\(64\) ne"),
+        ],
+    )
+    def test_failing_transform(self, dataset, workers, error, message):
         def fail(image, rng):
-            raise ValueError("too dark")
+            raise error
 
+        one = Listed(np.array([5]), 1)
         with (
-            load(
-                dataset, fail, Listed(np.array([5]), 1), stop=1, unit=1, workers=workers
-            ) as loader,
-            pytest.raises(UserError, match=r"image 5\.png cannot be transformed: .*too dark"),
-        ):
-            next(loader)
-
-    def test_transform_that_refuses_the_image(self, dataset, workers):
-        def refuse(image, rng):
-            raise UserError("RandomCrop(64) needs at least 64 x 64 pixels")
-
-        with (
-            load(
-                dataset, refuse, Listed(np.array([5]), 1), stop=1, unit=1, workers=workers
-            ) as loader,
-            pytest.raises(UserError, match=r"image 5\.png .*: RandomCrop\(64\) needs"),
+            load(dataset, fail, one, stop=1, unit=1, workers=workers) as loader,
+            pytest.raises(UserError, match=rf"image 5\.png {message}"),
         ):
             next(loader)
 

@@ -18,13 +18,9 @@ from dir_jax.data.transforms import (
     parse_transforms,
 )
 from dir_jax.data.transforms import appearance as adjust
+from tests.data.pictures import apply, assert_same, picture
 
 BILINEAR, BICUBIC = Image.Resampling.BILINEAR, Image.Resampling.BICUBIC
-
-
-def picture(width, height, seed=0):
-    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
-    return Image.fromarray(pixels)
 
 
 def coordinates(width, height):
@@ -35,21 +31,8 @@ def coordinates(width, height):
     return Image.fromarray(pixels)
 
 
-def apply(transform, image, seed=0):
-    before = image.tobytes()
-    result = transform(image, np.random.default_rng(seed))
-    assert image.tobytes() == before  # the input is left as it is
-    assert result.mode == "RGB"
-    return result
-
-
 def sizes_of(transform, image, count):
     return np.array([apply(transform, image, seed).size for seed in range(count)])
-
-
-def assert_same(a, b):
-    assert a.size == b.size
-    np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
 
 
 class TestRandomScale:

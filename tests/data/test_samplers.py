@@ -90,7 +90,7 @@ class TestListed:
         with pytest.raises(IndexError):
             sampler(2)
 
-    def test_partial_batch(self):
+    def test_batch_size_that_does_not_divide_the_list(self):
         with pytest.raises(ValueError, match="reshape"):
             Listed(np.arange(5), 2)
 

@@ -123,7 +123,7 @@ def test_folder_of_the_environment(data_dir):
     assert run.stdout == "12\n", run.stderr
 
 
-def test_pickled_copy_opens_the_files_anew(data_dir):
+def test_pickled_copy_opens_the_files_again(data_dir):
     dataset = create_dataset("tfds:tiny_landmarks", db_root=data_dir)
     content = pickle.dumps(dataset)
     assert len(content) < 5000  # no pictures, no readers
@@ -182,34 +182,39 @@ def test_no_tensorflow_is_needed(data_dir):
     assert "tensorflow" not in sys.modules
 
 
-@pytest.mark.parametrize("how", ["camel", "snake", "older", "in a text", "in a list"])
-def test_a_class_that_a_file_names_is_not_imported(data_dir, tmp_path, monkeypatch, how):
+@pytest.fixture
+def features(data_dir, tmp_path) -> Path:
+    """The features.json of a copy of `tiny_landmarks`, which lies in tmp_path / 'tfds'."""
+    shutil.copytree(Path(data_dir) / "tiny_landmarks", tmp_path / "tfds" / "tiny_landmarks")
+    (file,) = tmp_path.glob("tfds/*/*/features.json")
+    return file
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"pythonClassName": "planted.Feature"},
+        {"python_class_name": "planted.Feature"},
+        {"type": "planted.Feature", "content": "{}"},  # as older versions wrote it
+        {"jsonFeature": {"json": json.dumps({"type": "planted.Feature"})}},
+        {"features": [{"pythonClassName": "planted.Feature"}]},
+    ],
+    ids=str,
+)
+def test_a_class_that_a_file_names_is_not_imported(features, tmp_path, monkeypatch, bad):
     """TFDS would import `planted`, which lies in the working directory."""
-    folder = tmp_path / "tfds"
-    shutil.copytree(Path(data_dir) / "tiny_landmarks", folder / "tiny_landmarks")
     (tmp_path / "planted.py").write_text("open('it_ran', 'w')")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    (file,) = folder.glob("*/*/features.json")
-    bad = {
-        "camel": {"pythonClassName": "planted.Feature"},
-        "snake": {"python_class_name": "planted.Feature"},
-        "older": {"type": "planted.Feature", "content": "{}"},
-        "in a text": {"jsonFeature": {"json": json.dumps({"type": "planted.Feature"})}},
-        "in a list": {"features": [{"pythonClassName": "planted.Feature"}]},
-    }[how]
-    file.write_text(json.dumps({**json.loads(file.read_text()), **bad}))
+    features.write_text(json.dumps({**json.loads(features.read_text()), **bad}))
     with pytest.raises(UserError, match=r"features\.json names the class 'planted\.Feature'"):
-        create_dataset("tfds:tiny_landmarks", db_root=str(folder))
+        create_dataset("tfds:tiny_landmarks", db_root=str(tmp_path / "tfds"))
     assert not (tmp_path / "it_ran").exists()
 
 
 @pytest.mark.parametrize("text", ["{", "[" * 100_000, '{"jsonFeature": {"json": "{"}}', "\x00"])
-def test_damaged_features(data_dir, tmp_path, text):
-    folder = tmp_path / "tfds"
-    shutil.copytree(Path(data_dir) / "tiny_landmarks", folder / "tiny_landmarks")
-    (file,) = folder.glob("*/*/features.json")
-    file.write_text(text)
+def test_damaged_features(features, tmp_path, text):
+    features.write_text(text)
     with pytest.raises(UserError, match=r"features\.json cannot be read") as caught:
-        create_dataset("tfds:tiny_landmarks", db_root=str(folder))
+        create_dataset("tfds:tiny_landmarks", db_root=str(tmp_path / "tfds"))
     assert len(str(caught.value)) < 600

@@ -10,27 +10,10 @@ from PIL import Image, ImageOps
 from dir_jax.data import transforms
 from dir_jax.data.transforms import CenterCrop, RandomCrop, RandomRotation, parse_transforms
 from dir_jax.errors import UserError
+from tests.data.pictures import apply, assert_same, picture
 
 BILINEAR, BICUBIC = Image.Resampling.BILINEAR, Image.Resampling.BICUBIC
 GREY = (127, 127, 127)
-
-
-def picture(width, height, seed=0):
-    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
-    return Image.fromarray(pixels)
-
-
-def apply(transform, image, seed=0):
-    before = image.tobytes()
-    result = transform(image, np.random.default_rng(seed))
-    assert image.tobytes() == before  # the input is left as it is
-    assert result.mode == "RGB"
-    return result
-
-
-def assert_same(a, b):
-    assert a.size == b.size
-    np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
 
 
 class TestAgainstPillow:
