@@ -215,14 +215,6 @@ def test_the_dtype_is_a_word_of_a_list(tmp_path, folder, monkeypatch, dtype):
     assert not (tmp_path / "canary").exists()
 
 
-def test_the_package_would_run_it(tmp_path, folder, monkeypatch):
-    """The reason for a reader of our own. If this fails, the package has been repaired."""
-    monkeypatch.chdir(tmp_path)
-    describe_type(folder, "dir_jax, __import__('pathlib').Path('canary').touch() or float32, 4, L2")
-    global_features_from_dir("net", str(tmp_path), None)
-    assert (tmp_path / "canary").exists()
-
-
 @pytest.mark.parametrize(
     ("row", "message"),
     [
