@@ -241,13 +241,17 @@ def wait_for(condition, seconds: float = 20.0) -> None:
 # loads for ever.
 SCRIPT = textwrap.dedent(
     """
+    import functools
     import sys
+    import time
 
     from absl import flags
 
     STEPS = flags.DEFINE_integer("steps", 10, "")
+    PAUSE = flags.DEFINE_float("pause", 0, "")
 
-    def identity(image, rng):
+    def identity(pause, image, rng):
+        time.sleep(pause)
         return image
 
     def main():
@@ -260,8 +264,9 @@ SCRIPT = textwrap.dedent(
 
         Image.new("RGB", (4, 4)).save("one.png")
         with BatchLoader(
-            ImageDataset(["one.png"] * 8), identity, Shuffle(8, 8, 0), seed=0, rows=np.arange(8),
-            unit=4, start_step=0, stop_step=STEPS.value, num_workers=2, prefetch=2,
+            ImageDataset(["one.png"] * 8), functools.partial(identity, PAUSE.value),
+            Shuffle(8, 8, 0), seed=0, rows=np.arange(8), unit=4, start_step=0,
+            stop_step=STEPS.value, num_workers=2, prefetch=2,
         ) as loader:
             next(loader)
             next(loader)
@@ -329,7 +334,9 @@ class TestProcesses:
         wait_for(lambda: not any(map(alive, workers)))
 
     def test_ctrl_c(self, tmp_path):
-        process, workers = start_script(tmp_path, "--steps=1000000")
+        # It waits for images, as programs do. (Python cannot raise within a destructor, where one
+        # that does nothing else spends much of its time.)
+        process, workers = start_script(tmp_path, "--steps=1000000", "--pause=0.05")
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the workers get it too
         _, err = process.communicate(timeout=60)
         assert err.count("Traceback") == err.count("KeyboardInterrupt") == 1  # only main's own
