@@ -44,19 +44,15 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     Raises:
       OSError: the file does not exist, cannot be read, or is not a regular file.
     """
-    descriptor = os.open(
-        path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    )
-    try:
-        mode = os.fstat(descriptor).st_mode
-        if stat.S_ISDIR(mode):
-            raise IsADirectoryError("it is a folder")
-        if not stat.S_ISREG(mode):
-            raise OSError("it is a pipe, a socket or a device, not a regular file")
-        return os.fdopen(descriptor, "rb")
-    except BaseException:
+
+    def regular(path: str, flags: int) -> int:
+        descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return descriptor
         os.close(descriptor)
-        raise
+        raise OSError("it is a folder, a pipe or a device, not a regular file")
+
+    return open(path, "rb", opener=regular)
 
 
 @contextlib.contextmanager
