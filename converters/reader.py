@@ -93,7 +93,9 @@ def _read(stream: BinaryIO, name: Path, *, in_zip: bool = False) -> Any:
     if head[257:262] == b"ustar":
         kind = "a tar archive, torch's layout before 2017 or a folder of files; unpack it first"
     raise CheckpointFileError(
-        f"it is {kind}" if kind else "it is no file of torch.save (the magic number is not there)"
+        f"it is {kind}"
+        if kind
+        else "it is not a file that torch.save writes (its magic number is missing)"
     )
 
 

@@ -56,7 +56,7 @@ def test_bad_files(run, state):
     good, five = tree(state), {f"extra{i}.weight": torch.ones(1) for i in range(7)}
     wrong = {"layer1.0.conv1.weight": torch.ones(64, 64, 5, 5), "bn1.bias": torch.ones(65)}
     for content, expected in [
-        (b"hello", "no file of torch.save"),
+        (b"hello", "not a file that torch.save writes"),
         ([1, 2], "holds a list"),
         ({"epoch": 3, "weights": 1}, "no state_dict; its keys are epoch, weights"),
         ({}, "no state_dict"),

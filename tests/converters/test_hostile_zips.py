@@ -132,7 +132,7 @@ def test_zips_that_hold_anything_else_are_refused(refused, tmp_path):
     inner = good_zip(tmp_path).read_bytes()
     assert "2 checkpoints" in refused(zipped("two.zip", {"a.pt": inner, "b.pt": inner}))
     assert "0 checkpoints" in refused(zipped("none.zip", {"folder/": ""}))
-    assert "no file of torch.save" in refused(zipped("text.zip", {"a.txt": "hello"}))
+    assert "not a file that torch.save writes" in refused(zipped("text.zip", {"a.txt": "hello"}))
     nested = zipped("once.zip", {"a.pt": inner}).read_bytes()
     read_file(tmp_path / "once.zip")
     assert "data.pkl" in refused(zipped("twice.zip", {"a.zip": nested}))
@@ -154,8 +154,8 @@ def test_other_files_are_told_apart(refused, tmp_path):
         b"<!DOCTYPE html><title>Google Drive - Virus scan warning</title>": "web page",
         b"version https://git-lfs.github.com/spec/v1\n": "LFS pointer",
         b"\x1f\x8b\x08": "gzip",
-        b"hello": "no file of torch.save",
-        bytes(1000): "no file of torch.save",
+        b"hello": "not a file that torch.save writes",
+        bytes(1000): "not a file that torch.save writes",
         bytes(257) + b"ustar": "tar archive",
         b"PK\3\4": "the end is missing",
         b"\x80\x02K\x01.": "not one of torch.save",

@@ -146,7 +146,7 @@ def test_initial_weights_have_their_distributions_and_follow_the_seed():
         ("resnet18_rmac", {"pooling": "mean"}, ["'mean'", "'gem', 'max', 'avg'"]),
         ("resnet18_rmac", {"pooling": None}, ["pooling is None"]),
         ("resnet18_rmac", {"outdim": 3}, ["'outdim'", "out_dim"]),
-        ("resnet18_rmac", {"out_dim": 0}, ["out_dim is 0", "above 0"]),
+        ("resnet18_rmac", {"out_dim": 0}, ["out_dim is 0", "from 1 to 65,536"]),
         ("resnet18_rmac", {"out_dim": 2.5}, ["out_dim is 2.5", "whole"]),
         ("resnet18_rmac", {"gemp": 0}, ["gemp is 0"]),
         ("resnet18_rmac", {"gemp": float("nan")}, ["gemp is nan"]),
