@@ -17,48 +17,46 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 from tests.fuzz import corpus, mutators
-from tests.fuzz.mutators import Files, Mutator
+from tests.fuzz.mutators import Files
 from tests.fuzz.readers import READERS
-from tests.fuzz.sandbox import Outcome, Reading, in_process, lay_out
+from tests.fuzz.sandbox import Outcome, Reading, in_process
 
 _BATCH = 50  # inputs of a reader before the next reader's, where there is a time to fill
-_BY_SUFFIX = {".pkl": mutators.PICKLE, ".pt": mutators.PICKLE, ".json": mutators.JSON,
-              ".jsonl": mutators.JSON, ".txt": mutators.TEXT, ".failures": mutators.JSON}  # fmt: skip
+_KINDS = ("read", "refused", "failed")
+_BY_SUFFIX: dict[str, Sequence[mutators.Mutator]] = {
+    **dict.fromkeys((".pkl", ".pt"), mutators.PICKLE),
+    **dict.fromkeys((".json", ".jsonl", ".failures"), mutators.JSON),
+    ".txt": mutators.TEXT,
+}
 
 
 class Inputs:
     """The inputs of one reader by their seed: sound ones with damage, and below 0 the corpus."""
 
     def __init__(self, name: str, sound: list[Files]):
-        self.name, self.reader, self.sound = name, READERS[name], sound
-        names = [n for n in sound[0] if self._is_damaged(n)]
-        self.shapes = corpus.shapes(name, sound[0], names)
+        self.name, self.sound, self._damage = name, sound, READERS[name].damage
+        self.shapes = corpus.shapes(name, sound[0], self._damaged(sound[0]))
 
     def __getitem__(self, seed: int) -> Files:
         if seed < 0:
             return self.shapes[seed]
         rng = random.Random(f"{self.name} {seed}")
         files = dict(rng.choice(self.sound))
-        names = [n for n in files if self._is_damaged(n)]
+        names = self._damaged(files)
         for name in rng.sample(names, rng.choice([1] * 9 + [min(2, len(names))])):
-            content = files[name]
-            assert isinstance(content, bytes)
-            files[name] = mutators.damaged(rng, content, _mutators_of(name))
+            fit = _BY_SUFFIX.get(Path(name).suffix, mutators.BINARY)
+            files[name] = mutators.damaged(rng, files[name], fit)
         return files
 
-    def _is_damaged(self, name: str) -> bool:
-        return any(fnmatch.fnmatch(name, pattern) for pattern in self.reader.damage)
-
-
-def _mutators_of(name: str) -> Iterable[Mutator]:
-    return _BY_SUFFIX.get(Path(name).suffix, mutators.BINARY)
+    def _damaged(self, files: Files) -> list[str]:
+        return [n for n in files if any(fnmatch.fnmatch(n, pattern) for pattern in self._damage)]
 
 
 def outcomes(
@@ -66,14 +64,12 @@ def outcomes(
 ) -> Iterable[tuple[int, Outcome]]:
     """What becomes of the inputs of a reader, each by its seed; `shapes` adds the corpus."""
     reader, reading = READERS[name], []
-    (made,) = in_process(lambda _: list(reader.sound(folder / "sound")), [None], folder)
-    if isinstance(made, Outcome):
-        raise SystemExit(f"{name}: making sound files: {made.detail}")
-    inputs = Inputs(name, made)
+    (sound,) = in_process(lambda _: list(reader.sound(folder / "sound")), [None], folder)
+    inputs = Inputs(name, sound)
 
     def outcome(seed: int) -> Outcome:
         if not reading:
-            reading.append(Reading(reader.read, inputs.sound, folder, reader.lines))
+            reading.append(Reading(reader.read, sound, folder, reader.lines))
         found = reading[0].outcome(inputs[seed])
         if reader.exact and found.kind == "read" and found.value not in reading[0].values:
             return Outcome("failed", "something else was read than was written")
@@ -93,28 +89,30 @@ def _show(name: str, seed: int) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser("python -m tests.fuzz", description=__doc__)
-    parser.add_argument("readers", nargs="*", metavar="READER", help=", ".join(READERS))
-    help_ = "inputs for each reader, besides the corpus"
-    parser.add_argument("--rounds", type=int, default=200, help=help_)
-    parser.add_argument("--seconds", type=float, help="goes on for so long instead")
-    parser.add_argument("--start", type=int, default=0, help="the first seed")
-    parser.add_argument("--seed", type=int, help="only makes this input, and shows what happens")
-    parser.add_argument("--json", metavar="FILE", help="writes the counts and failures")
+    add = parser.add_argument
+    add("readers", nargs="*", metavar="READER", help=", ".join(READERS))
+    add("--rounds", type=int, default=200, help="inputs for each reader, besides the corpus")
+    add("--seconds", type=float, help="goes on for so long instead")
+    add("--start", type=int, default=0, help="the first seed")
+    add("--seed", type=int, help="only makes this input, and shows what becomes of it")
+    add("--part", default="1/1", metavar="I/N", help="only the Ith of N parts of the readers")
+    add("--json", metavar="FILE", help="writes the counts and failures")
     args = parser.parse_args()
-    names = args.readers or list(READERS)
+    part, parts = map(int, args.part.split("/"))
+    names = (args.readers or list(READERS))[part - 1 :: parts]
     if args.seed is not None:
         return max(_show(name, args.seed) for name in names)
-    counts: dict[str, collections.Counter[str]] = {n: collections.Counter() for n in names}
-    failures: list[dict[str, Any]] = []
+    counts = {name: collections.Counter(dict.fromkeys(_KINDS, 0)) for name in names}
     took: collections.Counter[str] = collections.Counter()
+    failures: list[dict[str, Any]] = []
     started = time.monotonic()
     step = _BATCH if args.seconds else args.rounds
     for first in itertools.count(args.start, step):
         for name in names:
-            began = time.monotonic()
+            began, seeds = time.monotonic(), range(first, first + step)
             with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
-                seeds, shapes = range(first, first + step), first == args.start
-                for seed, outcome in outcomes(name, seeds, Path(folder), shapes=shapes):
+                found = outcomes(name, seeds, Path(folder), shapes=first == args.start)
+                for seed, outcome in found:
                     counts[name][outcome.kind] += 1
                     if outcome.kind == "failed":
                         failures.append({"reader": name, "seed": seed, "why": outcome.detail})
@@ -122,10 +120,10 @@ def main() -> int:
             took[name] += time.monotonic() - began
         if time.monotonic() - started > (args.seconds or 0):
             break
-    print(f"{'reader':18} {'tried':>8} {'read':>8} {'refused':>8} {'failed':>8} {'seconds':>8}")
+    print(f"{'':18}" + "".join(f"{title:>9}" for title in ("tried", *_KINDS, "seconds")))
     for name, count in counts.items():
-        numbers = [sum(count.values()), *(count[kind] for kind in ("read", "refused", "failed"))]
-        print(f"{name:18} " + " ".join(f"{n:8}" for n in numbers) + f" {took[name]:8.1f}")
+        numbers = "".join(f"{n:9}" for n in (count.total(), *(count[kind] for kind in _KINDS)))
+        print(f"{name:18}{numbers}{took[name]:9.1f}")
     if args.json:
         Path(args.json).write_text(json.dumps({"counts": counts, "failures": failures}, indent=1))
     for failure in failures:

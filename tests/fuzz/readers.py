@@ -252,8 +252,12 @@ def _read_run(folder: Path) -> Any:
     return _digest(trees)
 
 
-_ROWS = [{"step": 0, "eval": {"mAP": 0.3}}, {"step": 1, "loss": 0.5, "lr": 1e-3, "seconds": 2.0},
-         {"step": 2, "loss": 0.4, "eval": {"mAP": 0.4, "top1": 0.5}}, {"step": 3, "loss": 0.3}]  # fmt: skip
+_ROWS = [
+    {"step": 0, "eval": {"mAP": 0.3}},
+    {"step": 1, "loss": 0.5, "lr": 1e-3, "seconds": 2.0},
+    {"step": 2, "loss": 0.4, "eval": {"mAP": 0.4, "top1": 0.5}},
+    {"step": 3, "loss": 0.3},
+]
 
 
 def _read_metrics(folder: Path) -> None:
@@ -329,7 +333,7 @@ cam0, , camera, UNKNOWN_CAMERA, 640, 480
 cam1, Hero7, camera, SIMPLE_RADIAL, 640, 480, 600.5, 320, 240, -0.035
 lidar0, , lidar
 """
-_RECORDS = """# kapture format: 1.1
+_IMAGES = """# kapture format: 1.1
 # timestamp, device_id, image_path
 0, cam0, a.jpg
 1, cam1, sub/b.jpg
@@ -341,7 +345,7 @@ _KIND = "# kapture format: 1.1\n# name, dtype, dsize, metric_type\ndir_jax, floa
 def _kapture_folders(folder: Path) -> Iterable[Files]:
     files = {
         "sensors/sensors.txt": _SENSORS.encode(),
-        "sensors/records_camera.txt": _RECORDS.encode(),
+        "sensors/records_camera.txt": _IMAGES.encode(),
     }
     where, row = "reconstruction/global_features/gem/", bytes(16)
     files[f"{where}global_features.txt"] = _KIND.encode()
@@ -394,8 +398,8 @@ def _read_tfds(folder: Path) -> None:
 
 # Downloads and results.
 
-_RECORD = {"a.tgz": {"url": "http://x/a.tgz", "source": "http://y/a.tgz", "validator": '"e"',
-                     "size": 7, "sha256": "0" * 64}, "gnd.pkl.partial": {"url": "u", "size": 9}}  # fmt: skip
+_PART = {"url": "http://x/a.tgz", "source": "http://y/a.tgz", "validator": '"e"', "size": 7}
+_RECORDS = {"a.tgz": {**_PART, "sha256": "0" * 64}, "gnd.pkl.partial": {"url": "u", "size": 9}}
 
 
 def _archives(folder: Path) -> Iterable[Files]:
@@ -458,7 +462,7 @@ READERS: dict[str, Reader] = {
     "tfds": Reader(_tfds_folders, _read_tfds),
     "archive": Reader(_archives, _read_archive),
     "download-records": Reader(
-        lambda folder: [{"downloads.json": json.dumps(_RECORD, indent=1).encode()}], _read_records
+        lambda folder: [{"downloads.json": json.dumps(_RECORDS, indent=1).encode()}], _read_records
     ),
     "results-json": Reader(
         lambda folder: [{"r.json": b'{"ROxford5K": {"mAP-easy": 0.5, "APs": [0.25, -1]}}'}],

@@ -20,16 +20,14 @@ from tests.fuzz.mutators import Files, Special
 
 MEMORY = 512 << 20  # bytes that reading one input may take
 CPU_SECONDS = 10
-SECONDS = 60  # in which it must end
-_IDLE_SECONDS = 5  # without any work, after which it waits for something that never comes
+_SECONDS, _IDLE_SECONDS = 90, 15  # for an input, and without any work on it: it waits for ever
 _LONGEST_MESSAGE = 600
 _ROOT = Path(__file__).resolve().parents[2]
 
-# What no reader has a reason to do, as Python's audit events.
+# What no reader has a reason to do, and what it may only do in its folder: Python's audit events.
 _NEVER = (
     "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty", "os.kill",
-    "subprocess.Popen", "socket.connect", "socket.getaddrinfo", "socket.bind",
-    "webbrowser.open", "urllib.Request", "ctypes.dlopen",
+    "subprocess.Popen", "socket.connect", "socket.getaddrinfo", "socket.bind", "ctypes.dlopen",
 )  # fmt: skip
 _CHANGES = (
     "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.symlink", "os.link", "os.truncate",
@@ -46,7 +44,7 @@ class Outcome(NamedTuple):
 
 
 class Watch:
-    """Notes what a process does while it reads that no reader may do."""
+    """Notes what a process does, while it reads, that no reader may do."""
 
     def __init__(self, folder: Path):
         self.on, self.seen, self._folder = False, [], os.path.realpath(folder)
@@ -55,29 +53,24 @@ class Watch:
     def _hear(self, event: str, args: tuple[Any, ...]) -> None:
         if not self.on:
             return
-        if event in _NEVER:
-            self.seen.append(f"{event} {str(args[:2])[:200]}")
-        elif event == "pickle.find_class" and (
-            args[0] in ("os", "posix", "subprocess", "canary") or args[1] in ("eval", "exec")
+        first = str(args[0]) if args else ""
+        if (
+            event in _NEVER
+            or (event == "import" and first.split(".")[0] == "canary")
+            or (event == "pickle.find_class" and first in ("os", "posix", "subprocess", "canary"))
+            or (event == "exec" and self._is_inside(getattr(args[0], "co_filename", "<")))
+            or (event == "open" and int(args[2]) & os.O_ACCMODE and not self._may_write(args[0]))
+            or (event in _CHANGES and not self._may_write(args[0], args[-1]))
         ):
-            self.seen.append(f"a pickle's {args[0]}.{args[1]}")
-        elif event == "import" and str(args[0]).split(".")[0] == "canary":
-            self.seen.append(f"import of {args[0]}")
-        elif event == "exec" and self._is_inside(getattr(args[0], "co_filename", "/")):
-            self.seen.append(f"ran {args[0].co_filename}")
-        elif event == "open" and isinstance(args[2], int) and args[2] & (os.O_RDWR | os.O_WRONLY):
-            self._check_write(event, args[0], -1)
-        elif event in _CHANGES:
-            self._check_write(event, args[0], args[-1])
+            self.seen.append(f"{event} {first[:200]}")
 
-    def _check_write(self, event: str, path: Any, folder: Any) -> None:
+    def _may_write(self, path: Any, folder: Any = -1) -> bool:
         if isinstance(path, int):
-            return
+            return True
         path = os.fsdecode(path)
         if isinstance(folder, int) and folder >= 0 and not os.path.isabs(path):
             path = os.path.join(os.readlink(f"/proc/self/fd/{folder}"), path)
-        if path != os.devnull and not self._is_inside(path):
-            self.seen.append(f"{event} {path[:200]}")
+        return path == os.devnull or self._is_inside(path)
 
     def _is_inside(self, path: str) -> bool:
         # Code that Python itself makes has names such as <string>.
@@ -85,13 +78,13 @@ class Watch:
 
 
 def lay_out(folder: Path, files: Files) -> None:
-    """Makes the files of an input."""
+    """Makes the files of an input, and a module that nothing may import."""
     folder.mkdir(parents=True)
-    (folder / "canary.py").write_text("class Canary:\n    pass\n")
-    for name, content in files.items():
+    for name, content in {"canary.py": b"class Canary:\n    pass\n", **files}.items():
         path = folder / name
-        if content is not Special.MISSING:
-            path.parent.mkdir(parents=True, exist_ok=True)
+        if content is Special.MISSING:
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(content, bytes):
             path.write_bytes(content)
         elif content is Special.FOLDER:
@@ -100,22 +93,23 @@ def lay_out(folder: Path, files: Files) -> None:
             os.mkfifo(path)
         elif content is Special.ZEROS:
             path.symlink_to("/dev/zero")
-        elif content is Special.SPARSE:
-            with path.open("wb") as file:
-                file.truncate(1 << 40)
+        else:
+            path.touch()
+            os.truncate(path, 1 << 40)
 
 
 def in_process(function: Callable[[Any], Any], items: Iterable[Any], folder: Path) -> Iterator[Any]:
     """Yields what a function gives for each item, or the Outcome of a process that died of it.
 
-    The process is forked, so that what is imported is imported; it is replaced when it dies.
+    The process is forked, so that what is imported is imported, and replaced when it has died.
     """
     context = multiprocessing.get_context("fork")
     process = None
     for item in items:
         if process is None:
             ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(ours, theirs, function, folder), daemon=True)
+            process = context.Process(target=_serve, args=(ours, theirs, function, folder))
+            process.daemon = True
             process.start()
             theirs.close()
         ours.send(item)
@@ -123,20 +117,18 @@ def in_process(function: Callable[[Any], Any], items: Iterable[Any], folder: Pat
             if _has_answer(ours, process.pid):
                 yield ours.recv()
                 continue
-            result = Outcome("failed", "it waits, or runs, without an end")
-            process.kill()
-            process.join()
+            why = "it waits, or runs, without an end"
         except EOFError:
-            process.join()
-            code = -(process.exitcode or 0)
-            name = signal.Signals(code).name if code > 0 else ""
-            name = f"more than {CPU_SECONDS} s of CPU time" if name == "SIGXCPU" else name
-            if code <= 0:
-                raise SystemExit(f"{folder}: {(folder / 'stderr').read_text()[-2000:]}")
-            last = (folder / "stderr").read_text(errors="replace").strip().rpartition("\n")[2]
-            result = Outcome("failed", f"the process died: {name}; {last[:300]}")
+            why = "the process died"
+        process.kill() if why.startswith("it") else None
+        process.join()
+        printed = (folder / "stderr").read_text(errors="replace").strip()
+        if process.exitcode >= 0:  # by an error of this harness
+            raise SystemExit(printed)
+        name = signal.Signals(-process.exitcode).name
+        why += {"SIGXCPU": f" after {CPU_SECONDS} s of work", "SIGKILL": ""}.get(name, f": {name}")
         process = None
-        yield result
+        yield Outcome("failed", f"{why} {printed.rpartition(chr(10))[2][:200]}".strip())
     if process is not None:
         ours.close()
         process.join()
@@ -146,7 +138,7 @@ def _has_answer(pipe: Any, pid: int) -> bool:
     def work() -> list[str]:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
 
-    for _ in range(SECONDS // _IDLE_SECONDS):
+    for _ in range(_SECONDS // _IDLE_SECONDS):
         before = work()
         if pipe.poll(_IDLE_SECONDS):
             return True
@@ -171,19 +163,19 @@ def _serve(other: Any, pipe: Any, function: Callable[[Any], Any], folder: Path) 
 
 
 class Reading:
-    """Reads inputs in this process, which must be one of `in_process`."""
+    """Reads inputs in this process, which must be one of `in_process`.
 
-    def __init__(self, read: Callable[[Path], Any], warm_up: list[Files], folder: Path, lines: int):
+    `values` are what the sound inputs gave.
+    """
+
+    def __init__(self, read: Callable[[Path], Any], sound: list[Files], folder: Path, lines: int):
         self.read, self.folder, self.lines = read, folder, lines
-        self.watch = Watch(folder)
-        self.values = []
-        for files in warm_up:
-            self.outcome(files)  # what is imported late may do much
-        for files in warm_up:
+        self.watch, self.values = Watch(folder), []
+        for files in [*sound, *sound]:  # twice, as what is imported late may do much
             outcome = self.outcome(files)
-            if outcome.kind != "read":
-                raise SystemExit(f"the input without damage was not read: {outcome.detail}")
             self.values.append(outcome.value)
+        if outcome.kind != "read":
+            raise SystemExit(f"a sound input was not read: {outcome.detail}")
         limit = _status("VmData") + MEMORY
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
@@ -209,11 +201,12 @@ class Reading:
             self.watch.on = False
         sys.stdout.flush()
         printed = (self.folder / "stderr").read_text(errors="replace")
+        taken = _status("VmHWM") - before
         if self.watch.seen:
             return Outcome("failed", f"it did what no reader may do: {self.watch.seen[0]}")
         if outcome.kind != "failed" and "Traceback (most" in printed:
             return Outcome("failed", f"a traceback on stderr: {printed.strip()[-600:]}")
-        if outcome.kind != "failed" and (taken := _status("VmHWM") - before) > MEMORY:
+        if outcome.kind != "failed" and taken > MEMORY:
             return Outcome("failed", f"it took {taken >> 20} MB; then it was {outcome.kind}")
         return outcome
 
@@ -227,9 +220,10 @@ class Reading:
             problem = "a message with characters that do not print"
         elif re.search("MemoryError|[Uu]nable to allocate|RESOURCE_EXHAUSTED|bad_alloc", message):
             problem = "refused only for lack of memory"
-        if not problem:
-            return Outcome("refused", message)
-        return Outcome("failed", f"{problem}: {message[:200]!a}")
+        kind, detail = (
+            ("failed", f"{problem}: {message[:300]!a}") if problem else ("refused", message)
+        )
+        return Outcome(kind, detail)
 
 
 def describe(error: BaseException) -> str:
@@ -239,8 +233,7 @@ def describe(error: BaseException) -> str:
         f for f in frames if "/tests/" not in f.filename and ".venv" not in f.filename
     ] or frames
     place = f" at {Path(ours[-1].filename).relative_to(_ROOT)}:{ours[-1].lineno}" if ours else ""
-    what = "".join(traceback.format_exception_only(error)).strip().replace("\n", " ")
-    return f"{ascii(what[:300])[1:-1]}{place}"
+    return f"{type(error).__name__}: {str(error)[:300]!a}{place}"
 
 
 def _status(key: str) -> int:
