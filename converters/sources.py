@@ -32,15 +32,10 @@ _COUNTERS = ("epoch", "iter", "current_iter")
 _PARTS = ("model_options", "preprocess", "pca", "meta", "dir_jax", "safetensors")
 # Options of a network -> the types they may have in a file.
 _OPTION_TYPES: dict[str, tuple[type, ...]] = {
-    "arch": (str,),
-    "out_dim": (int,),
-    "norm_features": (bool, int),
-    "pooling": (str,),
-    "gemp": (int, float),
-    "center_bias": (int, float),
-    "dropout_p": (int, float, type(None)),
+    "arch": (str,), "out_dim": (int,), "norm_features": (bool, int), "pooling": (str,),
+    "gemp": (int, float), "center_bias": (int, float), "dropout_p": (int, float, type(None)),
     "without_fc": (bool, int),
-}
+}  # fmt: skip
 _OUR_OPTIONS = ("dtype", "precision")  # strings, which `to_torch` adds
 _LONGEST_OPTION, _LARGEST_OPTION = 100, 1_000_000
 # Options of the original toolbox that say how a network was made, not what it is.
@@ -109,20 +104,20 @@ def recognise(tree: Any) -> Source:
         elif key not in (container, *_PARTS):
             source.skipped.append((shown(key), "not a part of a model"))
     counts = [name for name in source.tensors if name.endswith(".num_batches_tracked")]
-    for name in counts:
-        del source.tensors[name]
-    if counts:
-        source.skipped.append((f"{len(counts)} × num_batches_tracked", "nothing reads them"))
+    _drop(source, counts, f"{len(counts)} × num_batches_tracked", "nothing reads them")
     return source
 
 
 def drop_projection(source: Source, why: str) -> None:
     """Leaves out `fc`, if there is one."""
     names = [name for name in ("fc.weight", "fc.bias") if name in source.tensors]
+    _drop(source, names, ", ".join(names), why)
+
+
+def _drop(source: Source, names: list[str], what: str, why: str) -> None:
     for name in names:
         del source.tensors[name]
-    if names:
-        source.skipped.append((", ".join(names), why))
+    source.skipped += [(what, why)] if names else []
 
 
 def _unwrapped(name: str) -> str:

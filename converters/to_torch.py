@@ -49,14 +49,12 @@ def to_published(checkpoint: Checkpoint) -> dict[str, Any]:
     if config.without_fc:  # the original makes a projection all the same, and does not use it
         state["fc.weight"] = torch.zeros(config.out_dim, checkpoint.model.features)
         state["fc.bias"] = torch.zeros(config.out_dim)
-    options = dataclasses.asdict(config)
-    preprocessing = checkpoint.preprocessing
+    options, preprocess = dataclasses.asdict(config), dataclasses.asdict(checkpoint.preprocessing)
     published: dict[str, Any] = {
         "state_dict": state,
         "model_options": {key: value for key, value in options.items() if key not in _OURS},
         "preprocess": {
-            "mean": list(preprocessing.mean),
-            "std": list(preprocessing.std),
+            **{key: list(value) for key, value in preprocess.items()},
             "input_size": _INPUT_SIZE,
         },
         "dir_jax": {key: options[key] for key in _OURS},

@@ -116,8 +116,7 @@ def save_model(
                 checkpointer.save(
                     scratch / "new",
                     ocp.args.Composite(
-                        model=ocp.args.JsonSave(description),
-                        arrays=ocp.args.PyTreeSave(arrays),
+                        model=ocp.args.JsonSave(description), arrays=ocp.args.PyTreeSave(arrays)
                     ),
                 )
             if target.exists():

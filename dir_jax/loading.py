@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from dir_jax.checkpoint import Checkpoint, find_checkpoint, read_model
+from dir_jax.checkpoint import Checkpoint, read_model
 
 
 def load_model(path: str | os.PathLike[str], **options: Any) -> Checkpoint:
@@ -26,17 +26,8 @@ def load_model(path: str | os.PathLike[str], **options: Any) -> Checkpoint:
       UserError: there is no checkpoint, it cannot be read, it cannot be converted, or it is
         PyTorch's file and PyTorch is not installed.
     """
-    return read_model(resolve_checkpoint(path), **options)
+    if Path(path).exists() and not Path(path).is_dir():
+        from converters.cache import cached_conversion
 
-
-def resolve_checkpoint(path: str | os.PathLike[str]) -> Path:
-    """The checkpoint directory that `path` means; a file is converted the first time.
-
-    Raises:
-      UserError: as `load_model`.
-    """
-    if Path(path).is_dir() or not Path(path).exists():
-        return find_checkpoint(path)
-    from converters.cache import cached_conversion
-
-    return cached_conversion(path)
+        path = cached_conversion(path)
+    return read_model(path, **options)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from dir_jax.errors import UserError
+from dir_jax.errors import UserError, did_you_mean
 from dir_jax.models.network import RetrievalNetwork
 from dir_jax.models.options import ModelConfig
 from dir_jax.models.pyramid import PyramidNetwork, UnmergedPyramidNetwork
@@ -51,10 +50,9 @@ def create_model(arch: str, *, seed: int = 0, **options: Any) -> RetrievalNetwor
         if name not in known:
             raise UserError(f"there is no model option {name!r}; choose from {', '.join(known)}")
     if arch not in ARCHITECTURES:
-        near = difflib.get_close_matches(arch, ARCHITECTURES, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
         raise UserError(
-            f"there is no architecture {arch!r}; choose from {', '.join(ARCHITECTURES)}{hint}"
+            f"there is no architecture {arch!r}; choose from {', '.join(ARCHITECTURES)}"
+            f"{did_you_mean(arch, ARCHITECTURES)}"
         )
     backbone, network = ARCHITECTURES[arch]
     variant = RESNETS[backbone]

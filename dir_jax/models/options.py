@@ -32,10 +32,7 @@ _OPTIONS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "dropout_p": (lambda v: v is None or _is_number(v, 0, 1), "None or a number in [0, 1)"),
     "without_fc": (lambda v: isinstance(v, bool), "True or False"),
     "dtype": (lambda v: v in ("float32", "bfloat16"), "'float32' or 'bfloat16'"),
-    "precision": (
-        lambda v: v in ("default", "high", "highest"),
-        "'default', 'high' or 'highest'",
-    ),
+    "precision": (lambda v: v in ("default", "high", "highest"), "'default', 'high' or 'highest'"),
 }
 
 
