@@ -81,25 +81,30 @@ def from_lw(lw: Any) -> dict[str, Whitening]:
     return found
 
 
-def to_pca(whitening: Whitening) -> Any:
-    """A fitted scikit-learn PCA where scikit-learn is installed, else a dict of NumPy arrays.
+def to_sklearn(whitening: Whitening) -> Any:
+    """The whitening as a fitted scikit-learn PCA. Raises ImportError without scikit-learn."""
+    from sklearn.decomposition import PCA
 
-    The dict has `means` and `W`, so that (x − means) W is the projection, divided by √variance
-    where the whitening divides at all; and the fields themselves, for other powers and `from_pca`.
-    """
-    fields = {**whitening.to_arrays(), "whiten": bool(whitening.whiten)}
-    mean, components, variance = (fields[name] for name in _FIELDS)
-    try:
-        from sklearn.decomposition import PCA
-    except ImportError:
-        scale = np.sqrt(variance)[:, None] if fields["whiten"] else 1
-        return {"means": mean, "W": (components / scale).T, **fields}
-    pca = PCA(n_components=len(components), whiten=fields["whiten"])
+    mean, components, variance = (whitening.to_arrays()[name] for name in _FIELDS)
+    pca = PCA(n_components=len(components), whiten=bool(whitening.whiten))
     pca.mean_, pca.components_, pca.explained_variance_ = mean, components, variance
     pca.n_components_, pca.n_features_in_ = components.shape
     pca.explained_variance_ratio_ = variance / variance.sum()  # of the variance that was kept
     pca.noise_variance_ = 0.0
     return pca
+
+
+def to_dict(whitening: Whitening) -> dict[str, Any]:
+    """The whitening as a dict of arrays, and `whiten`, a bool.
+
+    It has `means` and `W`, so that (x − means) W is the projection, divided by √variance where the
+    whitening divides at all; and the fields themselves, for other powers and `from_pca`.
+    """
+    fields = whitening.to_arrays()
+    mean, components, variance = (fields[name] for name in _FIELDS)
+    if whitening.whiten:
+        components = components / np.sqrt(variance)[:, None]
+    return {**fields, "means": mean, "W": components.T, "whiten": bool(whitening.whiten)}
 
 
 def _check_name(name: Any) -> None:

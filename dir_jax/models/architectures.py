@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dir_jax.errors import UserError, did_you_mean
+from dir_jax.errors import UserError, did_you_mean, shown
 from dir_jax.models.network import RetrievalNetwork
 from dir_jax.models.options import ModelConfig
 from dir_jax.models.pyramid import PyramidNetwork, UnmergedPyramidNetwork
@@ -49,10 +49,10 @@ def create_model(arch: str, *, seed: int = 0, **options: Any) -> RetrievalNetwor
     for name in options:
         if name not in known:
             raise UserError(f"there is no model option {name!r}; choose from {', '.join(known)}")
-    if arch not in ARCHITECTURES:
+    if not isinstance(arch, str) or arch not in ARCHITECTURES:
         raise UserError(
-            f"there is no architecture {arch!r}; choose from {', '.join(ARCHITECTURES)}"
-            f"{did_you_mean(arch, ARCHITECTURES)}"
+            f"there is no architecture {shown(repr(arch))}; choose from {', '.join(ARCHITECTURES)}"
+            f"{did_you_mean(str(arch), ARCHITECTURES)}"
         )
     backbone, network = ARCHITECTURES[arch]
     variant = RESNETS[backbone]

@@ -80,11 +80,12 @@ class ResidualBlock(nnx.Module):
             own_stride = stride if i == block.strided else 1
             setattr(self, f"conv{i}", conv(previous, features, size, own_stride))
             setattr(self, f"bn{i}", BatchNorm(features))
-        self.downsample: nnx.List | None = None
-        if stride > 1 or features_in != features:
-            self.downsample = nnx.List(
-                [conv(features_in, features, 1, stride), BatchNorm(features)]
-            )
+        changes_shape = stride > 1 or features_in != features
+        self.downsample: nnx.List | None = (
+            nnx.List([conv(features_in, features, 1, stride), BatchNorm(features)])
+            if changes_shape
+            else None
+        )
 
     def __call__(
         self, x: jax.Array, sizes: jax.Array | None = None, *, use_running_average: bool

@@ -26,8 +26,9 @@ def split_variables(model: _Module) -> tuple[nnx.GraphDef[_Module], Variables, V
       params: dotted path -> float32 array, for every `nnx.Param`.
       stats: dotted path -> float32 array, for every `nnx.BatchStat`.
     """
-    graphdef, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
-    return graphdef, _to_flat(params), _to_flat(stats)
+    graphdef, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
+    params, stats = map(_to_flat, states)
+    return graphdef, params, stats
 
 
 def merge_variables(
