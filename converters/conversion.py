@@ -218,5 +218,5 @@ def _read(name: str, tensor: np.ndarray, warnings: list[str]) -> np.ndarray:
         with np.errstate(over="ignore"):  # what overflows is named next
             array = array.astype(np.float32)
     if not np.isfinite(array).all():
-        warnings.append(f"{name} has values that are not finite (NaN or infinite)")
+        raise CheckpointFileError(f"{name} has values that are not finite (NaN or infinite)")
     return array
