@@ -19,6 +19,7 @@ import logging
 import math
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -215,7 +216,8 @@ def check_variables(expected: Mapping[str, Any], found: Mapping[str, Any], sourc
 def writing(target: os.PathLike[str]) -> Iterator[None]:
     """Turns the system's reasons against a write into a UserError."""
     try:
-        yield
+        with _quiet():
+            yield
     except OSError as e:
         raise UserError(f"cannot write the checkpoint {target}: {e.strerror or e}") from e
     except ValueError as e:  # how Orbax's storage reports the same
@@ -229,11 +231,32 @@ def writing(target: os.PathLike[str]) -> Iterator[None]:
 def reading(what: str) -> Iterator[None]:
     """Turns whatever Orbax and TensorStore raise on damaged files into a DamagedCheckpointError."""
     try:
-        yield
+        with _quiet():
+            yield
     except UserError:
         raise
     except Exception as e:
         raise DamagedCheckpointError(f"{what} cannot be read: {shown(first_line(e))}") from e
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps Orbax and TensorStore from printing tracebacks of errors that they also raise."""
+    absl, hook = logging.getLogger("absl"), sys.unraisablehook
+    level = absl.level
+    absl.setLevel(logging.CRITICAL)
+
+    def without_closed_loops(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            hook(unraisable)
+
+    if hook.__module__ != __name__:
+        # It stays: the other writes that were under way fail later, each with such an error.
+        sys.unraisablehook = without_closed_loops
+    try:
+        yield
+    finally:
+        absl.setLevel(level)
 
 
 def orbax_handlers() -> dict[str, Any]:

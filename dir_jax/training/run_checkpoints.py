@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
 
 from dir_jax.checkpoint import arrays_of, orbax_handlers, reading, to_host, writing
@@ -155,5 +156,10 @@ class RunCheckpoints:
 
     def close(self) -> None:
         """Waits, and releases the threads. Raises what `wait` does."""
-        with writing(self._manager.directory):
-            self._manager.close()
+        try:
+            with writing(self._manager.directory):
+                self._manager.close()
+        finally:  # a step that could not be written would keep its part of a full disk
+            if jax.process_index() == 0:
+                for unfinished in Path(self._manager.directory).glob("*.orbax-checkpoint-tmp*"):
+                    shutil.rmtree(unfinished, ignore_errors=True)
