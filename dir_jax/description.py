@@ -19,7 +19,7 @@ from dir_jax.fields import Rule, check_fields, is_number, is_whole
 from dir_jax.models import RetrievalNetwork
 from dir_jax.models.options import OPTION_RULES
 from dir_jax.models.preprocess import Preprocessing
-from dir_jax.runtime.files import open_regular
+from dir_jax.runtime.reading import read_json
 
 log = logging.getLogger(__name__)
 
@@ -91,19 +91,15 @@ def read_description(directory: Path) -> dict[str, Any]:
     """
     file = directory / "model" / "model.json"
     try:
-        with open_regular(file) as stream:
-            content = stream.read(_LARGEST_FILE + 1)
-        if len(content) > _LARGEST_FILE:
-            raise UserError(f"it is larger than {_LARGEST_FILE >> 20} MB")
-        description = json.loads(content.decode())
+        description = read_json(file, most=_LARGEST_FILE)
         check_fields("it", description, _RULES, closed=False)
         if (version := description["format_version"]) == FORMAT_VERSION:
             check_fields("its model", description["model"], OPTION_RULES)
             check_fields("its preprocess", description["preprocess"], PREPROCESS_RULES)
-            expected = description.get("digests", {_ITSELF: None})[_ITSELF]
-            if expected not in (None, _digest_of(description)):
+            digests = description.get("digests")
+            if digests is not None and digests.get(_ITSELF) != _digest_of(description):
                 raise UserError("it is not what was written; save the model again")
-    except (OSError, UserError, ValueError, RecursionError) as e:
+    except (UserError, RecursionError) as e:
         raise DamagedCheckpointError(f"{file} does not describe a model: {first_line(e)}") from e
     if version != FORMAT_VERSION:
         raise UserError(f"{file} has format version {version}; this dir_jax reads {FORMAT_VERSION}")
