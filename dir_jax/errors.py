@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-_LONGEST_NAME = 80  # characters of a name that a message repeats
+_LONGEST = 200  # characters of the input that a message repeats
 
 
 class UserError(Exception):
@@ -16,11 +16,18 @@ class UserError(Exception):
     """
 
 
-def shown(text: object) -> str:
-    """A name taken from a file, fit for a message of one line: short, no control characters."""
-    text = str(text)
-    short = text if len(text) <= _LONGEST_NAME else text[:_LONGEST_NAME] + "…"
-    return short if short.isprintable() else ascii(short)
+def shown(value: object) -> str:
+    """Something from a file, fit for a message of one line: short, no control characters.
+
+    What is too long lacks its middle, as the end of a path tells the most. Texts that a reader
+    could not tell from the message itself are passed as their repr.
+    """
+    try:
+        text = str(value)
+    except ValueError:  # Python's limit for integers
+        text = f"{type(value).__name__} with thousands of digits"
+    text = text if text.isprintable() else ascii(text)
+    return text if len(text) <= _LONGEST else f"{text[:139]}…{text[-60:]}"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -7,12 +7,11 @@ accepted. Everything else is refused, with a caret under the place.
 from __future__ import annotations
 
 import ast
-import difflib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import NoReturn, TypeVar
 
-from dir_jax.errors import UserError
+from dir_jax.errors import UserError, did_you_mean
 
 T = TypeVar("T")
 
@@ -85,7 +84,7 @@ class _Reader:
             self.fail_at(node, message, known)
         name = node.func.id
         if name not in constructors:
-            near = _did_you_mean(name, constructors)
+            near = did_you_mean(name, constructors)
             self.fail_at(node, f"there is no {self.what} named {name}{near}", known)
         constructor = constructors[name]
         usage = _usage(name, constructor, self.names)
@@ -98,7 +97,7 @@ class _Reader:
             if keyword.arg is None:
                 self.fail_at(keyword.value, "** is not allowed here")
             if keyword.arg not in parameters and not takes_any:
-                near = _did_you_mean(keyword.arg, parameters)
+                near = did_you_mean(keyword.arg, parameters)
                 self.fail_at(keyword, f"{name} has no argument {keyword.arg}{near}", usage)
             if keyword.arg in keywords:
                 self.fail_at(keyword, f"the argument {keyword.arg} is repeated", usage)
@@ -133,7 +132,7 @@ class _Reader:
                 if name in self.names:
                     return self.names[name]
                 plain = [known for known in self.names if "." not in known]
-                near = _did_you_mean(name, plain) or "; a text must be in quotes"
+                near = did_you_mean(name, plain) or "; a text must be in quotes"
                 known = f"known: {', '.join(plain)}" if plain else ""
                 self.fail_at(node, f"there is no constant named {name}{near}", known)
         expected = "expected a number, a quoted text, True, False or None"
@@ -173,10 +172,3 @@ def _usage(name: str, constructor: Callable[..., object], names: Mapping[str, ob
             constants = (key for key, value in names.items() if value is p.default)
             shown[-1] += f"={next(constants, repr(p.default))}"
     return f"usage: {name}({', '.join(shown)})"
-
-
-def _did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Suggests the known name that is nearest to an unknown one; '' where none is near."""
-    by_lower = {candidate.lower(): candidate for candidate in known}
-    near = difflib.get_close_matches(name.lower(), by_lower, 1)
-    return f"; did you mean {by_lower[near[0]]}?" if near else ""

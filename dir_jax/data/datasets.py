@@ -81,8 +81,7 @@ def create_dataset(spec: str, *, db_root: str | None = None) -> ImageDataset:
 
         return TfdsDataset(spec, db_root)
     constructors = {name: _of_texts(read) for name, read in READERS.items()}
-    for name in NAMED:
-        constructors[name] = functools.partial(_read_named, name, db_root)
+    constructors |= {name: functools.partial(_read_named, name, db_root) for name in NAMED}
     found = parse_calls(spec if "(" in spec else f"{spec}()", constructors, what="data set")
     if len(found) != 1:
         raise UserError(f"{spec!r} describes {len(found)} data sets; expected one")

@@ -32,20 +32,12 @@ class QueryDataset(ImageDataset):
         self.boxes = boxes
 
     def open(self, i: int) -> Image.Image:
-        """Decodes image `i` as RGB, cropped to its box.
-
-        Raises:
-          UserError: the image is missing or damaged; the message names its file.
-        """
+        """Decodes image `i` as RGB, cropped to its box; raises as `ImageDataset.open`."""
         image = super().open(i)
         return image if self.boxes is None else image.crop(_round_box(self.boxes[i]))
 
     def size(self, i: int) -> tuple[int, int]:
-        """Width and height in pixels of what `open` gives; reads the file's header.
-
-        Raises:
-          UserError: the image is missing or has no readable header; the message names its file.
-        """
+        """Width and height in pixels of what `open` gives, from the header; raises as `open`."""
         size = super().size(i)
         if self.boxes is None:
             return size
@@ -72,24 +64,6 @@ class RelevantsDataset(ImageDataset):
         super().__init__(names, root)
         self.queries = queries
         self.ground_truth = ground_truth
-
-    @property
-    def query_names(self) -> list[str]:
-        """The name that the ground truth gives each query."""
-        return self.queries.names
-
-    @property
-    def query_boxes(self) -> np.ndarray | None:
-        """(Q, 4) float64: left, top, right and bottom in pixels. None where queries are whole."""
-        return self.queries.boxes
-
-    def open_query(self, i: int) -> Image.Image:
-        """Decodes query `i` as RGB, cropped to its box.
-
-        Raises:
-          UserError: the image is missing or damaged; the message names its file.
-        """
-        return self.queries.open(i)
 
 
 def read_ground_truth(
@@ -120,7 +94,7 @@ def read_ground_truth(
     truth = content["gnd"]
     is_list = isinstance(truth, list | tuple) or (isinstance(truth, np.ndarray) and truth.ndim == 1)
     if not is_list or len(truth) != len(query_names):
-        found = f"has {len(truth)} entries" if is_list else f"is a {type(truth).__name__}"
+        found = f"has {len(truth)} entries" if is_list else f"is of type {type(truth).__name__}"
         raise UserError(f"{file}: 'gnd' {found}; expected a list of {len(query_names)} queries")
     folder = os.path.join(os.path.dirname(file) if root is None else root, img_dir)
     where = [f"{file}: query {q} ({name})" for q, name in enumerate(query_names)]

@@ -5,15 +5,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.util
-import json
 import os
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from PIL import Image
 
-from dir_jax.errors import UserError
+from dir_jax.data.rows import read_rows
+from dir_jax.errors import UserError, shown
 from dir_jax.runtime.files import open_regular
 
 # What a picture may be. Pillow knows many more formats, some of which start other programs.
@@ -46,8 +45,7 @@ class ImageDataset:
         """Decodes image `i` as RGB, its EXIF orientation ignored.
 
         Raises:
-          UserError: the file is missing, damaged, not a regular file, or in none of `FORMATS`; the
-            message names it.
+          UserError: the file, which is named, is missing, damaged, or in none of `FORMATS`.
         """
         with self._opened(i) as image:
             image.load()  # converting what is RGB already would copy it
@@ -74,7 +72,7 @@ class ImageDataset:
             raise UserError(f"{self.path(i)} is not an image in a supported format: {known}") from e
         except Exception as e:  # Pillow's many decoders raise many types on damaged files
             why = getattr(e, "strerror", None) or str(e) or type(e).__name__
-            raise UserError(f"the image {self.path(i)} cannot be read: {why}") from e
+            raise UserError(f"the image {self.path(i)} cannot be read: {shown(why)}") from e
 
 
 @functools.cache
@@ -92,38 +90,12 @@ def _formats() -> tuple[str, ...]:
 
 def read_image_list(file: str, root: str = "") -> ImageDataset:
     """Reads a text file that has the path of one image, relative to `root`, in each row."""
-    return ImageDataset([row for _, row in read_rows(file)], root)
+    return ImageDataset([row for _, row in read_list(file)], root)
 
 
-def read_rows(file: str) -> list[tuple[int, str]]:
-    """The stripped rows of a UTF-8 text file, without blank ones, each with its line number."""
-    rows = [(n, row.strip()) for n, row in enumerate(_read_text(file).split("\n"), start=1)]
-    rows = [(n, row) for n, row in rows if row]
+def read_list(file: str) -> list[tuple[int, str]]:
+    """The rows of a list of images that are not blank, each with its number."""
+    rows = [(number, row) for number, row in read_rows(file) if row]
     if not rows:
         raise UserError(f"the image list {file} is empty; expected a row for each image")
     return rows
-
-
-def read_json(file: str) -> dict[str, Any]:
-    """The object in a JSON file, which must have something in it."""
-    try:
-        content = json.loads(_read_text(file))
-    except json.JSONDecodeError as e:
-        raise UserError(f"{file}, line {e.lineno}: not JSON: {e.msg}") from e
-    except RecursionError as e:
-        raise UserError(f"{file}: not an image list: nested too deeply") from e
-    expected = 'expected an object such as {"path of an image": "its label"}'
-    if not isinstance(content, dict):
-        raise UserError(f"{file} holds a {type(content).__name__}; {expected}")
-    if not content:
-        raise UserError(f"the image list {file} is empty; {expected}")
-    return content
-
-
-def _read_text(file: str) -> str:
-    try:
-        return Path(file).read_text(encoding="utf-8-sig")  # a byte-order mark is not part of a path
-    except UnicodeDecodeError as e:
-        raise UserError(f"the image list {file} is not UTF-8 text (byte {e.start})") from e
-    except OSError as e:
-        raise UserError(f"the image list {file} cannot be read: {e.strerror}") from e

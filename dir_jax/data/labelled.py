@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dir_jax.data.images import ImageDataset, read_json, read_rows
-from dir_jax.errors import UserError
+from dir_jax.data.images import ImageDataset, read_list
+from dir_jax.data.rows import read_json, row_error
+from dir_jax.errors import UserError, shown
 
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 
@@ -67,30 +68,39 @@ def read_clusters(file: str, root: str = "") -> LabelledDataset:
     Raises:
       UserError: the file does not hold such an object, or no image has a cluster.
     """
-    clusters = {path: label for path, label in read_json(file).items() if label is not None}
-    if not clusters:
+    names, labels = _read_json_labels(file, leave_out_null=True)
+    if not names:
         raise UserError(f"no image of {file} has a cluster: all are null")
-    return LabelledDataset(*_from_json(file, clusters), root)
+    return LabelledDataset(names, labels, root)
 
 
 def _read_labels(file: str) -> tuple[list[str], list[str]]:
     if os.path.splitext(file)[1] == ".json":
-        return _from_json(file, read_json(file))
+        return _read_json_labels(file)
     names, labels = [], []
-    for line, row in read_rows(file):
+    for number, row in read_list(file):
         fields = row.rsplit(maxsplit=1)
         # Without this, the last word of a path with spaces would be taken for the label.
         if len(fields) < 2 or fields[1].lower().endswith(_IMAGE_SUFFIXES):
-            raise UserError(f"{file}, line {line}: {row!r} has no label; expected 'path label'")
+            raise row_error(file, number, f"{shown(repr(row))} has no label; expected 'path label'")
         names.append(fields[0])
         labels.append(fields[1])
     return names, labels
 
 
-def _from_json(file: str, content: dict[str, object]) -> tuple[list[str], list[str]]:
+def _read_json_labels(file: str, *, leave_out_null: bool = False) -> tuple[list[str], list[str]]:
+    content = read_json(file)
+    expected = 'expected an object such as {"path of an image": "its label"}'
+    if not isinstance(content, dict):
+        raise UserError(f"{file} holds a {type(content).__name__}; {expected}")
+    if not content:
+        raise UserError(f"the image list {file} is empty; {expected}")
+    if leave_out_null:
+        content = {path: label for path, label in content.items() if label is not None}
     for path, label in content.items():
         if isinstance(label, bool) or not isinstance(label, str | int):
             raise UserError(
-                f"{file}: the label of {path!r} is {label!r}; expected a name or a number"
+                f"{file}: the label of {shown(repr(path))} is {shown(repr(label))}; expected a "
+                "name or a number"
             )
     return list(content), [str(label) for label in content.values()]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import io
 import json
 import re
@@ -13,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from dir_jax.data.labelled import LabelledDataset
-from dir_jax.errors import UserError
+from dir_jax.data.rows import read_json
+from dir_jax.errors import UserError, did_you_mean, shown
 from dir_jax.runtime.progress import progress_bar
 
 # NAME[/CONFIG][:VERSION][:SPLIT]; a split may contain colons of its own: train[:80%].
@@ -32,15 +32,13 @@ class TfdsDataset(LabelledDataset):
 
     Args:
       spec: a text `tfds:NAME[:SPLIT]` with the name that TFDS uses, with '/config' and ':version'
-        where they matter, and the name of a split, or a part of one such as 'train[:80%]'; without
-        a split, 'train'.
+        where they matter, and a split or a part of one, such as 'train[:80%]'; 'train' by default.
       data_dir: the folder of TFDS's data sets; None is $TFDS_DATA_DIR, or ~/tensorflow_datasets
         where that is not set.
 
     Raises:
       UserError: the text has another form; TFDS does not know the data set; it is not prepared; it
-        has no such split, or no image and label; or its files name a class that is not one of
-        TFDS's own.
+        has no such split, or no image and label; or its files name a class that is not TFDS's own.
     """
 
     def __init__(self, spec: str, data_dir: str | None):
@@ -124,15 +122,14 @@ def _create_builder(name: str, data_dir: str | None) -> Any:
     try:
         builder = tfds.builder(name, data_dir=data_dir)
     except tfds.core.registered.DatasetNotFoundError as e:
-        near = difflib.get_close_matches(name, tfds.list_builders(with_community_datasets=False), 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(name, tfds.list_builders(with_community_datasets=False))
         raise UserError(
-            f"TFDS does not know the data set {name!r}, and there is none of that name in "
-            f"{data_dir or tfds.core.constants.DATA_DIR}{hint}"
+            f"TFDS does not know the data set {shown(repr(name))}, and there is none of that name "
+            f"in {data_dir or tfds.core.constants.DATA_DIR}{hint}"
         ) from e
     except (OSError, ValueError, AssertionError, ImportError) as e:
         why = (str(e) or type(e).__name__).splitlines()[0]
-        raise UserError(f"tfds:{name} cannot be opened: {why}") from e
+        raise UserError(f"tfds:{name} cannot be opened: {shown(why)}") from e
     if not builder.is_prepared():
         raise UserError(
             f"tfds:{name} is not prepared in {builder.data_dir}; {_how_to_prepare(name, data_dir)}"
@@ -151,16 +148,14 @@ def _check_features(folder: Path) -> None:
     known = {f"{c.__module__}.{c.__qualname__}" for c in classes if isinstance(c, type)}
     # NAME/VERSION/ or NAME/CONFIG/VERSION/
     for file in (*folder.glob("*/features.json"), *folder.glob("*/*/features.json")):
+        content = read_json(file, _LARGEST_DESCRIPTION)
         try:
-            if file.stat().st_size > _LARGEST_DESCRIPTION:
-                raise ValueError(f"it is larger than {_LARGEST_DESCRIPTION >> 20} MiB")
-            named = set(_class_names(json.loads(file.read_bytes())))
-        except (OSError, ValueError, RecursionError) as e:
-            why = getattr(e, "strerror", None) or str(e) or type(e).__name__
-            raise UserError(f"{file} cannot be read: {why[:200]}") from e
+            named = set(_class_names(content))
+        except (ValueError, RecursionError) as e:
+            raise UserError(f"{file} has JSON within it that cannot be read: {shown(e)}") from e
         if strange := sorted(named - known):
             raise UserError(
-                f"{file} names the class {strange[0][:200]!r}, which is not one of TFDS's own "
+                f"{file} names the class {shown(repr(strange[0]))}, which is not one of TFDS's own "
                 "features; reading it would run that class's code"
             )
 

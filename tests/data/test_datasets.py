@@ -48,7 +48,7 @@ class TestImageList:
         with pytest.raises(UserError, match=r"empty\.txt is empty"):
             create_dataset(f"ImageList({write(tmp_path / 'empty.txt', '')!r})")
         (tmp_path / "latin.txt").write_bytes(b"caf\xe9.jpg\n")
-        with pytest.raises(UserError, match=r"latin\.txt is not UTF-8 text \(byte 3\)"):
+        with pytest.raises(UserError, match=r"latin\.txt, line 1: not UTF-8 text"):
             create_dataset(f"ImageList('{tmp_path}/latin.txt')")
 
 
@@ -139,23 +139,23 @@ class TestRelevants:
         assert isinstance(dataset, RelevantsDataset)
         assert dataset.names == ["a.png", "b.png", "c.png"]
         assert dataset.path(0) == f"{tmp_path}/pictures/a.png"
-        assert dataset.query_names == ["q.png"]
-        assert dataset.query_boxes.tolist() == [[1.5, 2.5, 9.4, 6.6]]
+        assert dataset.queries.names == ["q.png"]
+        assert dataset.queries.boxes.tolist() == [[1.5, 2.5, 9.4, 6.6]]
         truth = dataset.ground_truth[0]
         assert {k: v.tolist() for k, v in truth.items()} == {"easy": [0], "hard": [2], "junk": []}
         assert all(v.dtype == np.int64 for v in truth.values())
         # 1.5 and 2.5 go to the even number, as the original's do.
-        np.testing.assert_array_equal(np.asarray(dataset.open_query(0)), pixels[2:7, 2:9])
+        np.testing.assert_array_equal(np.asarray(dataset.queries.open(0)), pixels[2:7, 2:9])
         assert dataset.queries.size(0) == (7, 5)
-        assert pickle.loads(pickle.dumps(dataset)).open_query(0).size == (7, 5)
+        assert pickle.loads(pickle.dumps(dataset)).queries.open(0).size == (7, 5)
 
     def test_classic_without_boxes(self, tmp_path):
         write_image(tmp_path / "pics" / "q.jpg")
         file = write_truth(tmp_path / "a" / "g.pkl", gnd=[{"ok": np.array([1, 0]), "junk": [2]}])
         dataset = create_dataset(f"ImageListRelevants({file!r}, '{tmp_path}', 'pics')")
         assert list(dataset.ground_truth[0]) == ["ok", "junk"]
-        assert dataset.query_boxes is None
-        assert dataset.open_query(0).size == dataset.queries.size(0) == (12, 8)
+        assert dataset.queries.boxes is None
+        assert dataset.queries.open(0).size == dataset.queries.size(0) == (12, 8)
         assert dataset.path(2) == f"{tmp_path}/pics/c.jpg"
 
     def test_the_real_ground_truth(self, shared_data):
@@ -164,7 +164,7 @@ class TestRelevants:
         assert len(dataset) == 4993
         assert dataset.path(0) == "oxford5k/jpg/ashmolean_000283.jpg"
         assert len(dataset.queries) == len(dataset.ground_truth) == 70
-        assert dataset.query_boxes[0].tolist() == [136.5, 34.1, 648.5, 955.7]
+        assert dataset.queries.boxes[0].tolist() == [136.5, 34.1, 648.5, 955.7]
         assert dataset.ground_truth[0]["easy"][:3].tolist() == [30, 69, 296]
         # Of the 70 queries, two have no easy image (Radenović et al., table 2 counts them out).
         assert sum(len(t["easy"]) == 0 for t in dataset.ground_truth) == 2
@@ -179,13 +179,13 @@ class TestRelevants:
             ({"imlist": "abc"}, "'imlist' is not a list of image names"),
             ({"imlist": ["a", 3]}, "'imlist' is not a list of image names"),
             ({"qimlist": ["q", "r"]}, "'gnd' has 1 entries; expected a list of 2"),
-            ({"gnd": 5}, "'gnd' is a int; expected a list of 1"),
+            ({"gnd": 5}, "'gnd' is of type int; expected a list of 1"),
             ({"gnd": [[]]}, r"query 0 \(q\.jpg\) has neither 'ok' and 'junk' nor 'easy'"),
             ({"gnd": [{"ok": []}]}, "has neither"),
             ({"gnd": [{"easy": [], "junk": []}]}, "has neither"),
             ({"gnd": [{"ok": [3], "junk": []}]}, "'ok' refers to image 3, but 'imlist' has 3"),
             ({"gnd": [{"ok": [0], "junk": [-1]}]}, "'junk' refers to image -1"),
-            ({"gnd": np.array(1)}, "'gnd' is a ndarray; expected a list of 1"),
+            ({"gnd": np.array(1)}, "'gnd' is of type ndarray; expected a list of 1"),
             ({"imlist": np.array("a")}, "'imlist' is not a list of image names"),
             ({"gnd": [{"ok": [10**30], "junk": []}]}, "'ok' refers to image 1000000"),
             ({"gnd": [{"ok": np.array(1), "junk": []}]}, "'ok' is not a list of image numbers"),

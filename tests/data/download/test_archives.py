@@ -151,6 +151,6 @@ def test_by_hand(server):
 def test_one_name_in_two_archives(server):
     name = next(iter(serving.PARIS_IMAGES))
     server.files[serving.PARIS[1]] = tgz(member(name, b"2"))
-    server.fails(rf"its member '{name}' has another's name", "Paris6K")
+    server.fails(rf"its member '{name}' has the name of another", "Paris6K")
     parts = [f for f in server.listing("paris6k") if f.endswith(".partial")]
     assert parts == ["paris_1.tgz.partial"]  # the first is not at fault
