@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 _LONGEST = 200  # characters of the input that a message repeats
 
@@ -17,15 +17,23 @@ class UserError(Exception):
 
 
 def shown(value: object) -> str:
-    """Something from a file, fit for a message of one line: short, no control characters.
+    """A value from a file, fit for a message of one line: short, and without control characters.
 
-    What is too long lacks its middle, as the end of a path tells the most. Texts that a reader
-    could not tell from the message itself are passed as their repr.
+    What is too long lacks its middle, because the end of a path tells the most.
     """
+    return _short(value, str)
+
+
+def quoted(value: object) -> str:
+    """As `shown`, but texts are in quotes, so that they stand out from the message."""
+    return _short(value, repr)
+
+
+def _short(value: object, write: Callable[[object], str]) -> str:
     try:
-        text = str(value)
-    except ValueError:  # Python's limit for integers
-        text = f"{type(value).__name__} with thousands of digits"
+        text = write(value)
+    except (ValueError, RecursionError):  # of integers of more than 4,300 digits; of deep lists
+        text = f"a {type(value).__name__} that is too long to show"
     text = text if text.isprintable() else ascii(text)
     return text if len(text) <= _LONGEST else f"{text[:139]}…{text[-60:]}"
 

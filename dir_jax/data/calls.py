@@ -11,10 +11,11 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import NoReturn, TypeVar
 
-from dir_jax.errors import UserError, did_you_mean
+from dir_jax.errors import UserError, did_you_mean, shown
 
 T = TypeVar("T")
 
+_LONGEST = 20_000  # characters of a text: Python reads a very long one slowly, or crashes
 _SHOWN_BEFORE, _SHOWN_AFTER = 100, 60  # characters around a mistake in a long text
 
 
@@ -55,13 +56,15 @@ class _Reader:
     def elements(self) -> list[ast.expr]:
         if not self.text:
             return []
+        if len(self.text) > _LONGEST:
+            self.fail(0, f"the text is too long: at most {_LONGEST:,} characters are read")
         try:
             tree = ast.parse(self.text, mode="eval").body
         except SyntaxError as e:
             # Python counts from 1, and from 0 where it has no place to show.
-            self.fail(max((e.offset or 1) - 1, 0), f"syntax error: {e.msg}")
+            self.fail(max((e.offset or 1) - 1, 0), f"syntax error: {shown(e.msg)}")
         except ValueError as e:
-            self.fail(0, f"syntax error: {e}")
+            self.fail(0, f"syntax error: {shown(e)}")
         except (RecursionError, MemoryError):
             self.fail(0, "syntax error: too deeply nested")
         # Line breaks are gone, so a comment would swallow all that follows it.
@@ -85,7 +88,7 @@ class _Reader:
         name = node.func.id
         if name not in constructors:
             near = did_you_mean(name, constructors)
-            self.fail_at(node, f"there is no {self.what} named {name}{near}", known)
+            self.fail_at(node, f"there is no {self.what} named {shown(name)}{near}", known)
         constructor = constructors[name]
         usage = _usage(name, constructor, self.names)
         signature = inspect.signature(constructor)
@@ -98,9 +101,9 @@ class _Reader:
                 self.fail_at(keyword.value, "** is not allowed here")
             if keyword.arg not in parameters and not takes_any:
                 near = did_you_mean(keyword.arg, parameters)
-                self.fail_at(keyword, f"{name} has no argument {keyword.arg}{near}", usage)
+                self.fail_at(keyword, f"{name} has no argument {shown(keyword.arg)}{near}", usage)
             if keyword.arg in keywords:
-                self.fail_at(keyword, f"the argument {keyword.arg} is repeated", usage)
+                self.fail_at(keyword, f"the argument {shown(keyword.arg)} is repeated", usage)
             keywords[keyword.arg] = self.literal(keyword.value)
         try:
             signature.bind(*positional, **keywords)

@@ -18,7 +18,7 @@ from dir_jax.data.calls import parse_calls
 from dir_jax.data.ground_truth import read_ground_truth
 from dir_jax.data.images import ImageDataset, read_image_list
 from dir_jax.data.labelled import read_clusters, read_labelled_list, read_labelled_list_with_queries
-from dir_jax.errors import UserError
+from dir_jax.errors import UserError, quoted
 
 Reader: TypeAlias = Callable[..., ImageDataset]
 
@@ -84,7 +84,7 @@ def create_dataset(spec: str, *, db_root: str | None = None) -> ImageDataset:
     constructors |= {name: functools.partial(_read_named, name, db_root) for name in NAMED}
     found = parse_calls(spec if "(" in spec else f"{spec}()", constructors, what="data set")
     if len(found) != 1:
-        raise UserError(f"{spec!r} describes {len(found)} data sets; expected one")
+        raise UserError(f"{quoted(spec)} describes {len(found)} data sets; expected one")
     return found[0]
 
 
@@ -95,7 +95,7 @@ def _of_texts(read: Reader) -> Reader:
     def checked(*args: object, **kwargs: object) -> ImageDataset:
         for value in (*args, *kwargs.values()):
             if not isinstance(value, str):
-                raise ValueError(f"expected paths in quotes, found {value!r}")
+                raise ValueError(f"expected paths in quotes, found {quoted(value)}")
         return read(*args, **kwargs)
 
     return checked

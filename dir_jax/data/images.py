@@ -6,14 +6,16 @@ import contextlib
 import functools
 import importlib.util
 import os
+import warnings
 from collections.abc import Iterator
 from typing import BinaryIO
 
 from PIL import Image
 
+from dir_jax.data.pixels import as_rgb, stored_size
 from dir_jax.data.rows import read_rows
 from dir_jax.errors import UserError, shown
-from dir_jax.runtime.files import open_regular
+from dir_jax.runtime.files import check_name, inside, open_regular
 
 # What a picture may be. Pillow knows many more formats, some of which start other programs.
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
@@ -42,42 +44,51 @@ class ImageDataset:
         return os.path.join(self.root, self.names[i])
 
     def open(self, i: int) -> Image.Image:
-        """Decodes image `i` as RGB, its EXIF orientation ignored.
+        """Decodes image `i` as 8-bit RGB, its orientation ignored; see `pixels.as_rgb`.
 
         Raises:
           UserError: the file, which is named, is missing, damaged, or in none of `FORMATS`.
         """
-        with self._opened(i) as image:
-            image.load()  # converting what is RGB already would copy it
-            return image if image.mode == "RGB" else image.convert("RGB")
+        with self._failures_named(i), self._file(i) as file, _read_header(file) as image:
+            return as_rgb(image)
 
     def size(self, i: int) -> tuple[int, int]:
         """Width and height of image `i` in pixels, from the header alone; raises as `open`."""
-        with self._opened(i) as image:
-            return image.size
+        with self._failures_named(i), self._file(i) as file, _read_header(file) as image:
+            return stored_size(image)
 
     def _file(self, i: int) -> BinaryIO:
         return open_regular(self.path(i))
 
     @contextlib.contextmanager
-    def _opened(self, i: int) -> Iterator[Image.Image]:
-        """An image whose header has been read; any failure within becomes a UserError."""
+    def _failures_named(self, i: int) -> Iterator[None]:
+        """Makes any failure with image `i` a UserError that names its file."""
         try:
-            with self._file(i) as file, Image.open(file, formats=_formats()) as image:
-                yield image
+            yield
         except FileNotFoundError as e:
-            raise UserError(f"there is no image file {self.path(i)}") from e
+            raise UserError(f"there is no image file {shown(self.path(i))}") from e
         except Image.UnidentifiedImageError as e:
-            known = ", ".join(_formats())
-            raise UserError(f"{self.path(i)} is not an image in a supported format: {known}") from e
+            path, known = shown(self.path(i)), ", ".join(_formats())
+            raise UserError(f"{path} is not an image in a supported format: {known}") from e
+        except Image.DecompressionBombError as e:
+            most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+            raise UserError(
+                f"the image {shown(self.path(i))} has more than {most:,} pixels; make it smaller"
+            ) from e
         except Exception as e:  # Pillow's many decoders raise many types on damaged files
             why = getattr(e, "strerror", None) or str(e) or type(e).__name__
-            raise UserError(f"the image {self.path(i)} cannot be read: {shown(why)}") from e
+            raise UserError(f"the image {shown(self.path(i))} cannot be read: {shown(why)}") from e
+
+
+def _read_header(file: BinaryIO) -> Image.Image:
+    return Image.open(file, formats=_formats())
 
 
 @functools.cache
 def _formats() -> tuple[str, ...]:
     """Those of `FORMATS` that this Pillow reads, and HEIF where pillow-heif is installed."""
+    # Half the size that Pillow refuses; its warning says nothing that a user could do.
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     Image.init()
     found = tuple(name for name in FORMATS if name in Image.OPEN)
     if importlib.util.find_spec("pillow_heif") is None:
@@ -90,12 +101,28 @@ def _formats() -> tuple[str, ...]:
 
 def read_image_list(file: str, root: str = "") -> ImageDataset:
     """Reads a text file that has the path of one image, relative to `root`, in each row."""
-    return ImageDataset([row for _, row in read_list(file)], root)
+    return ImageDataset([image_name(row, root, where) for where, row in read_list(file)], root)
 
 
-def read_list(file: str) -> list[tuple[int, str]]:
-    """The rows of a list of images that are not blank, each with its number."""
-    rows = [(number, row) for number, row in read_rows(file) if row]
+def image_name(name: str, root: str, where: str) -> str:
+    """The name of an image, which lies in the root folder if there is one.
+
+    Raises:
+      UserError: the name leads out of the folder, or no file can have it; `where` says what has it.
+    """
+    try:
+        if root:
+            inside(root, name)
+        else:
+            check_name(name)
+    except UserError as e:
+        raise UserError(f"{where}: {e}") from e
+    return name
+
+
+def read_list(file: str) -> list[tuple[str, str]]:
+    """The rows of a list of images that are not blank, each after the place that messages name."""
+    rows = [(f"{file}, line {number}", row) for number, row in read_rows(file) if row]
     if not rows:
         raise UserError(f"the image list {file} is empty; expected a row for each image")
     return rows

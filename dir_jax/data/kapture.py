@@ -20,9 +20,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from dir_jax.data.images import image_name
 from dir_jax.data.rows import read_rows, row_error
-from dir_jax.errors import UserError, shown
-from dir_jax.runtime.files import inside
+from dir_jax.errors import UserError, quoted
 
 log = logging.getLogger(__name__)
 
@@ -67,17 +67,14 @@ def read_images(root: str) -> list[str]:
             raise row_error(file, row, f"{len(fields)} fields; expected timestamp, camera, image")
         timestamp, camera, name = fields
         if not _TIMESTAMP.fullmatch(timestamp):
-            raise row_error(file, row, f"the timestamp {shown(repr(timestamp))} is not an integer")
-        try:
-            inside(folder, name)
-        except UserError as e:
-            raise row_error(file, row, str(e)) from e
+            raise row_error(file, row, f"the timestamp {quoted(timestamp)} is not an integer")
+        image_name(name, folder, f"{file}, line {row}")
         if camera in cameras:
             names[posixpath.normpath(name.replace("\\", "/"))] = None  # as kapture names features
         else:
             left_out[camera] += 1
     for camera, count in left_out.most_common(3):
-        unknown = f"{shown(repr(camera))} is not a camera in sensors.txt"
+        unknown = f"{quoted(camera)} is not a camera in sensors.txt"
         log.warning("%s: %d rows are left out: %s", file, count, unknown)
     if not names:
         raise UserError(f"the kapture dataset {root} has no images: {file} has no row of a camera")
@@ -96,7 +93,7 @@ def _read_cameras(root: Path) -> set[str]:
             raise row_error(file, row, "expected the id, name and type of a sensor")
         sensor, _, kind, *parameters = fields
         if kind in ("camera", "depth") and (problem := _camera_problem(parameters)):
-            raise row_error(file, row, f"the {kind} {shown(repr(sensor))} {problem}")
+            raise row_error(file, row, f"the {kind} {quoted(sensor)} {problem}")
         kinds[sensor] = kind
     return {sensor for sensor, kind in kinds.items() if kind == "camera"}
 
@@ -108,7 +105,7 @@ def _camera_problem(parameters: list[str]) -> str:
     """
     model, *numbers = parameters or [""]
     if model not in _PARAMETERS:
-        found = f"the unknown model {shown(repr(model))}" if parameters else "no model"
+        found = f"the unknown model {quoted(model)}" if parameters else "no model"
         return f"has {found}; expected one of {', '.join(_PARAMETERS)}"
     if len(numbers) != _PARAMETERS[model]:
         return f"has {len(numbers)} parameters; {model} has {_PARAMETERS[model]}"
@@ -118,7 +115,7 @@ def _camera_problem(parameters: list[str]) -> str:
         except ValueError:
             finite = False
         if not finite:
-            return f"has the parameter {shown(repr(number))}; expected a number"
+            return f"has the parameter {quoted(number)}; expected a number"
     return ""
 
 

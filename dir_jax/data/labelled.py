@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dir_jax.data.images import ImageDataset, read_list
-from dir_jax.data.rows import read_json, row_error
-from dir_jax.errors import UserError, shown
+from dir_jax.data.images import ImageDataset, image_name, read_list
+from dir_jax.data.rows import read_json
+from dir_jax.errors import UserError, quoted
+from dir_jax.runtime.files import check_name
 
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 
@@ -50,12 +51,12 @@ def read_labelled_list(file: str, root: str = "") -> LabelledDataset:
     Raises:
       UserError: there is no such file, it is empty, or an image has no label (the line is named).
     """
-    return LabelledDataset(*_read_labels(file), root)
+    return LabelledDataset(*_read_labels(file, root), root)
 
 
 def read_labelled_list_with_queries(file: str, queries: str, root: str = "") -> LabelledDataset:
     """Reads two lists, a database and the images that query it; see `read_labelled_list`."""
-    database, searching = _read_labels(file), _read_labels(queries)
+    database, searching = _read_labels(file, root), _read_labels(queries, root)
     classes = list(dict.fromkeys(database[1] + searching[1]))
     return LabelledDataset(*database, root, classes, LabelledDataset(*searching, root, classes))
 
@@ -68,27 +69,29 @@ def read_clusters(file: str, root: str = "") -> LabelledDataset:
     Raises:
       UserError: the file does not hold such an object, or no image has a cluster.
     """
-    names, labels = _read_json_labels(file, leave_out_null=True)
+    names, labels = _read_json_labels(file, root, leave_out_null=True)
     if not names:
         raise UserError(f"no image of {file} has a cluster: all are null")
     return LabelledDataset(names, labels, root)
 
 
-def _read_labels(file: str) -> tuple[list[str], list[str]]:
+def _read_labels(file: str, root: str) -> tuple[list[str], list[str]]:
     if os.path.splitext(file)[1] == ".json":
-        return _read_json_labels(file)
+        return _read_json_labels(file, root)
     names, labels = [], []
-    for number, row in read_list(file):
+    for where, row in read_list(file):
         fields = row.rsplit(maxsplit=1)
         # Without this, the last word of a path with spaces would be taken for the label.
         if len(fields) < 2 or fields[1].lower().endswith(_IMAGE_SUFFIXES):
-            raise row_error(file, number, f"{shown(repr(row))} has no label; expected 'path label'")
-        names.append(fields[0])
-        labels.append(fields[1])
+            raise UserError(f"{where}: {quoted(row)} has no label; expected 'path label'")
+        names.append(image_name(fields[0], root, where))
+        labels.append(_label(fields[1], where))
     return names, labels
 
 
-def _read_json_labels(file: str, *, leave_out_null: bool = False) -> tuple[list[str], list[str]]:
+def _read_json_labels(
+    file: str, root: str, *, leave_out_null: bool = False
+) -> tuple[list[str], list[str]]:
     content = read_json(file)
     expected = 'expected an object such as {"path of an image": "its label"}'
     if not isinstance(content, dict):
@@ -97,10 +100,16 @@ def _read_json_labels(file: str, *, leave_out_null: bool = False) -> tuple[list[
         raise UserError(f"the image list {file} is empty; {expected}")
     if leave_out_null:
         content = {path: label for path, label in content.items() if label is not None}
-    for path, label in content.items():
-        if isinstance(label, bool) or not isinstance(label, str | int):
-            raise UserError(
-                f"{file}: the label of {shown(repr(path))} is {shown(repr(label))}; expected a "
-                "name or a number"
-            )
-    return list(content), [str(label) for label in content.values()]
+    names = [image_name(path, root, file) for path in content]
+    return names, [_label(label, f"{file}: {quoted(p)}") for p, label in content.items()]
+
+
+def _label(label: object, where: str) -> str:
+    """A label as text; `where` says what has it."""
+    if isinstance(label, bool) or not isinstance(label, str | int):
+        raise UserError(f"{where}: the label is {quoted(label)}; expected a name or a number")
+    try:
+        check_name(str(label))
+    except UserError as e:
+        raise UserError(f"{where}: the label {e}") from e
+    return str(label)

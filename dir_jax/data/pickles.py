@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from struct import unpack
 from typing import Any
 
+from dir_jax.data.rows import read_bytes
 from dir_jax.data.stand_ins import (
     NUMPY,
     Array,
@@ -28,7 +29,6 @@ from dir_jax.data.stand_ins import (
     rebuild_object,
 )
 from dir_jax.errors import UserError, shown
-from dir_jax.runtime.files import open_regular
 
 _LARGEST_FILE = 64 << 20  # bytes of a pickle that `load_pickle` takes; real truths have 0.2 MB
 _LARGEST_KEY = 1 << 60  # the hashes of larger integers can be made to collide
@@ -184,7 +184,7 @@ class Unpickler(pickle._Unpickler):
     def _add(self, items: list[Any], kind: type) -> None:
         """Adds items to the container on the stack."""
         target = self.stack[-1]
-        if type(target) is not kind:
+        if kind is not type(target):
             raise RefusedPickleError(
                 f"it is damaged: it adds to something other than a {kind.__name__}"
             )
@@ -205,7 +205,8 @@ class Unpickler(pickle._Unpickler):
         self._add(items, dict)
 
     def _load_frozenset(self) -> None:
-        self.append(frozenset(map(self._member, self.pop_mark())))
+        items = self.pop_mark()
+        self.append(frozenset(map(self._member, items)))
 
     def _load_empty_set(self) -> None:
         self.source.spend(4)  # it is the largest object that one byte makes
@@ -314,16 +315,7 @@ def load_pickle(file: str) -> Any:
         neither imported nor called.
     """
     try:
-        with open_regular(file) as stream:
-            data = stream.read(_LARGEST_FILE + 1)
-    except OSError as e:
-        raise UserError(f"the pickle {file} cannot be read: {e.strerror or e}") from e
-    if len(data) > _LARGEST_FILE:
-        raise UserError(
-            f"the pickle {file} is too large: at most {_LARGEST_FILE >> 20} MB are read"
-        )
-    try:
-        return resolve(Unpickler(data).load(), _plain)
+        return resolve(Unpickler(read_bytes(file, _LARGEST_FILE)).load(), _plain)
     except RefusedPickleError as e:
         raise UserError(
             f"{file} is damaged, or not a plain pickle of lists, dicts, numbers and arrays; "

@@ -48,19 +48,24 @@ def read_rows(file: File) -> Iterator[tuple[int, str]]:
         raise UserError(f"{file} cannot be read: {e.strerror or e}") from e
 
 
+def read_bytes(file: File, largest: int) -> bytes:
+    """The content of a regular file of at most `largest` bytes; others raise UserError."""
+    try:
+        with open_regular(file) as stream:
+            if os.fstat(stream.fileno()).st_size > largest:
+                raise UserError(f"{file} is too large: at most {largest >> 20} MiB are read")
+            return stream.read()
+    except OSError as e:
+        raise UserError(f"{file} cannot be read: {e.strerror or e}") from e
+
+
 def read_json(file: File, largest: int = _LARGEST_JSON) -> Any:
     """What a JSON file of at most `largest` bytes holds.
 
     Raises:
       UserError: the file cannot be read, is not a regular file, is too large, or is not JSON.
     """
-    try:
-        with open_regular(file) as stream:
-            content = stream.read(largest + 1)
-    except OSError as e:
-        raise UserError(f"{file} cannot be read: {e.strerror or e}") from e
-    if len(content) > largest:
-        raise UserError(f"{file} is too large: at most {largest:,} bytes are read")
+    content = read_bytes(file, largest)
     try:
         return json.loads(content.decode("utf-8-sig"))
     except json.JSONDecodeError as e:

@@ -175,7 +175,7 @@ class ClassesByImages(Sampler):
         self._classes = _Classes(labels, seed)
         if classes > len(self._classes.sizes):
             there = len(self._classes.sizes)
-            raise UserError(f"a batch has {classes} classes, but the data set has only {there}")
+            raise UserError(f"a batch of {classes} classes is too large: there are only {there}")
         alone = np.unique(labels)[self._classes.sizes == 1].tolist()
         if images_per_class > 1 and alone:
             names = [str(c) if class_names is None else class_names[c] for c in alone[:5]]

@@ -13,12 +13,13 @@ import numpy as np
 
 from dir_jax.data.labelled import LabelledDataset
 from dir_jax.data.rows import read_json
-from dir_jax.errors import UserError, did_you_mean, shown
+from dir_jax.errors import UserError, did_you_mean, quoted, shown
 from dir_jax.runtime.progress import progress_bar
 
 # NAME[/CONFIG][:VERSION][:SPLIT]; a split may contain colons of its own: train[:80%].
 _SPEC = re.compile(
-    r"tfds:(?P<name>[a-z0-9_]+(/\w[\w.-]*)?(:\d+\.\d+\.\d+)?)(:(?P<split>.+))?", re.ASCII
+    r"tfds:(?P<name>[a-z0-9_]{1,100}(/\w[\w.-]{0,99})?(:\d{1,9}(\.\d{1,9}){2})?)(:(?P<split>.{1,100}))?",
+    re.ASCII,
 )
 _LARGEST_DESCRIPTION = 16 << 20  # bytes of a features.json
 _BLOCK = 1024  # examples that are read at once for their labels
@@ -45,7 +46,7 @@ class TfdsDataset(LabelledDataset):
         match = _SPEC.fullmatch(spec)
         if match is None:
             raise UserError(
-                f"{spec!r} does not name a data set; expected tfds:NAME, tfds:NAME:SPLIT or "
+                f"{quoted(spec)} does not name a data set; expected tfds:NAME, tfds:NAME:SPLIT or "
                 "tfds:NAME/CONFIG:VERSION:SPLIT"
             )
         name, split = match["name"], match["split"] or "train"
@@ -124,7 +125,7 @@ def _create_builder(name: str, data_dir: str | None) -> Any:
     except tfds.core.registered.DatasetNotFoundError as e:
         hint = did_you_mean(name, tfds.list_builders(with_community_datasets=False))
         raise UserError(
-            f"TFDS does not know the data set {shown(repr(name))}, and there is none of that name "
+            f"TFDS does not know the data set {quoted(name)}, and there is none of that name "
             f"in {data_dir or tfds.core.constants.DATA_DIR}{hint}"
         ) from e
     except (OSError, ValueError, AssertionError, ImportError) as e:
@@ -155,7 +156,7 @@ def _check_features(folder: Path) -> None:
             raise UserError(f"{file} has JSON within it that cannot be read: {shown(e)}") from e
         if strange := sorted(named - known):
             raise UserError(
-                f"{file} names the class {shown(repr(strange[0]))}, which is not one of TFDS's own "
+                f"{file} names the class {quoted(strange[0])}, which is not one of TFDS's own "
                 "features; reading it would run that class's code"
             )
 

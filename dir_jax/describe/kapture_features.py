@@ -28,7 +28,7 @@ import numpy as np
 
 from dir_jax.data.kapture import HEADER, read_fields
 from dir_jax.data.rows import row_error
-from dir_jax.errors import UserError, shown
+from dir_jax.errors import UserError, quoted
 from dir_jax.runtime.files import inside, open_regular
 
 log = logging.getLogger(__name__)
@@ -57,8 +57,8 @@ class FeatureKind:
     metric: str
 
     def __str__(self) -> str:
-        name = "" if self.name in _OURS else f" by {shown(repr(self.name))}"
-        metric = "" if self.metric == "L2" else f" compared by {shown(repr(self.metric))}"
+        name = "" if self.name in _OURS else f" by {quoted(self.name)}"
+        metric = "" if self.metric == "L2" else f" compared by {quoted(self.metric)}"
         return f"{self.length} {self.dtype}{name}{metric}"
 
     @property
@@ -77,9 +77,9 @@ def _read_kind(file: Path) -> FeatureKind:
     name, dtype, length, metric = fields
     if dtype not in _BYTES:
         expected = " or ".join(_BYTES)
-        raise row_error(file, line, f"the dtype is {shown(repr(dtype))}; expected {expected}")
+        raise row_error(file, line, f"the dtype is {quoted(dtype)}; expected {expected}")
     if not _LENGTH.fullmatch(length) or not int(length):
-        found = shown(repr(length))
+        found = quoted(length)
         raise row_error(file, line, f"the length is {found}; expected a positive integer")
     return FeatureKind(name, dtype, int(length), metric)
 
@@ -117,7 +117,7 @@ class GlobalFeatures:
         if damaged:
             log.warning(
                 "%s: the features of %d images are damaged and will be replaced; the first: %s",
-                self._folder, len(damaged), shown(repr(damaged[0])),
+                self._folder, len(damaged), quoted(damaged[0]),
             )  # fmt: skip
         return [image for image, size in sizes.items() if size != self.kind.size]
 
@@ -140,7 +140,7 @@ class GlobalFeatures:
             wrong = [image for image in images if self._size(image) not in (None, ours.size)]
             if wrong:
                 raise UserError(
-                    f"{self._folder} has features, such as that of {shown(repr(wrong[0]))}, which "
+                    f"{self._folder} has features, such as that of {quoted(wrong[0])}, which "
                     f"are not {length} {ours.dtype}, and no global_features.txt; {advice}"
                 )
         elif there.name not in _OURS or dataclasses.replace(there, name=ours.name) != ours:

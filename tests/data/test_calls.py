@@ -103,7 +103,8 @@ def test_literals_come_back(first, second):
         ("Scale(1), # Scale(2)", "comments", "# Scale(2)"),
         ("Scale(1), # one\nScale(2)", "comments", "# one Scale(2)"),
         ("(" * 300, "nested", None),
-        ("-" * 100_000 + "1", "nested", None),
+        ("-" * 10_000 + "1", "nested", None),
+        ("-" * 100_000 + "1", "too long", None),
         ("Scale(1\0)", "null", None),
         ("Scale('\ud800')", "syntax", None),
         # names

@@ -75,7 +75,7 @@ def test_rows_of_other_sensors_are_left_out_with_a_warning(write, caplog):
 )
 @pytest.mark.parametrize("camera", ["cam0", "nothing"])
 def test_names_that_lead_out(write, name, camera):
-    with pytest.raises(UserError, match=r"records_camera\.txt, line 2: .* is not a name inside"):
+    with pytest.raises(UserError, match=r"records_camera\.txt, line 2: .* is not a name"):
         read_images(write(f"0, cam0, a.jpg\n1, {camera}, {name}\n"))
 
 

@@ -12,7 +12,7 @@ import re
 import tarfile
 from pathlib import Path
 
-from dir_jax.errors import UserError, shown
+from dir_jax.errors import UserError, quoted, shown
 from dir_jax.runtime.files import inside
 from dir_jax.runtime.progress import progress_bar
 
@@ -48,7 +48,7 @@ def extract_images(archive: Path, folder: Path, limit: int, *, progress: bool = 
                     stream.check(written)  # a sparse file is larger than its share of the tar
                     base = re.split(r"[/\\]", member.name)[-1]
                     if (folder / base).exists():
-                        name = shown(repr(member.name))
+                        name = quoted(member.name)
                         raise UserError(f"its member {name} has the name of another")
                     flat = member.replace(name=base, deep=False)
                     tar.extract(flat, folder, set_attrs=False, filter="data")
@@ -91,7 +91,7 @@ class _Bounded(gzip.GzipFile):
 
 def _check(member: tarfile.TarInfo, folder: Path) -> None:
     """Refuses devices, pipes, and whatever leads out of the folder."""
-    name = shown(repr(member.name))
+    name = quoted(member.name)
     try:
         inside(folder, member.name)
         tarfile.data_filter(member, str(folder))
@@ -100,5 +100,7 @@ def _check(member: tarfile.TarInfo, folder: Path) -> None:
             inside(folder, posixpath.normpath(posixpath.join(start, member.linkname)))
     except tarfile.SpecialFileError as e:
         raise UserError(f"its member {name} is a device, a pipe or of an unknown type") from e
-    except (UserError, tarfile.FilterError) as e:
+    except tarfile.FilterError as e:
         raise UserError(f"its member {name} leads out of the folder") from e
+    except UserError as e:
+        raise UserError(f"its member {name} is refused: {e}") from e

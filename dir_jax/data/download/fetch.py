@@ -18,7 +18,7 @@ from typing import Any
 import requests
 
 from dir_jax.data.download.connection import PROGRESS, BrokenError, Connection, TransferError
-from dir_jax.errors import UserError, shown
+from dir_jax.errors import UserError, quoted
 from dir_jax.runtime.files import write_text
 from dir_jax.runtime.progress import progress_bar
 
@@ -129,7 +129,7 @@ def _version(url: str, limit: int, answer: requests.Response) -> Record:
     length = None if "Transfer-Encoding" in headers else headers.get("Content-Length")
     if length and not (re.fullmatch("[0-9]{1,18}", length) and int(length) <= limit):
         raise TransferError(
-            f"{url} has the Content-Length {shown(repr(length))}; at most {limit:,} are accepted"
+            f"{url} has the Content-Length {quoted(length)}; at most {limit:,} are accepted"
         )
     marks = (headers.get("ETag", ""), headers.get("Last-Modified", ""))
     validator = next((m for m in marks if m.isprintable() and m[:2] not in ("", "W/")), None)

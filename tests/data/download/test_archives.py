@@ -10,6 +10,7 @@ import pytest
 
 from dir_jax.data import download
 from dir_jax.data.download import archives
+from dir_jax.errors import quoted
 from tests.data.download import serving
 from tests.data.download.serving import NO_IMAGES, OXFORD, OXFORD_IMAGES, member, tar, tgz
 
@@ -98,7 +99,7 @@ HOSTILE = {
     "many members": (tgz(*(member(f"{i}") for i in range(101))), "has more than 100 members"),
 }  # fmt: skip
 for escape, (info, _) in ESCAPES.items():
-    HOSTILE[escape] = (tgz(*serving.OXFORD_MEMBERS, (info, _)), f"its member {info.name[:200]!r} ")
+    HOSTILE[escape] = (tgz(*serving.OXFORD_MEMBERS, (info, _)), f"its member {quoted(info.name)} ")
 
 
 @pytest.mark.parametrize("case", [*DAMAGED, *HOSTILE])
