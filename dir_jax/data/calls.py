@@ -39,8 +39,7 @@ def parse_calls(
       names: constants that arguments may use, such as BILINEAR; a name may contain dots.
 
     Raises:
-      UserError: the text is not such a list, names something unknown, or has a wrong argument; the
-        message shows where, and what would be right.
+      UserError: the text is something else; the message shows where, and what would be right.
     """
     reader = _Reader(text.replace("\n", " ").replace("\r", " ").strip(), what, names or {})
     makers = [reader.maker(node, constructors) for node in reader.elements()]

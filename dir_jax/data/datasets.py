@@ -1,7 +1,4 @@
-"""Data sets by name: makes images of the text in `--dataset` or in a config's `data` keys.
-
-    ImageList("photos.txt", "photos/")        ImageListLabels("train.txt", "photos/")
-    ROxford5K                                 tfds:oxford_flowers102:test
+"""Data sets by name, from the text in `--dataset` or in a config's `data` keys.
 
 The text is parsed, never evaluated. A new benchmark is a row in `NAMED`, a new kind of list one in
 `READERS`.

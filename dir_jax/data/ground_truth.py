@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dir_jax.data.images import ImageDataset, image_name
+from dir_jax.data.images import ImageDataset, check_names
 from dir_jax.data.pickles import load_pickle
 from dir_jax.errors import UserError, quoted, shown
 
@@ -92,8 +92,7 @@ def read_ground_truth(
         raise UserError(f"the ground truth {file} has no {' and no '.join(map(repr, missing))}")
     folder = os.path.join(os.path.dirname(file) if root is None else root, img_dir)
     names, query_names = (
-        [image_name(name, folder, f"{file}: {key!r}") for name in _names(file, key, content, ext)]
-        for key in ("imlist", "qimlist")
+        _names(f"{file}: {key!r}", content[key], folder, ext) for key in ("imlist", "qimlist")
     )
     truth = content["gnd"]
     is_list = isinstance(truth, list | tuple) or (isinstance(truth, np.ndarray) and truth.ndim == 1)
@@ -113,14 +112,14 @@ def read_ground_truth(
     return RelevantsDataset(names, queries, [found for found, _ in sets], folder)
 
 
-def _names(file: str, key: str, content: Mapping[str, Any], ext: str) -> list[str]:
-    names = content[key]
+def _names(where: str, names: Any, folder: str, ext: str) -> list[str]:
     names = names.tolist() if isinstance(names, np.ndarray) else names
     if not isinstance(names, list | tuple) or not all(isinstance(n, str) for n in names):
-        raise UserError(f"{file}: {key!r} is not a list of image names")
+        raise UserError(f"{where} is not a list of image names")
     if not names:
-        raise UserError(f"{file}: {key!r} is empty")
-    return [str(n) if os.path.splitext(n)[1] else n + ext for n in names]
+        raise UserError(f"{where} is empty")
+    names = [str(n) if os.path.splitext(n)[1] else n + ext for n in names]
+    return check_names(names, folder, lambda _: where)
 
 
 def _grades(where: str, entry: Any, num_images: int) -> dict[str, list[int]]:

@@ -45,14 +45,11 @@ def refuse_failures(failures: Mapping[int, str], total: int, advice: str = "") -
 
 
 def read_sizes(dataset: ImageDataset) -> tuple[np.ndarray, dict[int, str]]:
-    """Reads the header of every image.
+    """Reads the header of every image; raises UserError where there are none.
 
     Returns:
       sizes: (N, 2) int32, width and height of each image in pixels; 0 for those with no header.
       failures: image number -> why its header cannot be read.
-
-    Raises:
-      UserError: the data set is empty.
     """
     if not len(dataset):
         raise UserError("the data set has no images")

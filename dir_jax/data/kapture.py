@@ -20,9 +20,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from dir_jax.data.images import image_name
 from dir_jax.data.rows import read_rows, row_error
 from dir_jax.errors import UserError, quoted
+from dir_jax.runtime.files import check_inside
 
 log = logging.getLogger(__name__)
 
@@ -49,12 +49,9 @@ def read_images(root: str) -> list[str]:
 
     Rows of sensors that are not cameras are left out with a warning.
 
-    Args:
-      root: the dataset's folder, with `sensors/` in it.
-
     Raises:
-      UserError: there is no dataset of format 1.1, it has no images, or a row of its files is not
-        valid, such as an image outside the folder of images. The message has file and line.
+      UserError: the folder `root` holds no dataset of format 1.1, it has no images, or a row of its
+        files, which is named, is not valid, such as an image outside the folder of images.
     """
     cameras = _read_cameras(Path(root))
     folder, file = image_folder(root), Path(root, "sensors", "records_camera.txt")
@@ -68,7 +65,10 @@ def read_images(root: str) -> list[str]:
         timestamp, camera, name = fields
         if not _TIMESTAMP.fullmatch(timestamp):
             raise row_error(file, row, f"the timestamp {quoted(timestamp)} is not an integer")
-        image_name(name, folder, f"{file}, line {row}")
+        try:
+            check_inside(folder, name)
+        except UserError as e:
+            raise row_error(file, row, str(e)) from e
         if camera in cameras:
             names[posixpath.normpath(name.replace("\\", "/"))] = None  # as kapture names features
         else:
@@ -122,13 +122,8 @@ def _camera_problem(parameters: list[str]) -> str:
 def read_fields(file: Path, *, version_needed: bool = False) -> Iterator[tuple[int, list[str]]]:
     """Yields the number and the stripped fields of each row that is not blank or a comment.
 
-    Args:
-      file: one of the dataset's text files.
-      version_needed: whether the first line must say the version. kapture reads it in sensors.txt
-        alone, so that the other files may lack it.
-
-    Raises:
-      UserError: the file cannot be read, is not text, or is of another version.
+    The first line may say the version, which kapture reads, and needs, in sensors.txt alone.
+    Raises UserError for a file of another version, and as `read_rows`.
     """
     rows = read_rows(file)
     first = next(rows, (1, ""))

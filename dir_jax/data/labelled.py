@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
-from dir_jax.data.images import ImageDataset, image_name, read_list
+from dir_jax.data.images import ImageDataset, check_names, read_list
 from dir_jax.data.rows import read_json
 from dir_jax.errors import UserError, quoted
 from dir_jax.runtime.files import check_name
@@ -64,10 +65,7 @@ def read_labelled_list_with_queries(file: str, queries: str, root: str = "") -> 
 def read_clusters(file: str, root: str = "") -> LabelledDataset:
     """Reads a clustering: a JSON object of path: cluster, where a cluster is a name or a number.
 
-    Images whose cluster is null belong to no cluster, and are left out.
-
-    Raises:
-      UserError: the file does not hold such an object, or no image has a cluster.
+    Images whose cluster is null are left out; raises UserError where all are.
     """
     names, labels = _read_json_labels(file, root, leave_out_null=True)
     if not names:
@@ -78,15 +76,14 @@ def read_clusters(file: str, root: str = "") -> LabelledDataset:
 def _read_labels(file: str, root: str) -> tuple[list[str], list[str]]:
     if os.path.splitext(file)[1] == ".json":
         return _read_json_labels(file, root)
-    names, labels = [], []
-    for where, row in read_list(file):
-        fields = row.rsplit(maxsplit=1)
-        # Without this, the last word of a path with spaces would be taken for the label.
-        if len(fields) < 2 or fields[1].lower().endswith(_IMAGE_SUFFIXES):
-            raise UserError(f"{where}: {quoted(row)} has no label; expected 'path label'")
-        names.append(image_name(fields[0], root, where))
-        labels.append(_label(fields[1], where))
-    return names, labels
+    rows, where = read_list(file)
+    pairs = [row.rsplit(maxsplit=1) for row in rows]
+    for i, pair in enumerate(pairs):
+        # Otherwise the last word of a path with spaces would be taken for the label.
+        if len(pair) < 2 or pair[1].lower().endswith(_IMAGE_SUFFIXES):
+            raise UserError(f"{where(i)}: {quoted(rows[i])} has no label; expected 'path label'")
+    names = check_names([name for name, _ in pairs], root, where)
+    return names, _check_labels([label for _, label in pairs], where)
 
 
 def _read_json_labels(
@@ -100,16 +97,17 @@ def _read_json_labels(
         raise UserError(f"the image list {file} is empty; {expected}")
     if leave_out_null:
         content = {path: label for path, label in content.items() if label is not None}
-    names = [image_name(path, root, file) for path in content]
-    return names, [_label(label, f"{file}: {quoted(p)}") for p, label in content.items()]
+    names = check_names(list(content), root, lambda _: file)
+    return names, _check_labels(list(content.values()), lambda i: f"{file}: {quoted(names[i])}")
 
 
-def _label(label: object, where: str) -> str:
-    """A label as text; `where` says what has it."""
-    if isinstance(label, bool) or not isinstance(label, str | int):
-        raise UserError(f"{where}: the label is {quoted(label)}; expected a name or a number")
-    try:
-        check_name(str(label))
-    except UserError as e:
-        raise UserError(f"{where}: the label {e}") from e
-    return str(label)
+def _check_labels(labels: list[Any], where: Callable[[int], str]) -> list[str]:
+    """Labels as texts; `where` says what has them."""
+    for i, label in enumerate(labels):
+        try:
+            if isinstance(label, bool) or not isinstance(label, str | int):
+                raise UserError(f"is {quoted(label)}; expected a name or a number")
+            check_name(str(label))
+        except UserError as e:
+            raise UserError(f"{where(i)}: the label {e}") from e
+    return [str(label) for label in labels]

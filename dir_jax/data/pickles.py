@@ -184,7 +184,8 @@ class Unpickler(pickle._Unpickler):
     def _add(self, items: list[Any], kind: type) -> None:
         """Adds items to the container on the stack."""
         target = self.stack[-1]
-        if kind is not type(target):
+        found = type(target)
+        if found is not kind:
             raise RefusedPickleError(
                 f"it is damaged: it adds to something other than a {kind.__name__}"
             )

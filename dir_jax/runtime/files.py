@@ -34,11 +34,16 @@ def inside(folder: str | os.PathLike[str], name: str) -> Path:
       UserError: `check_name` refuses the name, or it is absolute, starts with a drive, or contains
         `..`.
     """
+    check_inside(folder, name)
+    return Path(folder, name)
+
+
+def check_inside(folder: str | os.PathLike[str], name: str) -> None:
+    """Checks what `inside` checks; faster, for long lists."""
     check_name(name)
-    if _LEADS_OUT.search(name):
+    if (".." in name or name[0] in "/\\" or name[1:2] == ":") and _LEADS_OUT.search(name):
         expected = "expected a relative path without '..'"
         raise UserError(f"{quoted(name)} is not a name inside {folder}: {expected}")
-    return Path(folder, name)
 
 
 def check_name(name: str) -> None:
@@ -47,14 +52,15 @@ def check_name(name: str) -> None:
     Raises:
       UserError: the name is empty or too long, or contains control characters or lone surrogates.
     """
+    if 0 < len(name) <= _LONGEST_PART / 4 and name.isprintable():  # quick, for long lists
+        return
     if not name:
         raise UserError("'' is not a name: it is empty")
     if _NOT_TEXT.search(name):
         raise UserError(f"{quoted(name)} is not a name: it has control characters or surrogates")
-    if len(name) > _LONGEST_PART / 4:  # a character has up to four bytes
-        longest = max(len(part.encode()) for part in re.split(r"[/\\]", name))
-        if longest > _LONGEST_PART or len(name.encode()) > _LONGEST_NAME:
-            raise UserError(f"{quoted(name)} is too long for a name")
+    longest = max(len(part.encode()) for part in re.split(r"[/\\]", name))
+    if longest > _LONGEST_PART or len(name.encode()) > _LONGEST_NAME:
+        raise UserError(f"{quoted(name)} is too long for a name")
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:

@@ -48,12 +48,9 @@ class Compose(LazyTransform):
 def parse_transforms(text: str | None) -> Compose:
     """Makes the chain of transforms that a text describes.
 
-    Args:
-      text: calls of the classes in `TRANSFORMS`, such as 'Scale(1050), Pad(800)'; interpolations
-        are written BILINEAR or Image.BILINEAR. A blank text, or None, leaves images as they are.
-
-    Raises:
-      UserError: the text cannot be read, or an argument is wrong; the message shows where.
+    The text has calls of the classes in `TRANSFORMS`, such as 'Scale(1050), Pad(800)', in which an
+    interpolation is BILINEAR or Image.BILINEAR. A blank text, or None, leaves images as they are.
+    Raises UserError, which shows the place, where it cannot be read or an argument is wrong.
     """
     filters = {method.name: method for method in Image.Resampling}
     # The original evaluates its texts where Pillow's Image is in scope.

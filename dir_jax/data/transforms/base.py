@@ -29,10 +29,7 @@ class Transform(ABC):
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
         """Changes an RGB image to another, or returns the image itself; never changes it in place.
 
-        All that is random comes from `rng`.
-
-        Raises:
-          UserError: the image is too small for this transform.
+        All that is random comes from `rng`. Raises UserError for an image that is too small.
         """
 
     def view(self, view: View, rng: np.random.Generator) -> View:
@@ -42,14 +39,9 @@ class Transform(ABC):
     def output_size(self, smallest: Size, largest: Size) -> SizeRange:
         """The smallest and largest (width, height) of the results, whatever is drawn.
 
-        They are equal only where the size is fixed.
-
-        Args:
-          smallest: (width, height); every image is at least that wide and that high.
-          largest: (width, height); every image is at most that wide and that high.
-
-        Raises:
-          UserError: an image within the bounds is too small for this transform.
+        They are equal only where the size is fixed. Each image is at least as wide and as high as
+        `smallest`, and at most as `largest`, both (width, height) in pixels. Raises UserError where
+        an image within the bounds is too small for this transform.
         """
         return smallest, largest
 
