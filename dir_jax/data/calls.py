@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from typing import NoReturn, TypeVar
 
@@ -16,6 +17,7 @@ from dir_jax.errors import UserError, did_you_mean, shown
 T = TypeVar("T")
 
 _LONGEST = 20_000  # characters of a text: Python reads a very long one slowly, or crashes
+_NOT_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _SHOWN_BEFORE, _SHOWN_AFTER = 100, 60  # characters around a mistake in a long text
 
 
@@ -41,7 +43,7 @@ def parse_calls(
     Raises:
       UserError: the text is something else; the message shows where, and what would be right.
     """
-    reader = _Reader(text.replace("\n", " ").replace("\r", " ").strip(), what, names or {})
+    reader = _Reader(re.sub(r"[\n\r\t]", " ", text).strip(), what, names or {})
     makers = [reader.maker(node, constructors) for node in reader.elements()]
     return [make() for make in makers]
 
@@ -57,6 +59,8 @@ class _Reader:
             return []
         if len(self.text) > _LONGEST:
             self.fail(0, f"the text is too long: at most {_LONGEST:,} characters are read")
+        if strange := _NOT_TEXT.search(self.text):
+            self.fail(strange.start(), "this character is not allowed")
         try:
             tree = ast.parse(self.text, mode="eval").body
         except SyntaxError as e:
@@ -158,8 +162,9 @@ class _Reader:
         # A caret can stand just behind the text, where something is missing.
         position = min(position, len(self.text))
         start, end = max(position - _SHOWN_BEFORE, 0), position + _SHOWN_AFTER
-        before = "…" * (start > 0) + self.text[start:position]
-        after = self.text[position:end] + "…" * (end < len(self.text))
+        text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in self.text)
+        before = "…" * (start > 0) + text[start:position]
+        after = text[position:end] + "…" * (end < len(text))
         lines = [message, f"  {before}{after}", f"  {' ' * len(before)}^"]
         raise UserError("\n".join([*lines, hint] if hint else lines)) from None
 

@@ -13,9 +13,9 @@ from typing import BinaryIO
 from PIL import Image
 
 from dir_jax.data.pixels import as_rgb, stored_size
-from dir_jax.data.rows import read_rows
 from dir_jax.errors import UserError, shown
 from dir_jax.runtime.files import check_inside, check_name, open_regular
+from dir_jax.runtime.reading import read_rows
 
 # What a picture may be. Pillow knows many more formats, some of which start other programs.
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")

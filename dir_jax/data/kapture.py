@@ -20,9 +20,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from dir_jax.data.rows import read_rows, row_error
 from dir_jax.errors import UserError, quoted
 from dir_jax.runtime.files import check_inside
+from dir_jax.runtime.reading import read_rows, row_error
 
 log = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from dir_jax.data.images import ImageDataset, check_names, read_list
-from dir_jax.data.rows import read_json
 from dir_jax.errors import UserError, quoted
 from dir_jax.runtime.files import check_name
+from dir_jax.runtime.reading import MOST_ROWS, read_json
 
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 
@@ -89,7 +89,7 @@ def _read_labels(file: str, root: str) -> tuple[list[str], list[str]]:
 def _read_json_labels(
     file: str, root: str, *, leave_out_null: bool = False
 ) -> tuple[list[str], list[str]]:
-    content = read_json(file)
+    content = read_json(file, most=MOST_ROWS)
     expected = 'expected an object such as {"path of an image": "its label"}'
     if not isinstance(content, dict):
         raise UserError(f"{file} holds a {type(content).__name__}; {expected}")

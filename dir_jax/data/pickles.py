@@ -18,7 +18,6 @@ from collections.abc import Callable, Mapping
 from struct import unpack
 from typing import Any
 
-from dir_jax.data.rows import read_bytes
 from dir_jax.data.stand_ins import (
     NUMPY,
     Array,
@@ -29,8 +28,8 @@ from dir_jax.data.stand_ins import (
     rebuild_object,
 )
 from dir_jax.errors import UserError, shown
+from dir_jax.runtime.reading import read_bytes
 
-_LARGEST_FILE = 64 << 20  # bytes of a pickle that `load_pickle` takes; real truths have 0.2 MB
 _LARGEST_KEY = 1 << 60  # the hashes of larger integers can be made to collide
 _LONG_TEXT = 1 << 16  # above this, text must be Latin-1: it is the bytes of an array
 _WIDE = re.compile(rb"[\xc4-\xff]")  # how UTF-8 begins a character beyond Latin-1
@@ -316,7 +315,7 @@ def load_pickle(file: str) -> Any:
         neither imported nor called.
     """
     try:
-        return resolve(Unpickler(read_bytes(file, _LARGEST_FILE)).load(), _plain)
+        return resolve(Unpickler(read_bytes(file)).load(), _plain)
     except RefusedPickleError as e:
         raise UserError(
             f"{file} is damaged, or not a plain pickle of lists, dicts, numbers and arrays; "

@@ -27,9 +27,9 @@ from pathlib import Path
 import numpy as np
 
 from dir_jax.data.kapture import HEADER, read_fields
-from dir_jax.data.rows import row_error
 from dir_jax.errors import UserError, quoted
 from dir_jax.runtime.files import inside, open_regular
+from dir_jax.runtime.reading import row_error
 
 log = logging.getLogger(__name__)
 

@@ -105,8 +105,9 @@ def test_literals_come_back(first, second):
         ("(" * 300, "nested", None),
         ("-" * 10_000 + "1", "nested", None),
         ("-" * 100_000 + "1", "too long", None),
-        ("Scale(1\0)", "null", None),
-        ("Scale('\ud800')", "syntax", None),
+        ("Scale(1\0)", "character is not allowed", "\ufffd)"),
+        ("Scale('\ud800')", "character is not allowed", "\ufffd')"),
+        ("Scale('é\x1b[2J')", "character is not allowed", "\ufffd[2J')"),
         # names
         ("Scale(1), Skale(2)", "no thing named Skale; did you mean Scale?", "Skale(2)"),
         ("Scale('é'), scale(2)", "did you mean Scale?", "scale(2)"),

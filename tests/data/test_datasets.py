@@ -49,7 +49,7 @@ class TestImageList:
         with pytest.raises(UserError, match=r"empty\.txt is empty"):
             create_dataset(f"ImageList({write(tmp_path / 'empty.txt', '')!r})")
         (tmp_path / "latin.txt").write_bytes(b"caf\xe9.jpg\n")
-        with pytest.raises(UserError, match=r"latin\.txt, line 1: not UTF-8 text"):
+        with pytest.raises(UserError, match=r"latin\.txt, line 1: it is not UTF-8 text"):
             create_dataset(f"ImageList('{tmp_path}/latin.txt')")
 
 
@@ -84,7 +84,7 @@ class TestLabelled:
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            ('{"a.jpg": 1,\n "b.jpg" 2}', r"l\.json, line 2: not JSON"),
+            ('{"a.jpg": 1,\n "b.jpg" 2}', r"l\.json is not JSON: line 2: "),
             ("[1]", "holds a list; expected an object"),
             ("{}", "is empty"),
             ('{"a.jpg": null}', r"'a\.jpg': the label is None; expected a name or a number"),
@@ -158,8 +158,8 @@ def test_names_that_no_file_has(tmp_path, name, root):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"a\ud800.jpg": 1}, "'a.ud800.jpg' is not a name: it has"),
-        ({"a.jpg": "\udc80"}, "'a.jpg': the label '.udc80' is not a name"),
+        ({"a\ud800.jpg": 1}, " is not JSON: it has half a character"),
+        ({"a.jpg": "\udc80"}, " is not JSON: it has half a character"),
         ({"a.jpg": ""}, "'a.jpg': the label '' is not a name: it is empty"),
         ({"a.jpg": "x" * 5000}, "'a.jpg': the label 'xxx.* is too long for a name"),
         ({"": 1}, "'' is not a name: it is empty"),
@@ -169,7 +169,7 @@ def test_names_that_no_file_has(tmp_path, name, root):
 )
 def test_bad_names_in_json(tmp_path, content, message):
     file = write(tmp_path / "l.json", json.dumps(content))
-    with pytest.raises(UserError, match=rf"l\.json: {message}") as e:
+    with pytest.raises(UserError, match=rf"l\.json:? ?{message}") as e:
         create_dataset(f"ImageListLabels({file!r})")
     assert len(str(e.value)) < 600
     assert str(e.value).isprintable()

@@ -237,7 +237,7 @@ def test_what_is_not_a_file_of_bounded_size(tmp_path):
         load_pickle(str(tmp_path / "fifo"))
     with open(tmp_path / "large", "wb") as stream:
         stream.truncate(1 << 40)
-    with pytest.raises(UserError, match="at most 64 MiB are read"):
+    with pytest.raises(UserError, match="at most 64 are read"):
         load_pickle(str(tmp_path / "large"))
 
 

@@ -215,7 +215,7 @@ def test_the_dtype_is_a_word_of_a_list(tmp_path, folder, monkeypatch, dtype):
         ("dir_jax, float32, 4.0, L2", "the length is '4.0'"),
         ("dir_jax, float32, ٤, L2", "the length is"),
         (f"dir_jax, float32, {10**12}, L2", "the length is '1000000000000'"),
-        ("dir_jax, float32, 4, L2\0", "a NUL byte"),
+        ("dir_jax, float32, 4, L2\0", "it has a NUL byte"),
     ],
 )
 def test_bad_descriptions(tmp_path, folder, row, message):

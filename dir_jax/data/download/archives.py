@@ -13,7 +13,7 @@ import tarfile
 from pathlib import Path
 
 from dir_jax.errors import UserError, quoted, shown
-from dir_jax.runtime.files import inside
+from dir_jax.runtime.files import inside, open_regular
 from dir_jax.runtime.progress import progress_bar
 
 _LARGEST_READ = 1 << 20  # bytes; tarfile reads a header's extensions at once, however long
@@ -33,7 +33,7 @@ def extract_images(archive: Path, folder: Path, limit: int, *, progress: bool = 
     name = archive.name.removesuffix(".partial")
     bar = progress_bar(f"extract {name}", None, "img", progress)
     try:
-        with bar, _Bounded(archive) as stream:
+        with bar, open_regular(archive) as file, _Bounded(fileobj=file) as stream:
             stream.limit, written = limit, 0
             with tarfile.open(fileobj=stream, mode="r:") as tar:
                 kept: list[tarfile.TarInfo] = tar.members  # type: ignore[attr-defined]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import time
 from pathlib import Path
@@ -21,6 +22,7 @@ from dir_jax.data.download.connection import PROGRESS, BrokenError, Connection, 
 from dir_jax.errors import UserError, quoted
 from dir_jax.runtime.files import write_text
 from dir_jax.runtime.progress import progress_bar
+from dir_jax.runtime.reading import read_json
 
 _ATTEMPTS = 5  # in a row that bring less than PROGRESS
 _PAUSE = 1.0  # seconds before the second attempt; doubled before each further one
@@ -159,19 +161,22 @@ def read_records(folder: Path) -> dict[str, Record]:
       UserError: it is damaged.
     """
     file = folder / "downloads.json"
-    try:
-        content = json.loads(file.read_text())
-        records = {name: {key: r.get(key) for key in _KEYS} for name, r in content.items()}
-        if all(isinstance(r[key], kind) for r in records.values() for key, kind in _KEYS.items()):
-            return records
-        raise TypeError
-    except FileNotFoundError:
+    if not os.path.lexists(file):
         return {}
-    except (ValueError, TypeError, AttributeError, RecursionError) as e:
+    advice = "delete it, and later downloads are recorded again"
+    try:
+        content = read_json(file)
+    except UserError as e:
+        raise UserError(f"{e}; {advice}") from e
+    records = content.values() if isinstance(content, dict) else [None]
+    if not all(
+        isinstance(r, dict) and all(isinstance(r.get(key), kind) for key, kind in _KEYS.items())
+        for r in records
+    ):
         raise UserError(
-            f"{file} is damaged: expected the url, size and sha256 of each download; delete it, "
-            "and later downloads are recorded again"
-        ) from e
+            f"{file} is damaged: expected the url, size and sha256 of each download; {advice}"
+        )
+    return {name: {key: record.get(key) for key in _KEYS} for name, record in content.items()}
 
 
 def _record(folder: Path, name: str, record: Record | None) -> None:
