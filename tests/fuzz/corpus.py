@@ -12,6 +12,7 @@ import pickle
 import struct
 import zlib
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -37,9 +38,12 @@ def shapes(reader: str, sound: Files, names: list[str]) -> list[Files]:
     found = [sound | {name: other} for name in names[:5] for other in others]
     found += [sound | files for files in _FOLDERS.get(reader, [])]
     for name, contents in _FILES.get(reader, {}).items():
-        if isinstance(contents[0], str):
-            contents = [text.encode(errors="surrogatepass") for text in contents]
-        found += [sound | {name: content} for content in contents]
+        for content in contents:
+            if isinstance(content, str):
+                content = content.encode(errors="surrogatepass")
+            elif isinstance(content, dict):
+                content = _changed(sound[name], content)
+            found.append(sound | {name: content})
     return found
 
 
@@ -98,37 +102,40 @@ def _truths() -> Iterator[bytes]:
         yield b"\x80\4" + program + b"."
 
 
-def _models() -> Iterator[bytes]:
-    """Contents of model.json."""
-    good = {"arch": "tiny_rmac", "out_dim": 6}
-    file = {"format_version": 1, "model": good, "preprocess": {"mean": [0.5] * 3, "std": [0.5] * 3}}
-    options = [
-        {"out_dim": 10**12}, {"out_dim": 65_536}, {"out_dim": True}, {"out_dim": -1},
-        {"out_dim": "6"},
+def _models() -> list[Any]:
+    """Changes to model.json."""
+    model = [
+        {"out_dim": 10**12}, {"out_dim": 65_536}, {"out_dim": True}, {"out_dim": -1}, {"x": 1},
         {"arch": "resnet152_fpn_rmac", "out_dim": 65_536}, {"arch": None},
         {"arch": "canary.Canary"},
-        {"gemp": float("nan")}, {"gemp": float("inf")}, {"gemp": 10**400}, {"pooling": 5}, {"x": 1},
+        {"gemp": float("nan")}, {"gemp": float("inf")}, {"gemp": 10**400}, {"pooling": 5},
         {"pooling": "gem" * 999}, {"dropout_p": 5}, {"precision": "x"}, {"dtype": "object"},
-        {"seed": -1}, {"without_fc": 1}, {"center_bias": 1e308},
+        {"seed": -1}, {"without_fc": 1}, {"center_bias": 1e308}, {"out_dim": "6"}, {}, [],
     ]
     preprocess = [
-        {"mean": [1, 2], "std": [1] * 3}, {"mean": "abc"}, {"mean": [float("nan")] * 3},
-        {"mean": 5},
-        {"std": [0] * 3}, {"std": [float("inf")] * 3}, {"x": [1] * 3}, {"mean": [10**400] * 3}, [],
-        5,
+        {"mean": [1, 2]}, {"mean": "abc"}, {"mean": [float("nan")] * 3}, {"mean": 5},
+        {"x": [1] * 3},
+        {"std": [0] * 3}, {"std": [float("inf")] * 3}, {"mean": [10**400] * 3}, [], 5,
         {"std": [-1, 1, 1]}, {"mean": [True] * 3},
     ]
-    versions, digests = [2, "1", None, True, [], 1e400, -1], [5, [], {}, {"a": 5}, None, "x"]
-    for content in (
-        {"format_version": 1}, {"format_version": 1, "model": []}, {"format_version": 1,
-        "model": {}},
-        *(file | {"model": good | option} for option in options),
-        *(file | {"preprocess": other} for other in preprocess),
-        *(file | {"format_version": version} for version in versions),
-        *(file | {"digests": other} for other in digests),
-    ):
-        yield json.dumps(content).encode()
-    yield b'{"format_version": ' + _LONG + b"}"
+    return [
+        *({"model": change} for change in model),
+        *({"preprocess": change} for change in preprocess),
+        *({"format_version": version} for version in (2, "1", None, True, [], float("inf"), -1)),
+        *({"digests": digests} for digests in (5, [], {}, {"a": 5}, "x")),
+        *({"whitening": names} for names in (5, ["x"], [5], None)),
+        b'{"format_version": ' + _LONG + b"}",
+    ]
+
+
+def _changed(content: bytes, change: dict[str, Any]) -> bytes:
+    """A JSON object with other values, one level deep, and without digests to notice it."""
+    tree = json.loads(content)
+    tree.pop("digests", None)
+    for key, value in change.items():
+        both = isinstance(value, dict) and isinstance(tree.get(key), dict)
+        tree[key] = tree[key] | value if both else value
+    return json.dumps(tree).encode()
 
 
 def _safetensors() -> Iterator[bytes]:
@@ -155,8 +162,8 @@ _FOLDERS: dict[str, list[Files]] = {
         )
     ],
 }
-# Reader -> file -> contents in place of a sound one.
-_FILES: dict[str, dict[str, list[bytes] | list[str]]] = {
+# Reader -> file -> contents in place of a sound one, or changes to it.
+_FILES: dict[str, dict[str, list[Any]]] = {
     "image": {"a.jpg": [
         b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n",
         _png(60_000, 60_000), _png(2**31 - 1, 1), _png(0, 5), _png(2**31, 2**31),
@@ -214,7 +221,7 @@ _FILES: dict[str, dict[str, list[bytes] | list[str]]] = {
             "loss.num_bins=10000000000", "checkpoint.keep=-1", "to_dict=5",
         )
     ] + ["--noconfig.seed", "--config=5", "--config", "--", "a" * 100_000, "-x"]},
-    "model.json": {"model/model.json": list(_models())},
+    "model.json": {"model/model.json": _models()},
     "metrics.jsonl": {"metrics.jsonl": [
         b"[]\n", b"null\n{}\n", b'{"step": "a"}', b'{"step": null}\n', b'{"step": 1e400}',
         b"\0" * 100,

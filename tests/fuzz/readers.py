@@ -32,6 +32,7 @@ from dir_jax.data.transforms import parse_transforms
 from dir_jax.describe.feature_files import load_descriptors
 from dir_jax.describe.kapture_features import GlobalFeatures
 from dir_jax.describe.resume import PartialDescriptors
+from dir_jax.errors import UserError
 from dir_jax.evaluation import check_can_be_evaluated
 from dir_jax.models import RetrievalNetwork, architectures, create_model
 from dir_jax.models.layers import Linear
@@ -106,7 +107,7 @@ def _use(dataset: images.ImageDataset) -> None:
         check_can_be_evaluated(dataset)
 
 
-_LABELS = b"a.jpg arch\nsub/b c.jpg arch\n/d.jpg 7\ne.jpg 7\n"
+_LABELS = b"a.jpg arch\nsub/b c.jpg arch\nd.jpg 7\ne.jpg 7\n"
 _LABELS_JSON = json.dumps({"a.jpg": "arch", "b c.jpg": "arch", "d.jpg": 7, "e.jpg": None}).encode()
 
 
@@ -216,7 +217,10 @@ def _checkpoints(folder: Path) -> Iterable[Files]:
     whitening = learn_whitening(np.random.default_rng(0).standard_normal((20, 6)))
     model = create_model("tiny_rmac", out_dim=6)
     checkpoint.save_model(folder / "model", model, whitenings={"Landmarks_clean": whitening})
-    return [files_in(folder / "model")]
+    files = files_in(folder / "model")
+    old = json.loads(files["model/model.json"])
+    del old["digests"]  # as dir_jax 0.1.0 wrote it
+    return [files, files | {"model/model.json": json.dumps(old).encode()}]
 
 
 def _digest(tree: Any) -> str:
@@ -414,7 +418,10 @@ def _archives(folder: Path) -> Iterable[Files]:
 
 def _read_archive(folder: Path) -> None:
     (folder / "out").mkdir()
-    archives.extract_images(folder / "a.tgz", folder / "out", 1 << 20, progress=False)
+    try:
+        archives.extract_images(folder / "a.tgz", folder / "out", 1 << 20, progress=False)
+    except OSError as e:  # as `download_dataset` does
+        raise UserError(e.strerror or str(e)) from e
 
 
 def _read_records(folder: Path) -> None:
@@ -428,7 +435,7 @@ _ARRAYS = ("arrays/*", "train/*", "[0-9]*/arrays/*", "[0-9]*/train/*", "_*", "[0
 READERS: dict[str, Reader] = {
     "image": Reader(lambda folder: [{"a.jpg": _image(kind)} for kind in _FORMATS], _read_image),
     "image-list": Reader(
-        lambda folder: [{"l.txt": b"a.jpg\nsub/b c.jpg\n\n/d.jpg\n"}],
+        lambda folder: [{"l.txt": b"a.jpg\nsub/b c.jpg\n\nd.jpg\n"}],
         lambda folder: _use(images.read_image_list(str(folder / "l.txt"), str(folder))),
     ),
     "labelled-list": Reader(
