@@ -170,6 +170,14 @@ def test_in_the_loader(data_dir, workers):
         ),
         ("tfds:mnist", r"is not prepared in .*builder\('mnist', .*download_and_prepare\(\)"),
         ("tfds:", "expected tfds:NAME"),
+        ("tfds:tiny_landmarks:train[5:5]", "tfds:tiny_landmarks"),
+        ("tfds:tiny_landmarks:train[5:2]", "tfds:tiny_landmarks:train.5:2. cannot be read"),
+        ("tfds:tiny_landmarks:train[", "tiny_landmarks has no split 'train.'; it has"),
+        ("tfds:tiny_landmarks:train[:1e9%]", "no split"),
+        (f"tfds:tiny_landmarks:train[:{'9' * 50}%]", "tiny_landmarks"),
+        (f"tfds:tiny_landmarks:train[{'9' * 50}:]", "tiny_landmarks"),
+        (f"tfds:tiny_landmarks:{'train+' * 30}", "does not name a data set"),
+        ("tfds:" + "a" * 9000, "does not name a data set"),
     ],
 )
 def test_bad_names(data_dir, spec, message):
