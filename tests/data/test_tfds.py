@@ -104,6 +104,16 @@ def test_round_trip(data_dir, suffix, split):
     assert check_dataset(dataset).shape == (SIZES[split], 2)
 
 
+def test_pictures_are_in_the_formats_of_every_picture(data_dir, monkeypatch):
+    """PostScript, for which Pillow would start another program, is refused here, too."""
+    dataset = create_dataset("tfds:tiny_landmarks", db_root=data_dir)
+    postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshow\n"
+    monkeypatch.setattr(dataset, "_source", [{"image": postscript}])
+    for call in (dataset.open, dataset.size):
+        with pytest.raises(UserError, match=r"train#0 is not an image in a supported format"):
+            call(0)
+
+
 def test_version_and_part_of_a_split(data_dir):
     assert len(create_dataset("tfds:tiny_landmarks:1.2.0", db_root=data_dir)) == 12
     part = create_dataset("tfds:tiny_landmarks:1.2.0:train[:50%]", db_root=data_dir)
