@@ -113,12 +113,9 @@ class Model:
             ) from e
         key = recipe, on_error, tuple(devices or ()), threads
         if key not in self._describers:
+            skip = on_error == "skip"
             self._describers[key] = Describer(
-                self.checkpoint,
-                recipe,
-                devices=devices,
-                threads=threads,
-                skip_failures=on_error == "skip",
+                self.checkpoint, recipe, devices=devices, threads=threads, skip_failures=skip
             )
         return self._describers[key]
 
@@ -143,15 +140,11 @@ def evaluate(
       dataset: a data set with labels or a ground truth, as an object or in words such as
         'ROxford5K'.
       model: a loaded model, or the path to load it from.
-      trfs: the transforms, as in `Model.extract`.
-      whiten: one of the model's whitenings; no whitening by default.
       aqe: the number of neighbours and alpha of query expansion; no expansion by default.
       adba: the number of neighbours and alpha of database augmentation; none by default.
       db_root: the folder of the named data sets; by default the environment's DB_ROOT.
       on_error: 'stop' at an image that cannot be used, or 'skip' it and leave it out.
-      devices: where to compute; the first device by default.
-      threads: how many processes decode, as in `Model.extract`.
-      **options: the other options of `Model.extract`.
+      **options: the other options of `Model.extract`; so are trfs, whiten, devices and threads.
 
     Returns:
       Name -> share in [0, 1]: 'mAP-easy', …, or 'mAP', 'top1', …

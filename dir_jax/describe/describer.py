@@ -57,7 +57,7 @@ class Recipe:
     whitenm: float = 1.0
 
     def transforms(self) -> list[Compose]:
-        """One chain for each scale. Raises UserError, with a caret, for one that is not valid."""
+        """One chain for each scale. Raises UserError, with a caret, for an invalid one."""
         return [parse_transforms(text) for text in self.trfs or ("",)]
 
     def whitening(self, checkpoint: Checkpoint) -> Whitening | None:
@@ -120,12 +120,7 @@ class Descriptors:
 
 
 class Describer:
-    """A model, a recipe and devices: describes lists of images.
-
-    Attributes:
-      recipe: how images become descriptors.
-      devices: where everything is computed.
-    """
+    """A model, a recipe and devices: describes lists of images."""
 
     def __init__(
         self,
@@ -156,16 +151,16 @@ class Describer:
         self._skip = skip_failures
         model = checkpoint.model
         graphdef, self._params, self._stats = split_variables(model)
+        self._preprocess = dataclasses.asdict(checkpoint.preprocessing)
+        workers = min(threads, len(os.sched_getaffinity(0)))
         self._extractor = Extractor(
             graphdef,
             width=model.descriptor_size,
-            mean=checkpoint.preprocessing.mean,
-            std=checkpoint.preprocessing.std,
-            num_workers=min(threads, len(os.sched_getaffinity(0))),
+            num_workers=workers,
             devices=self.devices,
+            **self._preprocess,
         )
         self._model = dataclasses.asdict(model.config)
-        self._preprocess = dataclasses.asdict(checkpoint.preprocessing)
 
     @property
     def descriptor_size(self) -> int:
@@ -186,10 +181,7 @@ class Describer:
         *,
         images_may_change: bool = False,
     ) -> Described:
-        """Describes lists of images at every scale.
-
-        All headers are read before the first image is decoded, and one set of padded shapes serves
-        all lists and scales.
+        """Describes lists of images at every scale; reads all headers before it decodes an image.
 
         Args:
           datasets: for each list, what progress bars call it, and the images.
@@ -243,10 +235,10 @@ class Describer:
             return x
         r = self.recipe
         with jax.default_device(self.devices[0]):
-            white = apply_whitening(
-                x, self._whitening, power=r.whitenp, dims=r.whitenv, m=r.whitenm
+            x = np.asarray(
+                apply_whitening(x, self._whitening, power=r.whitenp, dims=r.whitenv, m=r.whitenm)
             )
-        return np.asarray(white)
+        return x
 
     def _identity(self, passes: Sequence[Pass]) -> dict[str, Any]:
         """What must be the same for a run to resume another one."""

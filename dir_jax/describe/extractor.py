@@ -12,15 +12,16 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 from flax import nnx
-from tqdm import tqdm
 
 from dir_jax.data.images import ImageDataset
 from dir_jax.data.transforms import Transform
-from dir_jax.describe.padded_loader import PaddedLoader
+from dir_jax.data.workers import Prefetcher
+from dir_jax.describe.padded_loader import PaddedBatches
 from dir_jax.describe.padded_shapes import Batch, plan_batches
 from dir_jax.models.network import RetrievalNetwork
 from dir_jax.models.preprocess import normalize
 from dir_jax.models.variables import merge_variables
+from dir_jax.runtime.progress import progress_bar
 from dir_jax.runtime.replicas import REPLICATED, ROWS, MeshReplicas
 
 # Pixels of a batch for each device: CPUs gain nothing from more, accelerators gain little.
@@ -38,10 +39,7 @@ class Sink(Protocol):
     def write(
         self, batch: int, places: np.ndarray, descriptors: np.ndarray, failures: Mapping[int, str]
     ) -> None:
-        """Takes the (n, D) descriptors of some places.
-
-        `failures` says, by place, why an image has no descriptor; its row is NaN.
-        """
+        """Takes (n, D) descriptors; `failures` says, by place, why an image has only a NaN row."""
 
 
 class ArraySink:
@@ -57,7 +55,7 @@ class ArraySink:
         self.failures: dict[int, str] = {}
 
     def is_done(self, batch: int) -> bool:
-        """Returns False: nothing is kept from an earlier run."""
+        """False: nothing is kept from an earlier run."""
         return False
 
     def write(
@@ -121,28 +119,17 @@ class Extractor:
         self._describe = self._replicas.wrap(describe, kinds, REPLICATED)
 
     def plan(self, sizes: np.ndarray, canvases: np.ndarray | None = None) -> list[Batch]:
-        """Puts images into batches.
+        """Puts images of (N, 2) sizes after their transform into batches; see `plan_batches`.
 
-        Args:
-          sizes: (N, 2) int, width and height of each image after its transform, in pixels.
-          canvases: (K, 2) int, the padded shapes to use, so that several lists share programs; by
-            default the best ones for these images.
+        Several lists that are given the same canvases share programs.
         """
+        rows, multiple = self._max_batch_size, self._replicas.count
         return plan_batches(
-            sizes,
-            pixels=self._pixels,
-            multiple=self._replicas.count,
-            max_rows=self._max_batch_size,
-            canvases=canvases,
+            sizes, pixels=self._pixels, multiple=multiple, max_rows=rows, canvases=canvases
         )
 
     def replicate(self, params: Mapping[str, Any], stats: Mapping[str, Any]) -> Any:
-        """Puts a network's variables on the devices, as `run` takes them.
-
-        Args:
-          params: dotted path -> host array.
-          stats: dotted path -> host array.
-        """
+        """Puts a network's variables, dotted path -> host array, on the devices for `run`."""
         return self._replicas.replicate((dict(params), dict(stats)))
 
     def run(
@@ -169,7 +156,7 @@ class Extractor:
           sink: takes the descriptors of each batch, by the batch's number in `batches`.
           skip_failures: gives the sink NaN and a reason for an image that cannot be used, instead
             of ending the run.
-          description: stands in front of the progress bar.
+          description: stands before the progress bar.
           on_batch: called after each batch; it may raise to stop.
 
         Raises:
@@ -177,7 +164,11 @@ class Extractor:
         """
         replicas = self._replicas
         todo = [number for number in range(len(batches)) if not sink.is_done(number)]
-        images_to_do = sum(len(batches[number].places) for number in todo)
+        images_to_do, total = sum(len(batches[number].places) for number in todo), len(indices)
+        workers = min(self._num_workers, images_to_do // _IMAGES_PER_WORKER)
+        share = jax.process_index(), jax.process_count()
+        mine = [batches[number] for number in todo]
+        make = PaddedBatches(dataset, indices, transform, mine, share, skip_failures)
         # The descriptors of one batch are fetched while the next ones are computed.
         pending: list[tuple[int, dict[int, str], jax.Array]] = []
 
@@ -191,23 +182,8 @@ class Extractor:
             sink.write(number, places, values, {int(places[r]): w for r, w in failures.items()})
 
         with (
-            PaddedLoader(
-                dataset,
-                indices,
-                transform,
-                [batches[number] for number in todo],
-                share=(jax.process_index(), jax.process_count()),
-                skip_failures=skip_failures,
-                num_workers=min(self._num_workers, images_to_do // _IMAGES_PER_WORKER),
-                prefetch=self._prefetch,
-            ) as loader,
-            tqdm(
-                total=len(indices),
-                initial=len(indices) - images_to_do,
-                desc=description,
-                unit="img",
-                leave=False,
-            ) as bar,
+            Prefetcher(make, len(todo), num_workers=workers, prefetch=self._prefetch) as loader,
+            progress_bar(description, total, "img", shown=True, done=total - images_to_do) as bar,
         ):
             for number, (images, sizes, failures) in zip(todo, loader, strict=True):
                 own = None if batches[number].exact else replicas.put_rows(sizes)

@@ -15,17 +15,21 @@ its own. `test_dir` keeps descriptors before whitening in STEM.bdescs.npy and ST
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from tqdm import tqdm
 
+from dir_jax.describe.describer import Describer, Descriptors, describe_with_queries
 from dir_jax.errors import UserError
 from dir_jax.runtime.files import replacing, write_text
+from dir_jax.runtime.progress import progress_bar
 
 if TYPE_CHECKING:
-    from dir_jax.describe.describer import Descriptors
+    from tqdm import tqdm
+
+    from dir_jax.data.images import ImageDataset
     from dir_jax.describe.kapture_features import GlobalFeatures
 
 SUFFIXES = (".npy", ".h5")
@@ -57,6 +61,29 @@ def saved_paths(stem: str, has_queries: bool) -> list[str]:
     """The files that `test_dir --save-feats STEM` writes: the database's, then the queries'."""
     kinds = ("bdescs", "qdescs") if has_queries else ("bdescs",)
     return [f"{stem}.{kind}.npy" for kind in kinds]
+
+
+def describe_to_files(
+    describer: Describer, dataset: ImageDataset, paths: Sequence[str], partial: str
+) -> None:
+    """Describes a data set, and its queries where it has others, and writes and reports each file.
+
+    Args:
+      describer: what describes the images.
+      dataset: the images.
+      paths: the files, from `extracted_paths` or `saved_paths`.
+      partial: the folder from which the same call resumes after it was stopped.
+
+    Raises:
+      UserError: an image cannot be used and is not to be skipped, or a file cannot be written.
+    """
+    described = describe_with_queries(describer, dataset, partial)
+    for path, descriptors in zip(paths, described.lists, strict=True):
+        save_descriptors(path, descriptors)
+        failed = len(descriptors.failures)
+        note = f"; {failed} could not be described, see {path}.failed.txt" if failed else ""
+        print(f"wrote {path}: {len(descriptors)} images{note}")
+    described.delete_partial()
 
 
 def make_folder(path: str) -> None:
@@ -92,38 +119,18 @@ def save_descriptors(path: str, descriptors: Descriptors) -> None:
 
 
 def save_kapture(features: GlobalFeatures, descriptors: Descriptors, length: int) -> None:
-    """Adds descriptors to a kapture dataset, a file for each image that can be used.
-
-    Args:
-      features: the features of one type in the dataset.
-      descriptors: the descriptors, of images of the dataset.
-      length: how long each is, D.
+    """Adds (N, length) descriptors of a kapture dataset's images to it, a file for each.
 
     Raises:
       UserError: a file cannot be written.
     """
-    names, total = descriptors.names, len(descriptors)
-    with (
-        features.writing(length) as write,
-        tqdm(total=total, desc="write", unit="img", leave=False, delay=2) as bar,
-    ):
-        for start, rows in descriptors.blocks():
-            for i, row in enumerate(rows, start):
-                if i not in descriptors.failures:
-                    write(names[i], row)
-                bar.update()
+    with features.writing(length) as write:
+        for name, row in _usable(descriptors):
+            write(name, row)
 
 
 def load_descriptors(path: str, rows: int, width: int) -> np.ndarray:
-    """Reads the descriptors of a .npy file.
-
-    Args:
-      path: the file.
-      rows: how many images the descriptors are to be of, N.
-      width: how long each is to be, D.
-
-    Returns:
-      (N, D) float32.
+    """Reads a .npy file that should hold (rows, width) descriptors: float32.
 
     Raises:
       UserError: there is no such file, it is damaged, or holds something else.
@@ -147,7 +154,7 @@ def load_descriptors(path: str, rows: int, width: int) -> np.ndarray:
 
 def _save_npy(path: Path, descriptors: Descriptors) -> None:
     file = None
-    with tqdm(total=len(descriptors), desc="write", unit="img", leave=False, delay=2) as bar:
+    with _progress(descriptors) as bar:
         for start, rows in descriptors.blocks():
             if file is None:
                 shape = len(descriptors), rows.shape[1]
@@ -161,14 +168,21 @@ def _save_npy(path: Path, descriptors: Descriptors) -> None:
 def _save_h5(path: Path, descriptors: Descriptors) -> None:
     import h5py
 
-    names = descriptors.names
-    with (
-        h5py.File(path, "w") as file,
-        tqdm(total=len(names), desc="write", unit="img", leave=False, delay=2) as bar,
-    ):
+    with h5py.File(path, "w") as file:
+        for name, row in _usable(descriptors):
+            if name not in file:  # a name that is in the list twice is one image
+                file.create_group(name).create_dataset("global_descriptor", data=row)
+
+
+def _usable(descriptors: Descriptors) -> Iterator[tuple[str, np.ndarray]]:
+    """The name and the (D,) descriptor of each image that can be used."""
+    with _progress(descriptors) as bar:
         for start, rows in descriptors.blocks():
             for i, row in enumerate(rows, start):
-                # A name that is in the list twice is one image.
-                if i not in descriptors.failures and names[i] not in file:
-                    file.create_group(names[i]).create_dataset("global_descriptor", data=row)
+                if i not in descriptors.failures:
+                    yield descriptors.names[i], row
                 bar.update()
+
+
+def _progress(descriptors: Descriptors) -> tqdm:
+    return progress_bar("write", len(descriptors), "img", shown=True, delay=2)

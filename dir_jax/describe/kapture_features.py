@@ -41,19 +41,12 @@ _SCRATCH = ".dir_jax.writing"  # in the features' folder; what a killed run leav
 
 @dataclasses.dataclass(frozen=True)
 class FeatureKind:
-    """What global_features.txt says.
+    """What global_features.txt says."""
 
-    Attributes:
-      name: what computed the features.
-      dtype: 'float32' or 'float64'.
-      length: the number of values of a descriptor, D.
-      metric: how descriptors are compared.
-    """
-
-    name: str
-    dtype: str
-    length: int
-    metric: str
+    name: str  # what computed the features
+    dtype: str  # 'float32' or 'float64'
+    length: int  # of a descriptor, D
+    metric: str  # how descriptors are compared
 
     def __str__(self) -> str:
         name = "" if self.name in _OURS else f" by {quoted(self.name)}"
@@ -89,11 +82,7 @@ class GlobalFeatures:
     """
 
     def __init__(self, root: str, name: str):
-        """Reads what there is.
-
-        Args:
-          root: the dataset's folder.
-          name: the type of the features, the name of a folder.
+        """Reads what there is of type `name`, a folder's name, in the dataset's folder `root`.
 
         Raises:
           UserError: global_features.txt or global_features.tar is not valid.
@@ -112,18 +101,12 @@ class GlobalFeatures:
         sizes = {image: self._size(image) for image in images}
         damaged = [image for image, size in sizes.items() if size not in (None, self.kind.size)]
         if damaged:
-            log.warning(
-                "%s: the features of %d images are damaged and will be replaced; the first: %s",
-                self._folder, len(damaged), quoted(damaged[0]),
-            )  # fmt: skip
+            text = "%s: the features of %d images are damaged and will be replaced; the first: %s"
+            log.warning(text, self._folder, len(damaged), quoted(damaged[0]))
         return [image for image, size in sizes.items() if size != self.kind.size]
 
     def check(self, images: Iterable[str], length: int) -> None:
-        """Checks that descriptors of ours can be added.
-
-        Args:
-          images: the images that they are for.
-          length: the length of a descriptor, D.
+        """Checks that descriptors of ours, of length D, can be added for these images.
 
         Raises:
           UserError: the dataset has features of this type that are of another kind, or a folder

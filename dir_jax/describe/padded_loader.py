@@ -1,16 +1,14 @@
-"""Images of many sizes as batches of a few padded shapes, decoded ahead."""
+"""Images of many sizes as batches of a few padded shapes."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from dir_jax.data.images import ImageDataset
 from dir_jax.data.transforms import Transform
-from dir_jax.data.workers import Prefetcher
 from dir_jax.describe.padded_shapes import Batch
 from dir_jax.errors import UserError
 
@@ -29,43 +27,19 @@ class PaddedImages(NamedTuple):
     failures: dict[int, str]
 
 
-class PaddedLoader(Prefetcher[PaddedImages]):
-    """Iterates over the images of batches that `plan_batches` made, in their order."""
-
-    def __init__(
-        self,
-        dataset: ImageDataset,
-        indices: np.ndarray,
-        transform: Transform,
-        batches: Sequence[Batch],
-        *,
-        share: tuple[int, int] = (0, 1),
-        skip_failures: bool = False,
-        num_workers: int,
-        prefetch: int,
-    ):
-        """Starts to load.
-
-        Args:
-          dataset: the images.
-          indices: (N,) int, the image that each place of a batch means.
-          transform: what is applied to each image; its random numbers are seeded by the image's
-            number.
-          batches: what to load.
-          share: (i, n), to load the i-th of n equal parts of each batch's rows.
-          skip_failures: notes an image that cannot be used in `failures`, instead of raising.
-          num_workers: how many processes decode and transform; 0 means threads of this process.
-          prefetch: how many batches are prepared ahead, by each worker where there are some.
-
-        Raises:
-          UserError: while iterating: an image cannot be used (it is named), or a worker died.
-        """
-        make = _Source(dataset, np.asarray(indices), transform, list(batches), share, skip_failures)
-        super().__init__(make, len(batches), num_workers=num_workers, prefetch=prefetch)
-
-
 @dataclasses.dataclass(frozen=True)
-class _Source:
+class PaddedBatches:
+    """Makes the images of a batch from its number, for a `Prefetcher`.
+
+    Attributes:
+      dataset: the images.
+      indices: (N,) int, the image that each place of a batch means.
+      transform: what is applied to each image, with random numbers seeded by the image's number.
+      batches: from `plan_batches`.
+      share: (i, n), to make the i-th of n equal parts of each batch's rows.
+      skip_failures: notes an image that cannot be used in `failures`, instead of raising UserError.
+    """
+
     dataset: ImageDataset
     indices: np.ndarray
     transform: Transform

@@ -54,9 +54,6 @@ class ImageList:
     def output_sizes(self, transform: Transform) -> tuple[np.ndarray, dict[int, str]]:
         """The sizes of the images after a transform, found without opening them.
 
-        Args:
-          transform: what is applied to each image. Images of one size must come out in one size.
-
         Returns:
           sizes: (N, 2) int64, width and height in pixels; 1 × 1 for images that cannot be used.
           failures: place in the list -> why this image cannot be used.
@@ -66,11 +63,8 @@ class ImageList:
         """
         indices = self.indices
         result = np.ones((len(indices), 2), np.int64)
-        failures = {
-            place: self.unreadable[image]
-            for place, image in enumerate(indices.tolist())
-            if image in self.unreadable
-        }
+        bad = self.unreadable
+        failures = {place: bad[i] for place, i in enumerate(indices.tolist()) if i in bad}
         distinct, inverse = np.unique(self.sizes[indices], axis=0, return_inverse=True)
         for group, size in enumerate(distinct.tolist()):
             places = [p for p in np.flatnonzero(inverse == group).tolist() if p not in failures]
@@ -138,8 +132,8 @@ def plan_passes(
       extractor: what will describe them.
       lists: the images.
       transforms: one for each scale.
-      skip_failures: images that cannot be used are left out, instead of being an error.
-      advice: what such an error tells the user to do, if there is something.
+      skip_failures: leaves out images that cannot be used, instead of raising.
+      advice: what the error tells the user to do, if there is something.
 
     Returns:
       One pass for each scale and list: all lists at the first scale come first.
@@ -199,17 +193,11 @@ def run_passes(
         # Written in every run, so that it makes no difference whether an earlier one got to it.
         failed = np.array(list(each.failures), int)
         sink.write(-1, failed, np.full((len(failed), width), np.nan, np.float32), {})
+        images = each.images
         extractor.run(
-            variables,
-            each.images.dataset,
-            each.images.indices,
-            each.transform,
-            each.batches,
-            sink,
-            skip_failures=skip_failures,
-            description=each.name,
-            on_batch=on_batch,
-        )
+            variables, images.dataset, images.indices, each.transform, each.batches, sink,
+            skip_failures=skip_failures, description=each.name, on_batch=on_batch,
+        )  # fmt: skip
         sinks.append(sink)
     return sinks
 
@@ -223,21 +211,10 @@ def describe_lists(
     *,
     on_batch: Callable[[], None] = lambda: None,
 ) -> list[np.ndarray]:
-    """Describes lists of images at one scale, with a network's current variables.
+    """Describes lists of images at one scale, with a network's current variables on the host.
 
-    Args:
-      extractor: what describes them.
-      params: dotted path -> host array.
-      stats: dotted path -> host array.
-      lists: the images.
-      transform: what is applied to each image.
-      on_batch: called after each batch; it may raise to stop.
-
-    Returns:
-      (N, D) float32 for each list, as the network gives them.
-
-    Raises:
-      UserError: an image cannot be used (it is named), or the transform gives random sizes.
+    Returns (N, D) float32 for each list; arguments and errors are those of `plan_passes` and
+    `run_passes`.
     """
     passes = plan_passes(extractor, lists, [transform])
     variables = extractor.replicate(params, stats)
