@@ -13,6 +13,7 @@ from PIL import Image
 from dir_jax.checkpoint import Checkpoint
 from dir_jax.data.datasets import create_dataset
 from dir_jax.data.images import ImageDataset
+from dir_jax.data.pixels import as_rgb
 from dir_jax.describe.describer import Describer, Recipe, describe_with_queries
 from dir_jax.errors import UserError
 from dir_jax.evaluation import (
@@ -113,9 +114,12 @@ class Model:
             ) from e
         key = recipe, on_error, tuple(devices or ()), threads
         if key not in self._describers:
-            skip = on_error == "skip"
             self._describers[key] = Describer(
-                self.checkpoint, recipe, devices=devices, threads=threads, skip_failures=skip
+                self.checkpoint,
+                recipe,
+                devices=devices,
+                threads=threads,
+                skip_failures=on_error == "skip",
             )
         return self._describers[key]
 
@@ -140,11 +144,15 @@ def evaluate(
       dataset: a data set with labels or a ground truth, as an object or in words such as
         'ROxford5K'.
       model: a loaded model, or the path to load it from.
+      trfs: the transforms, as in `Model.extract`.
+      whiten: one of the model's whitenings; no whitening by default.
       aqe: the number of neighbours and alpha of query expansion; no expansion by default.
       adba: the number of neighbours and alpha of database augmentation; none by default.
       db_root: the folder of the named data sets; by default the environment's DB_ROOT.
       on_error: 'stop' at an image that cannot be used, or 'skip' it and leave it out.
-      **options: the other options of `Model.extract`; so are trfs, whiten, devices and threads.
+      devices: where to compute; the first device by default.
+      threads: how many processes decode, as in `Model.extract`.
+      **options: the other options of `Model.extract`.
 
     Returns:
       Name -> share in [0, 1]: 'mAP-easy', …, or 'mAP', 'top1', …
@@ -175,7 +183,11 @@ class _Images(ImageDataset):
 
     def open(self, i: int) -> Image.Image:
         image = self._images[i]
-        return super().open(i) if image is None else image.convert("RGB")
+        if image is None:
+            return super().open(i)
+        with self._failures_named(i):
+            image.load()  # so that Pillow has turned it as the caller sees it
+            return as_rgb(image)
 
     def size(self, i: int) -> tuple[int, int]:
         image = self._images[i]

@@ -34,15 +34,21 @@ def _parser() -> Parser:
 
 def _main(args: argparse.Namespace) -> None:
     from dir_jax.data.datasets import create_dataset
-    from dir_jax.describe.describer import queries_of
-    from dir_jax.describe.feature_files import describe_to_files, extracted_paths, make_folder
+    from dir_jax.describe.describer import describe_with_queries, queries_of
+    from dir_jax.describe.feature_files import extracted_paths, make_folder, save_descriptors
 
     recipe = recipe_of(args)
     dataset = create_dataset(args.dataset, db_root=args.db_root)
     paths = extracted_paths(args.output, queries_of(dataset) is not None)
     describer = create_describer(args, recipe)
     make_folder(args.output)
-    describe_to_files(describer, dataset, paths, f"{args.output}.partial")
+    described = describe_with_queries(describer, dataset, partial=f"{args.output}.partial")
+    for path, descriptors in zip(paths, described.lists, strict=True):
+        save_descriptors(path, descriptors)
+        failed = len(descriptors.failures)
+        note = f"; {failed} could not be described, see {path}.failed.txt" if failed else ""
+        print(f"wrote {path}: {len(descriptors)} images{note}")
+    described.delete_partial()
 
 
 if __name__ == "__main__":

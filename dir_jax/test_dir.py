@@ -45,25 +45,34 @@ def _parser() -> Parser:
         )  # fmt: skip
     group = parser.add_argument_group("results")
     add = group.add_argument
-    add("--out-json", metavar="FILE",
-        help="adds the results to this file, under the data set's name")  # fmt: skip
+    add(
+        "--out-json",
+        metavar="FILE",
+        help="adds the results to this file, under the data set's name",
+    )
     add("--detailed", action="store_true", help="adds the values of each query to --out-json")
-    add("--report", metavar="FILE.html",
-        help="writes a page that shows the queries and their results")  # fmt: skip
-    add("--save-feats", metavar="PATH",
+    add(
+        "--report",
+        metavar="FILE.html",
+        help="writes a page that shows the queries and their results",
+    )
+    add(
+        "--save-feats", metavar="PATH",
         help="only writes the descriptors before whitening, to PATH.bdescs.npy and "
-        "PATH.qdescs.npy")  # fmt: skip
-    add("--load-feats", metavar="DIR",
+        "PATH.qdescs.npy",
+    )  # fmt: skip
+    add(
+        "--load-feats", metavar="DIR",
         help="evaluates DIR/feats.bdescs.npy and DIR/feats.qdescs.npy, which --save-feats "
-        "DIR/feats has written, instead of describing images")  # fmt: skip
+        "DIR/feats has written, instead of describing images",
+    )  # fmt: skip
     return parser
 
 
 def _main(args: argparse.Namespace) -> None:
     import jax
 
-    from dir_jax.describe.describer import queries_of
-    from dir_jax.describe.feature_files import describe_to_files, make_folder, saved_paths
+    from dir_jax.describe.feature_files import make_folder
     from dir_jax.evaluation import (
         check_can_be_evaluated,
         check_expansions,
@@ -88,9 +97,7 @@ def _main(args: argparse.Namespace) -> None:
         if file:
             make_folder(file)
     if args.save_feats:
-        stem = args.save_feats
-        paths = saved_paths(stem, queries_of(dataset) is not None)
-        describe_to_files(describer, dataset, paths, f"{stem}.partial")
+        _save_features(args.save_feats, describer, dataset)
         return
     if args.load_feats:
         database, queries = _load_features(args.load_feats, describer, dataset)
@@ -175,6 +182,18 @@ def _load_features(
     return database, rest[0] if rest else None
 
 
+def _save_features(stem: str, describer: Describer, dataset: ImageDataset) -> None:
+    from dir_jax.describe.describer import describe_with_queries
+    from dir_jax.describe.feature_files import save_descriptors, saved_paths
+
+    described = describe_with_queries(describer, dataset, partial=f"{stem}.partial")
+    paths = saved_paths(stem, len(described.lists) > 1)
+    for path, descriptors in zip(paths, described.lists, strict=True):
+        save_descriptors(path, descriptors)
+        print(f"wrote {path}: {len(descriptors)} images")
+    described.delete_partial()
+
+
 def _write_results(
     args: argparse.Namespace, results: dict[str, Any], evaluation: Evaluation
 ) -> None:
@@ -204,8 +223,12 @@ def _write_report(
         "Query expansion": " ".join(args.aqe) if args.aqe else "none",
         "Database augmentation": " ".join(args.adba) if args.adba else "none",
     }
-    judged = JudgedRankings(dataset, evaluation.metrics, evaluation.aps, shown, rankings, scores)
-    write_report(args.report, judged, title=args.dataset, settings=flags)
+    write_report(
+        args.report,
+        JudgedRankings(dataset, evaluation.metrics, evaluation.aps, shown, rankings, scores),
+        title=args.dataset,
+        settings=flags,
+    )
 
 
 if __name__ == "__main__":

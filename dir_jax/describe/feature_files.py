@@ -15,39 +15,32 @@ its own. `test_dir` keeps descriptors before whitening in STEM.bdescs.npy and ST
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dir_jax.describe.describer import Describer, Descriptors, describe_with_queries
 from dir_jax.errors import UserError
 from dir_jax.runtime.files import replacing, write_text
 from dir_jax.runtime.progress import progress_bar
 
 if TYPE_CHECKING:
-    from tqdm import tqdm
-
-    from dir_jax.data.images import ImageDataset
+    from dir_jax.describe.describer import Descriptors
     from dir_jax.describe.kapture_features import GlobalFeatures
-
-SUFFIXES = (".npy", ".h5")
 
 
 def extracted_paths(output: str, has_queries: bool) -> list[str]:
     """The files that `extract_features --output` writes: the database's, then the queries'.
 
-    Args:
-      output: the value of the flag; without a suffix, .npy is meant.
-      has_queries: whether the data set has queries of its own.
+    `output` is the value of the flag; without a suffix, .npy is meant.
 
     Raises:
       UserError: the suffix is neither .npy nor .h5, or `output` is a folder.
     """
     stem, suffix = os.path.splitext(output)
     suffix = suffix or ".npy"
-    if suffix not in SUFFIXES:
+    if suffix not in (".npy", ".h5"):
         raise UserError(
             f"--output {output} ends in {suffix}; expected .npy, or .h5 for one group per image"
         )
@@ -63,35 +56,8 @@ def saved_paths(stem: str, has_queries: bool) -> list[str]:
     return [f"{stem}.{kind}.npy" for kind in kinds]
 
 
-def describe_to_files(
-    describer: Describer, dataset: ImageDataset, paths: Sequence[str], partial: str
-) -> None:
-    """Describes a data set, and its queries where it has others, and writes and reports each file.
-
-    Args:
-      describer: what describes the images.
-      dataset: the images.
-      paths: the files, from `extracted_paths` or `saved_paths`.
-      partial: the folder from which the same call resumes after it was stopped.
-
-    Raises:
-      UserError: an image cannot be used and is not to be skipped, or a file cannot be written.
-    """
-    described = describe_with_queries(describer, dataset, partial)
-    for path, descriptors in zip(paths, described.lists, strict=True):
-        save_descriptors(path, descriptors)
-        failed = len(descriptors.failures)
-        note = f"; {failed} could not be described, see {path}.failed.txt" if failed else ""
-        print(f"wrote {path}: {len(descriptors)} images{note}")
-    described.delete_partial()
-
-
 def make_folder(path: str) -> None:
-    """Makes the folder that a file is going to be in.
-
-    Raises:
-      UserError: the folder cannot be made, or cannot be written to.
-    """
+    """Makes the folder of a file. Raises UserError where it cannot be made or written to."""
     folder = Path(path).absolute().parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -110,7 +76,8 @@ def save_descriptors(path: str, descriptors: Descriptors) -> None:
     save = _save_h5 if path.endswith(".h5") else _save_npy
     with replacing(path) as scratch:
         save(scratch, descriptors)
-    failed, failures, names = Path(f"{path}.failed.txt"), descriptors.failures, descriptors.names
+    failed, failures = Path(f"{path}.failed.txt"), descriptors.failures
+    names = descriptors.dataset.names
     if failures:
         rows = (f"{names[i]}\t{' '.join(failures[i].split())}\n" for i in sorted(failures))
         write_text(failed, "".join(rows))
@@ -119,18 +86,28 @@ def save_descriptors(path: str, descriptors: Descriptors) -> None:
 
 
 def save_kapture(features: GlobalFeatures, descriptors: Descriptors, length: int) -> None:
-    """Adds (N, length) descriptors of a kapture dataset's images to it, a file for each.
+    """Adds descriptors, of `length` values each, to those of one type in a kapture dataset.
 
     Raises:
       UserError: a file cannot be written.
     """
     with features.writing(length) as write:
-        for name, row in _usable(descriptors):
-            write(name, row)
+        for start, rows in _blocks(descriptors):
+            for i, row in enumerate(rows, start):
+                if i not in descriptors.failures:
+                    write(descriptors.dataset.names[i], row)
 
 
 def load_descriptors(path: str, rows: int, width: int) -> np.ndarray:
-    """Reads a .npy file that should hold (rows, width) descriptors: float32.
+    """Reads the descriptors of a .npy file.
+
+    Args:
+      path: the file.
+      rows: how many images the descriptors are to be of, N.
+      width: how long each is to be, D.
+
+    Returns:
+      (N, D) float32.
 
     Raises:
       UserError: there is no such file, it is damaged, or holds something else.
@@ -153,36 +130,30 @@ def load_descriptors(path: str, rows: int, width: int) -> np.ndarray:
 
 
 def _save_npy(path: Path, descriptors: Descriptors) -> None:
-    file = None
-    with _progress(descriptors) as bar:
-        for start, rows in descriptors.blocks():
-            if file is None:
+    with open(path, "wb") as file:
+        for start, rows in _blocks(descriptors):
+            if start == 0:
                 shape = len(descriptors), rows.shape[1]
-                file = np.lib.format.open_memmap(path, "w+", np.float32, shape)
-            file[start : start + len(rows)] = rows
-            bar.update(len(rows))
-    if file is not None:
-        file.flush()
+                header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, header)
+            file.write(rows.astype("<f4").tobytes())
 
 
 def _save_h5(path: Path, descriptors: Descriptors) -> None:
     import h5py
 
+    names = descriptors.dataset.names
     with h5py.File(path, "w") as file:
-        for name, row in _usable(descriptors):
-            if name not in file:  # a name that is in the list twice is one image
-                file.create_group(name).create_dataset("global_descriptor", data=row)
-
-
-def _usable(descriptors: Descriptors) -> Iterator[tuple[str, np.ndarray]]:
-    """The name and the (D,) descriptor of each image that can be used."""
-    with _progress(descriptors) as bar:
-        for start, rows in descriptors.blocks():
+        for start, rows in _blocks(descriptors):
             for i, row in enumerate(rows, start):
-                if i not in descriptors.failures:
-                    yield descriptors.names[i], row
-                bar.update()
+                # A name that is in the list twice is one image.
+                if i not in descriptors.failures and names[i] not in file:
+                    file.create_group(names[i]).create_dataset("global_descriptor", data=row)
 
 
-def _progress(descriptors: Descriptors) -> tqdm:
-    return progress_bar("write", len(descriptors), "img", shown=True, delay=2)
+def _blocks(descriptors: Descriptors) -> Iterator[tuple[int, np.ndarray]]:
+    """The descriptors' blocks of rows, with a progress bar where writing them takes long."""
+    with progress_bar("write", len(descriptors), "img", shown=True, delay=2) as bar:
+        for start, rows in descriptors.blocks():
+            yield start, rows
+            bar.update(len(rows))

@@ -1,8 +1,9 @@
-"""Images of many sizes as batches of a few padded shapes."""
+"""Images of many sizes as batches of a few padded shapes, decoded in threads or processes."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,22 +29,23 @@ class PaddedImages(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class PaddedBatches:
-    """Makes the images of a batch from its number, for a `Prefetcher`.
+class PaddedLoader:
+    """Loads the images of the batches that `plan_batches` made, by the batch's number.
 
     Attributes:
       dataset: the images.
       indices: (N,) int, the image that each place of a batch means.
-      transform: what is applied to each image, with random numbers seeded by the image's number.
-      batches: from `plan_batches`.
-      share: (i, n), to make the i-th of n equal parts of each batch's rows.
-      skip_failures: notes an image that cannot be used in `failures`, instead of raising UserError.
+      transform: what is applied to each image; its random numbers are seeded by the image's number.
+      batches: what to load.
+      share: (i, n), to load the i-th of n equal parts of each batch's rows.
+      skip_failures: notes an image that cannot be used in `failures`, instead of raising a
+        UserError that names it.
     """
 
     dataset: ImageDataset
     indices: np.ndarray
     transform: Transform
-    batches: list[Batch]
+    batches: Sequence[Batch]
     share: tuple[int, int]
     skip_failures: bool
 
@@ -68,17 +70,15 @@ class PaddedBatches:
         return PaddedImages(images, sizes, failures)
 
     def _load(self, number: int, canvas: tuple[int, int]) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        image = self.dataset.open(number)
+        image, path = self.dataset.open(number), self.dataset.path(number)
         try:
             image = self.transform(image, np.random.default_rng(number))
         except Exception as e:
             why = str(e) if isinstance(e, UserError) else f"{type(e).__name__}: {e}"
-            raise UserError(
-                f"the image {self.dataset.path(number)} cannot be transformed: {why}"
-            ) from e
+            raise UserError(f"the image {path} cannot be transformed: {why}") from e
         if image.width > canvas[0] or image.height > canvas[1]:
             raise UserError(
-                f"the image {self.dataset.path(number)} is larger than its file's header said; "
-                "has the file been replaced since?"
+                f"the image {path} is larger than its file's header said; has the file been "
+                "replaced since?"
             )
         return np.asarray(image)
