@@ -246,7 +246,7 @@ _FILES: dict[str, dict[str, list[Any]]] = {
         b'{"gnd.pkl.partial": {"url": "x", "size": 1e400}}', b'{"a": {"url": "u", "size": true}}',
         b'{"a": {"url": "u", "size": ' + _LONG + b"}}",
     ]},
-    "descriptors": {"feats.npy": [
+    "descriptors": {"f.npy": [
         b"PK\3\4", _npz(), b"\x93NUMPY", b"\x93NUMPY\t\0", _npy(b"(5, 4)"),
         _npy(b"(1000000000000, 4)"),
         _npy(b"(-5, -4)"), _npy(b"(True, 4)"), _npy(b"5"), _npy(b"__import__('canary')"),
