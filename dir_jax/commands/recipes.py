@@ -57,9 +57,7 @@ def load_config(recipe: str, overrides: Sequence[str] = ()) -> ml_collections.Co
 
     `recipe` is a name from `recipes()` or the path of a Python file with a `get_config()`; followed
     by `:ARGUMENT`, if its `get_config` takes one. Values are for `validate_config` to check.
-
-    Raises:
-      UserError: there is no such recipe, it fails, or a key does not exist or has another type.
+    Raises UserError where there is no such recipe or key, or the recipe fails.
     """
     from absl import flags
     from ml_collections import config_flags

@@ -30,9 +30,7 @@ class Parser(argparse.ArgumentParser):
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
         """The flags' values, from the command line without the command itself.
 
-        Raises:
-          UserError: there is no such flag, which is reported before any other mistake; or a flag
-            lacks its value, has a wrong one, or is missing.
+        Raises UserError for a mistake; an unknown flag is reported before any other.
         """
         if any(argument in ("-h", "--help") for argument in arguments):
             self.print_help()
@@ -69,10 +67,8 @@ def run_parsed(
     """Parses the command line, runs a command, and returns its exit code.
 
     A mistake of the user's is one line on standard error and exit code 2; Ctrl-C is 130. Any other
-    error is a bug of ours, and keeps its traceback.
-
-    `main` gets the flags' values and returns an exit code, or None for 0. `prog` is how the command
-    was called, such as 'dir-jax train'; by default `python -m MODULE`.
+    error is a bug of ours, and keeps its traceback. `main` gets the flags' values; None is 0.
+    `prog` is how the command was called, such as 'dir-jax train'; by default `python -m MODULE`.
     """
     if prog:
         parser.description = (parser.description or "").replace(parser.prog, prog)

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 import filelock
 
-from dir_jax.errors import UserError
+from dir_jax.errors import UserError, shown
 
 log = logging.getLogger(__name__)
 
@@ -25,25 +25,18 @@ def inside(folder: str | os.PathLike[str], name: str) -> Path:
     """The path of a name from somebody else's file, such as `paris/1.jpg`, inside a folder.
 
     Only the name is checked: links on the disk are the user's own. A backslash separates folders
-    as a slash does, on every system.
-
-    Raises:
-      UserError: the name is empty, absolute, starts with a drive, or contains `..` or NUL.
+    as a slash does, on every system. Raises UserError for other names.
     """
     parts = re.split(r"[/\\]", name)
     if not parts[0] or ".." in parts or "\0" in name or re.match("[A-Za-z]:", name):
-        shown = repr(name[:200]) + "…" * (len(name) > 200)
         expected = "expected a relative path without '..'"
-        raise UserError(f"{shown} is not a name inside {folder}: {expected}")
+        raise UserError(f"{shown(repr(name))} is not a name inside {folder}: {expected}")
     return Path(folder, name)
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
-    """Opens a file for reading bytes. A pipe or a device would never end, or never begin.
-
-    Raises:
-      OSError: the file does not exist, cannot be read, or is not a regular file.
-    """
+    """Opens a file for reading bytes. Raises OSError if it cannot, or if it is not a regular file:
+    a pipe or a device would never end, or never begin."""
 
     def regular(path: str, flags: int) -> int:
         descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
@@ -59,8 +52,7 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary file to write, which replaces `path` at the end, or not at all after an error.
 
-    Raises:
-      UserError: the file cannot be written.
+    Raises UserError where the file cannot be written.
     """
     target = Path(path)
     scratch = target.with_name(f".{os.getpid()}.{target.name}")  # keeps the suffix
@@ -88,11 +80,8 @@ def cache_folder(name: str) -> Path:
 def take_lock(path: str | os.PathLike[str], busy: str) -> filelock.BaseFileLock:
     """Locks the file `path`, which is created and stays, until `release()` or the process's end.
 
-    On file systems that have no locks there is a warning and no protection.
-
-    Raises:
-      UserError: another process holds the lock (with the message `busy`), or the file cannot be
-        created.
+    On file systems that have no locks there is a warning and no protection. Raises UserError with
+    the message `busy` where another process holds the lock, or if the file cannot be created.
     """
     lock = filelock.FileLock(path, timeout=0)
     try:

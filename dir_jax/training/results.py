@@ -79,7 +79,7 @@ def _learn_whitening(
         return {}
     # From no more images than were trained on, so that a trial run of a few steps ends soon.
     most = config.whitening.max_images or config.num_steps * config.batch_size
-    chosen = choose_pool(setup.data.dataset.labels, most, config.seed, _WHITEN)
+    chosen = choose_pool(setup.dataset.labels, most, config.seed, _WHITEN)
     descriptors = current.describe(state, chosen, setup.whitening_transform, "learn whitening")
     try:
         return {config.whitening.name: learn_whitening(descriptors)}

@@ -21,7 +21,7 @@ from jax import Array
 from dir_jax.losses import BatchLoss
 from dir_jax.models.network import RetrievalNetwork
 from dir_jax.models.variables import Variables
-from dir_jax.runtime.replicas import AXIS, PARTIAL, REPLICATED, ROWS, SCALAR, Replicas
+from dir_jax.runtime.replicas import AXIS, PARTIAL, REPLICATED, ROWS, SCALAR, MeshReplicas
 from dir_jax.training.state import TrainState
 from dir_jax.training.three_stage import (
     Forward,
@@ -42,7 +42,7 @@ class ThreeStageStep:
         graphdef: nnx.GraphDef[RetrievalNetwork],
         loss: BatchLoss,
         optimizer: optax.GradientTransformation,
-        replicas: Replicas,
+        replicas: MeshReplicas,
         *,
         batch_size: int,
         chunk_size: int,
@@ -58,13 +58,12 @@ class ThreeStageStep:
           loss: the loss of the batch.
           optimizer: the optimiser of the trained parameters.
           replicas: the devices.
-          batch_size: images in the whole batch; a multiple of the number of devices times
-            `chunk_size`.
+          batch_size: images in the whole batch; a multiple of devices times `chunk_size`.
           chunk_size: images that go through one device at once.
-          mean: the mean of the input's channels; see `Forward`.
+          mean: the mean of the input's channels; this and the next two are as in `Forward`.
           std: their standard deviation.
-          train_statistics: see `Forward`. A chunk is one normalisation group, whatever the number
-            of devices; the running averages move once a step, by the mean over the chunks.
+          train_statistics: a chunk is one normalisation group, whatever the number of devices; the
+            running averages move once a step, by the mean over the chunks.
           dropout: whether to draw a dropout mask for each image, by its row in the batch.
 
         Raises:
@@ -100,24 +99,16 @@ class ThreeStageStep:
             return descriptors, own[:1, 0]
 
         def stage_2(descriptors: Array, labels: Array) -> tuple[Array, Array]:
-            of_all_replicas = functools.partial(loss, axis_name=AXIS)
-            return differentiate_loss(of_all_replicas, descriptors, labels)
+            return differentiate_loss(functools.partial(loss, axis_name=AXIS), descriptors, labels)
 
         def stage_3(
-            state: TrainState,
-            images: Array,
-            cotangents: Array,
-            gradient: Variables,
-            new_stats: Variables,
-            chunk: Array,
-            seed: Array,
-        ) -> tuple[Variables, Variables, Array]:
+            state: TrainState, images: Array, cotangents: Array,
+            gradient: Variables, new_stats: Variables, chunk: Array, seed: Array,
+        ) -> tuple[Variables, Variables, Array]:  # fmt: skip
             own = jax.lax.dynamic_slice_in_dim(cotangents, chunk * chunk_size, chunk_size)
-            share, stats = back_propagate_chunk(
-                forward, state, images, own, dropout_keys(chunk, seed)
-            )
-            gradient = jax.tree.map(jnp.add, gradient, share)
-            return gradient, jax.tree.map(jnp.add, new_stats, stats), own[:1, 0]
+            keys = dropout_keys(chunk, seed)
+            shares = back_propagate_chunk(forward, state, images, own, keys)
+            return *jax.tree.map(jnp.add, (gradient, new_stats), shares), own[:1, 0]
 
         def finish(
             state: TrainState, gradient: Variables, new_stats: Variables, loss_value: Array
@@ -155,9 +146,9 @@ class ThreeStageStep:
 
         Args:
           state: the state before, REPLICATED.
-          chunks: an iterable of `num_chunks` arrays, uint8 (local devices · chunk_size, H, W, 3):
-            the k-th has the k-th chunk of each device of this process. The images of device d are
-            the rows [d · rows, (d + 1) · rows) of the batch.
+          chunks: `num_chunks` arrays, uint8 (local devices · chunk_size, H, W, 3): the k-th has the
+            k-th chunk of each device of this process. The images of device d are the rows
+            [d · rows, (d + 1) · rows) of the batch.
           labels: (local rows,) int32, in the order of the batch.
           seed: the seed of this step's dropout.
           on_chunk: called after each chunk of stages 1 and 3; it may raise to abandon the step.
@@ -167,7 +158,7 @@ class ThreeStageStep:
           the update, as REPLICATED scalars. The device may still be computing them.
 
         Raises:
-          ValueError: `chunks` has fewer than `num_chunks` arrays.
+          ValueError: there are fewer than `num_chunks` chunks.
         """
         put, seed_ = self._replicas.put_rows, np.uint32(seed)
         in_flight: collections.deque[Array] = collections.deque()
@@ -195,12 +186,8 @@ class ThreeStageStep:
         return self._finish(state, gradient, new_stats, loss)
 
     def memory_analysis(self, state: TrainState, height: int, width: int) -> dict[str, Any]:
-        """The memory that the step takes on one device with images of this size in pixels.
-
-        Returns:
-          program -> XLA's `CompiledMemoryStats`, for the programs 'describe', 'loss',
-          'back-propagate' and 'update'.
-        """
+        """XLA's `CompiledMemoryStats` of the programs 'describe', 'loss', 'back-propagate' and
+        'update' on one device, for images of this size in pixels."""
         put, local = self._replicas.put_rows, self._replicas.local_count
         descriptors, gradient, new_stats = self._start(state)
         images = put(np.zeros((self.chunk_size * local, height, width, 3), np.uint8))

@@ -246,7 +246,7 @@ def test_workdir_that_cannot_be_written(run_train, tmp_path):
 
 
 def test_loss_that_is_no_longer_finite_stops_the_run(run_train, tmp_path):
-    done = run_train(tmp_path / "run", "--config.optimizer.learning_rate=1e30")
+    done = run_train(tmp_path / "run", "--config.optimizer.learning_rate=1e9")
     assert done.returncode == 2
     assert "no longer finite" in done.stderr
     assert "checkpoint" in done.stderr
