@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from dir_jax.errors import UserError, did_you_mean
+from dir_jax.runtime.signals import Interrupts
 
 
 class Parser(argparse.ArgumentParser):
@@ -73,14 +74,18 @@ def run_parsed(
     if prog:
         parser.description = (parser.description or "").replace(parser.prog, prog)
         parser.prog = prog
-    try:
-        return main(parser.parse(sys.argv[1:])) or 0
-    except UserError as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # whoever read the output has had enough, as `head` has
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+    with Interrupts() as interrupts:
+        try:
+            try:
+                return main(parser.parse(sys.argv[1:])) or 0
+            except UserError as e:
+                print(f"error: {e}", file=sys.stderr)
+                return 2
+            except BrokenPipeError:  # whoever read the output has had enough, as `head` has
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                return 141
+        except BaseException as e:
+            if not isinstance(e, KeyboardInterrupt) and not interrupts.received:
+                raise
+            print("interrupted", file=sys.stderr)
+            return 130

@@ -37,10 +37,8 @@ def set_up_jax(cache: str | None, *, log_compiles: bool = False, asynchronous: b
     `asynchronous` lets a CPU compute while the host goes on. That is not worth it where the host
     has nothing else to do: programs sent ahead take their memory at once, from what is free then.
     """
-    if cache is None:
-        cache = str(cache_folder("xla"))
-    if cache:
-        jax.config.update("jax_compilation_cache_dir", cache)
+    if cache != "" and (folder := cache_folder("xla", cache)) is not None:
+        jax.config.update("jax_compilation_cache_dir", str(folder))
         # All of them: the many small ones take as long together as one network.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_log_compiles", log_compiles)

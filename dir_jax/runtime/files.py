@@ -8,13 +8,14 @@ import logging
 import os
 import re
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 import filelock
 
-from dir_jax.errors import UserError, shown
+from dir_jax.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -25,18 +26,25 @@ def inside(folder: str | os.PathLike[str], name: str) -> Path:
     """The path of a name from somebody else's file, such as `paris/1.jpg`, inside a folder.
 
     Only the name is checked: links on the disk are the user's own. A backslash separates folders
-    as a slash does, on every system. Raises UserError for other names.
+    as a slash does, on every system.
+
+    Raises:
+      UserError: the name is empty, absolute, starts with a drive, or contains `..` or NUL.
     """
     parts = re.split(r"[/\\]", name)
     if not parts[0] or ".." in parts or "\0" in name or re.match("[A-Za-z]:", name):
+        shown = repr(name[:200]) + "…" * (len(name) > 200)
         expected = "expected a relative path without '..'"
-        raise UserError(f"{shown(repr(name))} is not a name inside {folder}: {expected}")
+        raise UserError(f"{shown} is not a name inside {folder}: {expected}")
     return Path(folder, name)
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
-    """Opens a file for reading bytes. Raises OSError if it cannot, or if it is not a regular file:
-    a pipe or a device would never end, or never begin."""
+    """Opens a file for reading bytes. A pipe or a device would never end, or never begin.
+
+    Raises:
+      OSError: the file does not exist, cannot be read, or is not a regular file.
+    """
 
     def regular(path: str, flags: int) -> int:
         descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
@@ -52,7 +60,8 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary file to write, which replaces `path` at the end, or not at all after an error.
 
-    Raises UserError where the file cannot be written.
+    Raises:
+      UserError: the file cannot be written.
     """
     target = Path(path)
     scratch = target.with_name(f".{os.getpid()}.{target.name}")  # keeps the suffix
@@ -72,16 +81,30 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         scratch.write_text(text)
 
 
-def cache_folder(name: str) -> Path:
-    """The folder `dir_jax/NAME` in the user's cache folder; it may not exist yet."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dir_jax" / name
+def cache_folder(name: str, given: str | None = None) -> Path | None:
+    """The folder `given`, or else `dir_jax/NAME` in the user's cache folder, made if need be.
+
+    Where there is no home, or the folder cannot be written, a warning says so, and it is None.
+    """
+    try:
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        folder = Path(given) if given else Path(home) / "dir_jax" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except (OSError, RuntimeError) as e:
+        log.warning("there is no cache of %s programs or files, which takes longer: %s", name, e)
+        return None
 
 
 def take_lock(path: str | os.PathLike[str], busy: str) -> filelock.BaseFileLock:
     """Locks the file `path`, which is created and stays, until `release()` or the process's end.
 
-    On file systems that have no locks there is a warning and no protection. Raises UserError with
-    the message `busy` where another process holds the lock, or if the file cannot be created.
+    On file systems that have no locks there is a warning and no protection.
+
+    Raises:
+      UserError: another process holds the lock (with the message `busy`), or the file cannot be
+        created.
     """
     lock = filelock.FileLock(path, timeout=0)
     try:

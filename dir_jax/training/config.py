@@ -80,6 +80,8 @@ def config_keys() -> dict[str, Any]:
             "std": _Key((0.229, 0.224, 0.225), 1e-6, 1000),
             # Transforms of the training images; they must give all images one size.
             "transform": _Key(""),
+            # What a resumed run does if a list or an image file is no longer what it was.
+            "on_change": _Key("stop", choices=("stop", "continue"), changes_numbers=False),
             # Processes that decode images; 0 for threads of the training process.
             "num_workers": _Key(2, 0, 1024, changes_numbers=False),
             # Arrays of up to `chunk_size` images that each of them prepares ahead.

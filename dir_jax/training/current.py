@@ -17,6 +17,7 @@ from dir_jax.runtime.replicas import MeshReplicas
 from dir_jax.training.held_out import DescribedSets
 from dir_jax.training.setup import Setup
 from dir_jax.training.state import TrainState
+from dir_jax.training.stopping import check_descriptors
 
 
 class CurrentNetwork:
@@ -66,6 +67,8 @@ class CurrentNetwork:
         `name` is for the progress bar.
         """
         images = dataclasses.replace(self._setup.images, name=name, chosen=chosen)
-        return describe_lists(
+        [found] = describe_lists(
             self._extractor, *self._variables(state), [images], transform, on_batch=self._on_batch
-        )[0]
+        )
+        check_descriptors(images, found)
+        return found

@@ -24,6 +24,7 @@ from dir_jax.evaluation import check_can_be_evaluated, evaluate_descriptors, ran
 from dir_jax.report.figures import RankedRow, save_ranked_results
 from dir_jax.report.verdicts import JudgedRankings
 from dir_jax.retrieval.whitening import Whitening, apply_whitening
+from dir_jax.training.stopping import check_descriptors
 
 _QUERIES_SHOWN, _RESULTS_SHOWN = 6, 8
 
@@ -70,7 +71,11 @@ class DescribedSets:
 
 
 class HeldOutSets:
-    """The data sets of `config.data.eval` and `config.data.eval_oxford`, checked."""
+    """The data sets of `config.data.eval` and `config.data.eval_oxford`, checked.
+
+    Attributes:
+      sets: the data sets by the names of their keys, 'eval' and 'eval_oxford'.
+    """
 
     def __init__(
         self, labelled: LabelledDataset | None, oxford: RelevantsDataset | None, transform: Compose
@@ -82,14 +87,14 @@ class HeldOutSets:
         """
         self.labelled, self.transform = labelled, transform
         named = {"eval": labelled, "eval_oxford": oxford}
-        self._sets = {key: each for key, each in named.items() if each is not None}
-        for key, dataset in self._sets.items():
+        self.sets = {key: each for key, each in named.items() if each is not None}
+        for key, dataset in self.sets.items():
             try:
                 check_can_be_evaluated(dataset)
             except UserError as e:
                 raise UserError(f"config.data.{key}: {e}") from e
         self._lists = []
-        for key, dataset in self._sets.items():
+        for key, dataset in self.sets.items():
             self._lists.append(read_list(f"evaluate ({key})", dataset))
             if (queries := queries_of(dataset)) is not None:
                 self._lists.append(read_list(f"evaluate ({key}, queries)", queries))
@@ -108,11 +113,14 @@ class HeldOutSets:
         if not self._lists:
             return DescribedSets([])
         how = (self._lists, self.transform)
-        rows = iter(describe_lists(extractor, params, stats, *how, on_batch=on_batch))
+        found = describe_lists(extractor, params, stats, *how, on_batch=on_batch)
+        for images, descriptors in zip(self._lists, found, strict=True):
+            check_descriptors(images, descriptors)
+        rows = iter(found)
         return DescribedSets(
             [
                 DescribedSet(each, next(rows), None if queries_of(each) is None else next(rows))
-                for each in self._sets.values()
+                for each in self.sets.values()
             ]
         )
 

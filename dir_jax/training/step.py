@@ -99,7 +99,11 @@ class ThreeStageStep:
             return descriptors, own[:1, 0]
 
         def stage_2(descriptors: Array, labels: Array) -> tuple[Array, Array]:
-            return differentiate_loss(functools.partial(loss, axis_name=AXIS), descriptors, labels)
+            of_all_replicas = functools.partial(loss, axis_name=AXIS)
+            value, cotangents = differentiate_loss(of_all_replicas, descriptors, labels)
+            # A loss may leave out a triplet with NaN, as it compares with nothing.
+            finite = jax.lax.pmin(_all_finite(descriptors).astype(jnp.int32), AXIS)
+            return jnp.where(finite, value, jnp.nan), cotangents
 
         def stage_3(
             state: TrainState, images: Array, cotangents: Array,
@@ -120,7 +124,8 @@ class ThreeStageStep:
             metrics = {"loss": loss_value, "gradient_norm": optax.tree.norm(gradient)}
             if "adpool.p" in state.params:
                 metrics["gem_p"] = state.params["adpool.p"][0]
-            return update(optimizer, state, gradient, stats), metrics
+            new = update(optimizer, state, gradient, stats)
+            return new, {**metrics, "finite": _all_finite(new)}
 
         wrap = replicas.wrap
         self._start = wrap(start, (REPLICATED,), (ROWS, PARTIAL, PARTIAL))
@@ -154,8 +159,9 @@ class ThreeStageStep:
           on_chunk: called after each chunk of stages 1 and 3; it may raise to abandon the step.
 
         Returns:
-          The next state, and the metrics 'loss', 'gradient_norm' and 'gem_p' of the state before
-          the update, as REPLICATED scalars. The device may still be computing them.
+          The next state, and as REPLICATED scalars the metrics 'loss', 'gradient_norm' and 'gem_p'
+          of the state before the update, and whether all numbers of the next one are 'finite'. The
+          loss is NaN if a descriptor is not. The device may still be computing them.
 
         Raises:
           ValueError: there are fewer than `num_chunks` chunks.
@@ -203,3 +209,7 @@ class ThreeStageStep:
             "update": self._finish.lower(state, gradient, new_stats, loss),
         }
         return {name: each.compile().memory_analysis() for name, each in programs.items()}
+
+
+def _all_finite(tree: Any) -> Array:
+    return jnp.array([jnp.isfinite(x).all() for x in jax.tree.leaves(tree)]).all()
