@@ -77,8 +77,15 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
 
     if args.threads < 0:
         raise UserError(f"--threads is {args.threads}; expected 0 or more")
-    same = {k: getattr(args, k) for k in ("pooling", "gemp", "whitenp", "whitenv", "whitenm")}
-    recipe = Recipe(trfs=tuple(args.trfs), whiten=args.whiten or None, **same)
+    recipe = Recipe(
+        trfs=tuple(args.trfs),
+        pooling=args.pooling,
+        gemp=args.gemp,
+        whiten=args.whiten or None,
+        whitenp=args.whitenp,
+        whitenv=args.whitenv,
+        whitenm=args.whitenm,
+    )
     try:
         recipe.transforms()
     except UserError as e:
@@ -89,8 +96,11 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
 def create_describer(args: argparse.Namespace, recipe: Recipe) -> Describer:
     """Sets up JAX, loads --checkpoint, and makes the describer that the flags ask for.
 
-    No device may have been used before. Raises UserError where the checkpoint cannot be read, an
-    option or the recipe does not fit it, or there is no such device.
+    No device may have been used before.
+
+    Raises:
+      UserError: the checkpoint cannot be read, an option or the recipe does not fit it, or there is
+        no such device.
     """
     import jax
 
@@ -109,5 +119,10 @@ def create_describer(args: argparse.Namespace, recipe: Recipe) -> Describer:
     arch = checkpoint.model.config.arch
     if args.center_bias is not None and "_fpn" in arch:
         raise UserError(f"--center-bias does not apply to {arch}, which has no centre bias")
-    devices, skip = select_devices(args.gpu), args.on_error == "skip"
-    return Describer(checkpoint, recipe, devices=devices, threads=args.threads, skip_failures=skip)
+    return Describer(
+        checkpoint,
+        recipe,
+        devices=select_devices(args.gpu),
+        threads=args.threads,
+        skip_failures=args.on_error == "skip",
+    )

@@ -9,6 +9,7 @@ import os
 import re
 import stat
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -108,11 +109,12 @@ def take_lock(path: str | os.PathLike[str], busy: str) -> filelock.BaseFileLock:
     """
     lock = filelock.FileLock(path, timeout=0)
     try:
-        lock.acquire()
+        with warnings.catch_warnings(action="error"):  # that a weaker kind of lock is tried
+            lock.acquire()
     except filelock.Timeout as e:
         raise UserError(busy) from e
-    except OSError as e:
-        if e.errno not in _NO_LOCKS:
-            raise UserError(f"cannot write {path}: {e.strerror or e}") from e
+    except (OSError, NotImplementedError, UserWarning) as e:
+        if getattr(e, "errno", errno.ENOSYS) not in _NO_LOCKS:
+            raise UserError(f"cannot write {path}: {getattr(e, 'strerror', None) or e}") from e
         log.warning("%s: this file system has no locks; run only one process at a time here", path)
     return lock

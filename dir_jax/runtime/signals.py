@@ -58,7 +58,8 @@ class Interrupts:
         # Raised where nobody can catch it, which would print a traceback and go on.
         if isinstance(unraisable.exc_value, KeyboardInterrupt):
             leave(signal.SIGINT, None)
-        self._hook(unraisable)
+        else:
+            self._hook(unraisable)
 
 
 def _imports(frame: FrameType | None) -> bool:
