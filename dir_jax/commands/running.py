@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from dir_jax.errors import UserError, did_you_mean
+from dir_jax.errors import UserError, did_you_mean, shown
 from dir_jax.runtime.signals import Interrupts
 
 
@@ -41,12 +41,12 @@ class Parser(argparse.ArgumentParser):
             self._check_flag(argument)
         args, rest = self.parse_known_args(arguments)
         if rest:
-            raise UserError(f"unexpected argument {rest[0]!r}: flags begin with --")
+            raise UserError(f"unexpected argument {shown(repr(rest[0]))}: flags begin with --")
         return args
 
     def error(self, message: str) -> NoReturn:
         """Raises UserError."""
-        raise UserError(f"{message} (--help lists the flags)")
+        raise UserError(f"{shown(message)} (--help lists the flags)")
 
     def _check_flag(self, argument: str) -> None:
         flag = argument.partition("=")[0]
@@ -54,7 +54,7 @@ class Parser(argparse.ArgumentParser):
         known = self._option_string_actions
         if not is_flag or flag in known or (flag[1] != "-" and flag[:2] in known):
             return
-        self.error(f"there is no flag {flag}{did_you_mean(flag, known)}")
+        self.error(f"there is no flag {shown(flag)}{did_you_mean(flag, known)}")
 
 
 def with_hyphens(argument: str) -> str:

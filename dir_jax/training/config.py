@@ -15,15 +15,13 @@ import ml_collections
 
 from dir_jax.errors import UserError, shown
 
-_LARGEST = 2**31 - 1
-
 
 class _Key(NamedTuple):
     """A key of the config. A value must have the default's type, and as many numbers."""
 
     default: Any
     low: float = 0  # the smallest and the largest that a number may be
-    high: float = _LARGEST
+    high: float = 2**31 - 1
     choices: tuple[str, ...] = ()  # what a text may be; anything by default
     changes_numbers: bool = True  # False: a run may be resumed with another value
 
@@ -169,8 +167,8 @@ def validate_config(config: ml_collections.ConfigDict) -> None:
     expected, found = flatten(config_keys()), flatten(config.to_dict())
     if missing := [key for key in expected if key not in found]:
         raise UserError(
-            f"the config lacks {', '.join('config.' + key for key in missing)}; start it from "
-            "dir_jax.training.config.default_config()"
+            f"the config lacks {len(missing)} keys: {', '.join(f'config.{k}' for k in missing[:5])}"
+            f"{', …' * (len(missing) > 5)}; start it from dir_jax.training.config.default_config()"
         )
     for key in found:
         if key not in expected:
@@ -222,8 +220,6 @@ def _words(rule: _Key) -> str:
         return "True or False" if isinstance(default, bool) else text
     what = "a whole number" if isinstance(default, int) else "a number"
     what = f"{len(default)} numbers" if isinstance(default, tuple) else what
-    if rule.high == _LARGEST:
-        return f"{what} of at least {rule.low}"
     return f"{what} from {rule.low:,} to {rule.high:,}"
 
 

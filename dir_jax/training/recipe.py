@@ -20,18 +20,20 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from dir_jax.errors import UserError
 from dir_jax.models.variables import split_variables
 from dir_jax.runtime.replicas import create_replicas
+from dir_jax.training.announcement import announce
 from dir_jax.training.config import validate_config
 from dir_jax.training.current import CurrentNetwork
 from dir_jax.training.feed import Feed
 from dir_jax.training.image_record import check_images
 from dir_jax.training.optimizer import create_optimizer, create_schedule
-from dir_jax.training.results import SUMMARY, write_results
+from dir_jax.training.results import is_complete, write_results
 from dir_jax.training.run_checkpoints import RunCheckpoints
 from dir_jax.training.saving import restore_newest, saved_with_model
 from dir_jax.training.setup import create_network, create_setup
 from dir_jax.training.state import count_bytes, create_state
 from dir_jax.training.step import ThreeStageStep
 from dir_jax.training.stopping import (
+    CollapseWatch,
     NotFiniteError,
     Stopped,
     StopSignals,
@@ -93,10 +95,11 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) ->
         # Resume, or begin.
         resumed = restore_newest(checkpoints, state)
         step, state = resumed.step, resumed.state
-        if step >= config.num_steps and (directory / SUMMARY).exists():
+        if is_complete(directory, step, config.num_steps):
             log.info("this run is complete: %s", directory)
             return 0
-        images = check_images(config, setup, resumed)
+        images, collapse = check_images(config, setup, resumed), CollapseWatch()
+        announce(config, setup, resumed, advance)
         state = replicas.replicate(state)
         current = CurrentNetwork(network, setup, config, replicas, signals.check_together)
         described = None  # the held-out sets, as the last evaluation described them
@@ -134,6 +137,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) ->
                     row = {name: float(value) for name, value in replicas.fetch(values).items()}
                     check_step(row, step + 1)
                     del row["finite"]
+                    collapse.see(row["mean_similarity"])
                     row["learning_rate"] = float(schedule(step))
                     row["images_per_second"] = config.batch_size / (time.perf_counter() - started)
 

@@ -28,6 +28,19 @@ SUMMARY = "summary.json"  # written last: once it is there, the run is complete
 _WHITEN = 2  # separates the random choice of whitening images from other random streams
 
 
+def is_complete(directory: Path, step: int, num_steps: int) -> bool:
+    """Whether the results of the last of `num_steps` are there.
+
+    Those of a shorter run, which is being lengthened, are put aside.
+    """
+    summary = directory / SUMMARY
+    if not summary.exists() or step >= num_steps:
+        return summary.exists()
+    if jax.process_index() == 0:
+        summary.rename(directory / f"summary-{step}-steps.json")
+    return False
+
+
 def write_results(
     directory: Path,
     config: ml_collections.ConfigDict,

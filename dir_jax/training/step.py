@@ -75,7 +75,7 @@ class ThreeStageStep:
         self.num_chunks = rows // chunk_size
         self.chunk_size = chunk_size
         self._replicas = replicas
-        forward = Forward(graphdef, mean, std, train_statistics)
+        forward = self._forward = Forward(graphdef, mean, std, train_statistics)
         # The functions of the stages, for the `chunk`-th chunk of one of the replicas.
 
         def dropout_keys(chunk: Array, seed: Array) -> Array | None:
@@ -98,12 +98,16 @@ class ThreeStageStep:
             descriptors = jax.lax.dynamic_update_slice(descriptors, own, (chunk * chunk_size, 0))
             return descriptors, own[:1, 0]
 
-        def stage_2(descriptors: Array, labels: Array) -> tuple[Array, Array]:
+        def stage_2(descriptors: Array, labels: Array) -> tuple[dict[str, Array], Array]:
             of_all_replicas = functools.partial(loss, axis_name=AXIS)
             value, cotangents = differentiate_loss(of_all_replicas, descriptors, labels)
             # A loss may leave out a triplet with NaN, as it compares with nothing.
             finite = jax.lax.pmin(_all_finite(descriptors).astype(jnp.int32), AXIS)
-            return jnp.where(finite, value, jnp.nan), cotangents
+            # Of all pairs of unit vectors, from the norm of their sum.
+            total = jnp.square(jax.lax.psum(descriptors.sum(axis=0), AXIS)).sum()
+            similarity = (total - batch_size) / max(batch_size * (batch_size - 1), 1)
+            found = {"loss": jnp.where(finite, value, jnp.nan), "mean_similarity": similarity}
+            return found, cotangents
 
         def stage_3(
             state: TrainState, images: Array, cotangents: Array,
@@ -115,13 +119,13 @@ class ThreeStageStep:
             return *jax.tree.map(jnp.add, (gradient, new_stats), shares), own[:1, 0]
 
         def finish(
-            state: TrainState, gradient: Variables, new_stats: Variables, loss_value: Array
+            state: TrainState, gradient: Variables, new_stats: Variables, found: dict[str, Array]
         ) -> tuple[TrainState, dict[str, Array]]:
             gradient, stats = jax.lax.psum(gradient, AXIS), state.stats
             if train_statistics:
                 chunks = replicas.count * self.num_chunks
                 stats = jax.tree.map(lambda s: s / chunks, jax.lax.psum(new_stats, AXIS))
-            metrics = {"loss": loss_value, "gradient_norm": optax.tree.norm(gradient)}
+            metrics = {**found, "gradient_norm": optax.tree.norm(gradient)}
             if "adpool.p" in state.params:
                 metrics["gem_p"] = state.params["adpool.p"][0]
             new = update(optimizer, state, gradient, stats)
@@ -159,9 +163,10 @@ class ThreeStageStep:
           on_chunk: called after each chunk of stages 1 and 3; it may raise to abandon the step.
 
         Returns:
-          The next state, and as REPLICATED scalars the metrics 'loss', 'gradient_norm' and 'gem_p'
-          of the state before the update, and whether all numbers of the next one are 'finite'. The
-          loss is NaN if a descriptor is not. The device may still be computing them.
+          The next state; and as REPLICATED scalars the 'loss' (NaN if a descriptor is not finite),
+          the 'mean_similarity' of all pairs of descriptors, 'gradient_norm' and 'gem_p', all of the
+          state before the update, and whether all numbers of the next one are 'finite'. The device
+          may still be computing them.
 
         Raises:
           ValueError: there are fewer than `num_chunks` chunks.
@@ -183,13 +188,23 @@ class ThreeStageStep:
             pace(token)
         if len(kept) != self.num_chunks:
             raise ValueError(f"got {len(kept)} chunks of {self.num_chunks}")
-        loss, cotangents = self._stage_2(descriptors, put(np.asarray(labels, np.int32)))
+        found, cotangents = self._stage_2(descriptors, put(np.asarray(labels, np.int32)))
         for k, images in enumerate(kept):
             gradient, new_stats, token = self._stage_3(
                 state, put(images), cotangents, gradient, new_stats, np.int32(k), seed_
             )
             pace(token)
-        return self._finish(state, gradient, new_stats, loss)
+        return self._finish(state, gradient, new_stats, found)
+
+    def activation_bytes(self, state: TrainState, width: int, height: int) -> int:
+        """What stage 3 keeps of a chunk's images of this size, before XLA makes it less."""
+        images = jax.ShapeDtypeStruct((self.chunk_size, height, width, 3), jnp.uint8)
+
+        def residuals(state: TrainState, images: Array) -> Any:
+            return jax.vjp(lambda p: self._forward(p, state.stats, images)[0], state.params)[1]
+
+        kept = jax.tree.leaves(jax.eval_shape(residuals, state, images))
+        return sum(x.size * x.dtype.itemsize for x in kept)
 
     def memory_analysis(self, state: TrainState, height: int, width: int) -> dict[str, Any]:
         """XLA's `CompiledMemoryStats` of the programs 'describe', 'loss', 'back-propagate' and
@@ -198,7 +213,8 @@ class ThreeStageStep:
         descriptors, gradient, new_stats = self._start(state)
         images = put(np.zeros((self.chunk_size * local, height, width, 3), np.uint8))
         labels = put(np.zeros(self.num_chunks * self.chunk_size * local, np.int32))
-        loss = self._replicas.replicate(np.float32(0))
+        names = ("loss", "mean_similarity")
+        found = self._replicas.replicate({name: np.float32(0) for name in names})
         k, seed = np.int32(0), np.uint32(0)
         programs = {
             "describe": self._stage_1.lower(state, images, descriptors, k, seed),
@@ -206,7 +222,7 @@ class ThreeStageStep:
             "back-propagate": self._stage_3.lower(
                 state, images, descriptors, gradient, new_stats, k, seed
             ),
-            "update": self._finish.lower(state, gradient, new_stats, loss),
+            "update": self._finish.lower(state, gradient, new_stats, found),
         }
         return {name: each.compile().memory_analysis() for name, each in programs.items()}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import time
 from collections.abc import Mapping
@@ -15,6 +16,10 @@ from dir_jax.describe.passes import ImageList
 from dir_jax.errors import UserError
 from dir_jax.runtime.signals import AT_ONCE, ENDING
 
+log = logging.getLogger(__name__)
+
+_COLLAPSED, _COLLAPSED_STEPS = 0.99, 50
+
 
 class NotFiniteError(UserError):
     """The network has numbers that are not finite, so its state is not to be saved."""
@@ -26,6 +31,25 @@ def check_step(row: dict[str, float], step: int) -> None:
         found = ", ".join(f"{name} {value:g}" for name, value in row.items() if name != "finite")
         what = f"step {step} makes parameters or statistics that are not finite ({found})"
         raise NotFiniteError(what)
+
+
+class CollapseWatch:
+    """Warns once where the descriptors of many batches in a row are nearly all the same."""
+
+    def __init__(self) -> None:
+        self._steps = 0
+
+    def see(self, mean_similarity: float) -> None:
+        """Takes the mean cosine of all pairs of a batch."""
+        self._steps = self._steps + 1 if mean_similarity > _COLLAPSED else 0
+        if self._steps == _COLLAPSED_STEPS:
+            log.warning(
+                "the descriptors of the last %d batches are nearly all the same (mean similarity "
+                "%.4f): the network may have collapsed; try a lower "
+                "config.optimizer.learning_rate with config.optimizer.warmup_steps, a larger "
+                "config.batch_size, or for triplets config.loss.mining=semihard",
+                _COLLAPSED_STEPS, mean_similarity,
+            )  # fmt: skip
 
 
 def check_descriptors(images: ImageList, descriptors: np.ndarray) -> None:

@@ -57,9 +57,15 @@ def _check_config(workdir: Path, config: ml_collections.ConfigDict) -> None:
             if not isinstance(old, dict):
                 raise UserError(f"{remembered} holds {shown(repr(old))}; expected an object")
             changed = config_differences(old, config_to_json(config))
+            before = old.get("num_steps")
         except (UserError, RecursionError) as e:
             raise UserError(f"{e}; restore that file, or choose another --workdir") from e
-        if changed:
+        if changed == ["num_steps"] and isinstance(before, int) and before < config.num_steps:
+            log.info(
+                "this run is lengthened from %d to %d steps; from here on, the learning rate is "
+                "that of a run of %d steps", before, config.num_steps, config.num_steps,
+            )  # fmt: skip
+        elif changed:
             some = ", ".join(shown(f"config.{key}") for key in changed[:5])
             raise UserError(
                 f"--workdir {workdir} holds a run with another config (they differ in {some}); "

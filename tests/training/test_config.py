@@ -71,7 +71,7 @@ def test_lists_of_caltech_are_written_from_its_folder(tmp_path, capsys):
         ("loss.name", "app", ["config.loss.name", "tie_aware_ap"]),
         ("batch_size", 0, ["config.batch_size is 0", "whole number from 1 to 1,048,576"]),
         ("batch_size", 10**18, ["config.batch_size", "whole number from 1 to 1,048,576"]),
-        ("num_steps", 2**40, ["config.num_steps", "whole number of at least 0"]),
+        ("num_steps", 2**40, ["config.num_steps", "whole number from 0 to 2,147,483,647"]),
         ("whitening.power", float("nan"), ["config.whitening.power is nan", "from 0 to 10"]),
         ("optimizer.learning_rate", float("inf"), ["config.optimizer.learning_rate is inf"]),
         ("data.mean", (0.5, 0.5), ["config.data.mean is (0.5, 0.5)", "3 numbers"]),

@@ -11,6 +11,7 @@ from dir_jax.describe.passes import ImageList
 from dir_jax.runtime.signals import ENDING, Interrupts
 from dir_jax.training import stopping
 from dir_jax.training.stopping import (
+    CollapseWatch,
     NotFiniteError,
     Stopped,
     StopSignals,
@@ -39,6 +40,18 @@ def test_descriptors_and_weights_that_are_not_finite():
     check_weights({"w": np.ones(3)}, "it")
     with pytest.raises(NotFiniteError, match="it has numbers in b that"):
         check_weights({"w": np.ones(3), "b": np.array([1, np.nan])}, "it")
+
+
+def test_a_collapse_is_told_once(caplog):
+    watch = CollapseWatch()
+    for similarity in [0.999] * 49 + [0.5] + [0.999] * 49:
+        watch.see(similarity)
+    assert not caplog.text
+    for _ in range(100):
+        watch.see(0.999)
+    [record] = caplog.records
+    assert "mean similarity 0.9990" in record.getMessage()
+    assert "config.optimizer.learning_rate" in record.getMessage()
 
 
 @pytest.mark.parametrize("number", ENDING)
