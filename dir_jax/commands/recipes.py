@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dir_jax.commands.running import Parser
-from dir_jax.errors import UserError, did_you_mean, shown
+from dir_jax.errors import UserError, did_you_mean, quoted, shown
 
 if TYPE_CHECKING:
     import ml_collections
@@ -74,7 +74,7 @@ def load_config(recipe: str, overrides: Sequence[str] = ()) -> ml_collections.Co
     except (flags.Error, TypeError, ValueError) as e:
         raise UserError(shown(str(e).partition("\n")[0])) from e
     if rest:
-        raise UserError(f"unexpected argument {shown(repr(rest[0]))}: flags begin with --")
+        raise UserError(f"unexpected argument {quoted(rest[0])}: flags begin with --")
     return config
 
 
@@ -119,7 +119,7 @@ def _find(name: str) -> Path:
     known = recipes()
     if name not in known:
         raise UserError(
-            f"--config: there is no recipe named {shown(repr(name))}{did_you_mean(name, known)}; "
+            f"--config: there is no recipe named {quoted(name)}{did_you_mean(name, known)}; "
             f"the recipes are {', '.join(known)}; a file of your own is given by its path, with .py"
         )
     return known[name]

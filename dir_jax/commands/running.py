@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from dir_jax.errors import UserError, did_you_mean, shown
+from dir_jax.errors import UserError, did_you_mean, quoted, shown
 from dir_jax.runtime.signals import Interrupts
 
 
@@ -41,7 +41,7 @@ class Parser(argparse.ArgumentParser):
             self._check_flag(argument)
         args, rest = self.parse_known_args(arguments)
         if rest:
-            raise UserError(f"unexpected argument {shown(repr(rest[0]))}: flags begin with --")
+            raise UserError(f"unexpected argument {quoted(rest[0])}: flags begin with --")
         return args
 
     def error(self, message: str) -> NoReturn:

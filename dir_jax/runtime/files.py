@@ -119,7 +119,7 @@ def cache_folder(name: str, given: str | None = None) -> Path | None:
         with tempfile.TemporaryFile(dir=folder):
             return folder
     except (OSError, RuntimeError) as e:
-        log.warning("there is no cache of %s programs or files, which takes longer: %s", name, e)
+        log.warning("no cache folder can be used, so nothing is kept for the next run: %s", e)
         return None
 
 

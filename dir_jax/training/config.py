@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
-from dir_jax.errors import UserError, shown
+from dir_jax.errors import UserError, quoted, shown
 
 
 class _Key(NamedTuple):
@@ -180,7 +180,7 @@ def validate_config(config: ml_collections.ConfigDict) -> None:
     expected["loss.name"] = _Key("ap", choices=tuple(LOSSES))
     for key, rule in expected.items():
         if not _fits(found[key], rule):
-            raise UserError(f"config.{key} is {shown(repr(found[key]))}; expected {_words(rule)}")
+            raise UserError(f"config.{key} is {quoted(found[key])}; expected {_words(rule)}")
     if not found["data.train"]:
         raise UserError(
             "config.data.train names no data set; give one, such as "

@@ -12,7 +12,7 @@ from typing import Self
 import jax
 import numpy as np
 
-from dir_jax.describe.passes import ImageList
+from dir_jax.describe.image_lists import ImageList
 from dir_jax.errors import UserError
 from dir_jax.runtime.signals import AT_ONCE, ENDING
 

@@ -15,7 +15,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from dir_jax.errors import UserError, shown
+from dir_jax.errors import UserError, quoted, shown
 from dir_jax.runtime.files import take_lock, write_text
 from dir_jax.runtime.reading import parse_json, read_json, read_text
 from dir_jax.training.config import config_differences, config_to_json
@@ -55,7 +55,7 @@ def _check_config(workdir: Path, config: ml_collections.ConfigDict) -> None:
         try:
             old = read_json(remembered)
             if not isinstance(old, dict):
-                raise UserError(f"{remembered} holds {shown(repr(old))}; expected an object")
+                raise UserError(f"{remembered} holds {quoted(old)}; expected an object")
             changed = config_differences(old, config_to_json(config))
             before = old.get("num_steps")
         except (UserError, RecursionError) as e:
@@ -189,7 +189,7 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
         with contextlib.suppress(ValueError):
             row = parse_json(line)
         if not _is_row(row):
-            raise UserError(f"{path}, line {number}: {shown(repr(line))} is not a row of the log")
+            raise UserError(f"{path}, line {number}: {quoted(line)} is not a row of the log")
         rows.append(row)
     return rows
 

@@ -141,7 +141,7 @@ def test_no_cache(place, monkeypatch, tmp_path, caplog, no_cache_set):
     assert cache_folder("xla") is None
     set_up_jax(None)
     set_up_jax(str(tmp_path / ".cache" / "given") if place != "no home" else "")
-    assert "no cache" in caplog.text
+    assert "no cache folder can be used" in caplog.text
     assert all(record.levelno == logging.WARNING for record in caplog.records)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dir_jax.data.images import ImageDataset
-from dir_jax.describe.passes import ImageList
+from dir_jax.describe.image_lists import ImageList
 from dir_jax.runtime.signals import ENDING, Interrupts
 from dir_jax.training import stopping
 from dir_jax.training.stopping import (
