@@ -117,9 +117,11 @@ def _read_overrides(folder: Path) -> None:
 
 
 def _digest(tree: Any) -> str:
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    content = [(jax.tree_util.keystr(path), np.asarray(x).tobytes()) for path, x in leaves]
-    return hashlib.sha256(repr(content).encode()).hexdigest()
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        digest.update(f"{jax.tree_util.keystr(path)} {np.shape(leaf)}".encode())
+        digest.update(np.ascontiguousarray(leaf).data)
+    return digest.hexdigest()
 
 
 def _read_checkpoint(folder: Path) -> str:

@@ -214,7 +214,7 @@ class Reading:
         problem = ""
         if len(message.splitlines()) > self.lines:
             problem = f"a message of {len(message.splitlines())} lines"
-        elif len(message) > _LONGEST_MESSAGE:
+        elif len(message) > _LONGEST_MESSAGE + 100 * (self.lines - 1):
             problem = f"a message of {len(message)} characters"
         elif not message.replace("\n", "").isprintable():
             problem = "a message with characters that do not print"
