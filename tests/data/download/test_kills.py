@@ -35,7 +35,7 @@ def die_at(owner, name, number, done=False):
 {before}
 try:
     bases = {{"pictures": sys.argv[2] + "/vgg", "ground_truth": sys.argv[2] + "/gnd"}}
-    download.download_dataset("ROxford5K", sys.argv[1], base_urls=bases, progress=False)
+    download.download_dataset("ROxford5K", sys.argv[1], base_urls=bases)
 except UserError as e:
     sys.exit(str(e))
 """
