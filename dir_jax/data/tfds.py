@@ -87,8 +87,8 @@ class TfdsDataset(LabelledDataset):
         if not isinstance(image, tfds.features.Image) or not is_number:
             found = shown(", ".join(sorted(features)))
             raise UserError(
-                f"tfds:{name} has the features {found}; expected an 'image' that is a picture and a "
-                "'label' that is an integer"
+                f"tfds:{name} has the features {found}; expected an 'image' that is a picture and "
+                "a 'label' that is an integer"
             )
         decoders = {"image": tfds.decode.SkipDecoding()}
         try:
