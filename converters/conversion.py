@@ -21,6 +21,7 @@ from converters.sources import Source, drop_projection, recognise
 from converters.whitenings import numbers
 from dir_jax.checkpoint import Preprocessing, save_model
 from dir_jax.errors import UserError, shown
+from dir_jax.model_recipe import published_recipe
 from dir_jax.models import RetrievalNetwork, create_model
 from dir_jax.models.variables import count_parameters, merge_variables, split_variables
 from dir_jax.retrieval.whitening import Whitening
@@ -64,6 +65,7 @@ class Conversion:
             self.model,
             preprocessing=self.preprocessing,
             whitenings=self.whitenings,
+            recipe=published_recipe(self.whitenings),
             notes={"converted": {"file": self.path.name, "kind": self.kind, **self.counters}},
             overwrite=overwrite,
         )
@@ -81,6 +83,7 @@ class Conversion:
                 (f"whitening {shown(name)}", _describe_whitening(w))
                 for name, w in self.whitenings.items()
             ),
+            ("recipe", str(published_recipe(self.whitenings))),
             *(self.counters.items()),
             *((f"skipped: {what}", why) for what, why in self.skipped),
         ]

@@ -33,6 +33,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from dir_jax.errors import UserError, shown
+from dir_jax.model_recipe import Recipe, published_recipe, read_recipe
 from dir_jax.models import RetrievalNetwork, create_model
 from dir_jax.models.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from dir_jax.models.variables import Variables, merge_variables, split_variables
@@ -65,6 +66,7 @@ class Checkpoint:
     model: RetrievalNetwork
     preprocessing: Preprocessing
     whitenings: dict[str, Whitening]
+    recipe: Recipe
     description: dict[str, Any]  # model.json
 
     def whitening(self, name: str) -> Whitening:
@@ -81,6 +83,7 @@ def save_model(
     *,
     preprocessing: Preprocessing | None = None,
     whitenings: Mapping[str, Whitening] | None = None,
+    recipe: Recipe | None = None,
     notes: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -91,6 +94,7 @@ def save_model(
       model: the network.
       preprocessing: how the network's input is made; ImageNet's mean and deviation by default.
       whitenings: name -> a whitening to keep with the model.
+      recipe: how images are described with it; by default as the published models are evaluated.
       notes: JSON values to add to model.json (step, metrics, origin).
       overwrite: whether an existing directory is replaced; otherwise it is refused.
 
@@ -104,7 +108,12 @@ def save_model(
     whitenings = dict(whitenings or {})
     arrays = arrays_of(params, stats, whitenings)
     description = describe_model(
-        model, preprocessing or Preprocessing(), list(whitenings), {"arrays": arrays}, notes
+        model,
+        preprocessing or Preprocessing(),
+        list(whitenings),
+        {"arrays": arrays},
+        notes,
+        recipe or published_recipe(whitenings),
     )
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -155,13 +164,15 @@ def read_model(path: str | os.PathLike[str], **options: Any) -> Checkpoint:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
         raise UserError(f"{what} cannot be read: {first_line(e)}") from e
     check_digests(description, {"arrays": arrays}, what)
+    whitenings = {
+        name: Whitening.from_arrays(fields)
+        for name, fields in (arrays.get("whitening") or {}).items()
+    }
     return Checkpoint(
         model=merge_variables(graphdef, arrays["params"], arrays["batch_stats"]),
         preprocessing=_read_preprocessing(description),
-        whitenings={
-            name: Whitening.from_arrays(fields)
-            for name, fields in (arrays.get("whitening") or {}).items()
-        },
+        whitenings=whitenings,
+        recipe=read_recipe(description.get("recipe"), whitenings),
         description=description,
     )
 
@@ -270,12 +281,14 @@ def describe_model(
     whitenings: list[str],
     items: Mapping[str, Any],
     notes: Mapping[str, Any] | None,
+    recipe: Recipe | None = None,
 ) -> dict[str, Any]:
     return {
         "format_version": FORMAT_VERSION,
         "model": dataclasses.asdict(model.config),
         "preprocess": dataclasses.asdict(preprocessing),
         "whitening": whitenings,
+        "recipe": None if recipe is None else dataclasses.asdict(recipe),
         "versions": {name: metadata.version(name) for name in _VERSIONED},
         "digests": _digests(items),
         **(notes or {}),

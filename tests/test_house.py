@@ -17,6 +17,7 @@ ROWS = (
     ("errors",),
     ("losses", "runtime"),
     ("models", "data", "retrieval"),
+    ("model_recipe",),
     ("checkpoint", "report"),
     ("describe", "evaluation"),
     ("loading", "training"),

@@ -20,11 +20,11 @@ from dir_jax.checkpoint import Checkpoint
 from dir_jax.data.ground_truth import QueryDataset, RelevantsDataset
 from dir_jax.data.images import ImageDataset
 from dir_jax.data.labelled import LabelledDataset
-from dir_jax.data.transforms import Compose, parse_transforms
 from dir_jax.describe.extractor import Extractor
 from dir_jax.describe.passes import Pass, plan_passes, read_list, run_passes
 from dir_jax.describe.resume import PartialDescriptors
 from dir_jax.errors import UserError
+from dir_jax.model_recipe import Recipe
 from dir_jax.models.variables import split_variables
 from dir_jax.retrieval.blockwise import blocks
 from dir_jax.retrieval.scales import pool_scales
@@ -32,56 +32,6 @@ from dir_jax.retrieval.whitening import Whitening, apply_whitening
 
 _ROWS = 4096  # pooled and whitened at once
 _ADVICE = "--on-error skip (on_error='skip' in Python) leaves them out"
-
-
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """How an image becomes a descriptor, apart from the network.
-
-    Attributes:
-      trfs: the texts of the transforms, one chain for each scale; '' is the image as it is.
-      pooling: how scales are pooled, 'gem' or 'mean'.
-      gemp: the power of 'gem'.
-      whiten: the name of one of the checkpoint's whitenings, or None for no whitening.
-      whitenp: the power of the variance that whitening divides by.
-      whitenv: how many components whitening keeps, or None for all of them.
-      whitenm: a constant factor of what whitening divides by.
-    """
-
-    trfs: tuple[str, ...] = ("",)
-    pooling: str = "gem"
-    gemp: float = 3
-    whiten: str | None = None
-    whitenp: float = 0.5
-    whitenv: int | None = None
-    whitenm: float = 1.0
-
-    def transforms(self) -> list[Compose]:
-        """One chain for each scale. Raises UserError, with a caret, for one that is not valid."""
-        return [parse_transforms(text) for text in self.trfs or ("",)]
-
-    def whitening(self, checkpoint: Checkpoint) -> Whitening | None:
-        """The checkpoint's whitening, if the recipe has one.
-
-        Raises:
-          UserError: the checkpoint has no whitening of that name, or it has too few components or
-            is for descriptors of another length.
-        """
-        if not self.whiten:
-            return None
-        whitening = checkpoint.whitening(self.whiten)
-        there, width = whitening.components_.shape
-        if self.whitenv is not None and not 1 <= self.whitenv <= there:
-            raise UserError(
-                f"cannot keep {self.whitenv} dimensions (--whitenv): the whitening "
-                f"{self.whiten!r} has {there}"
-            )
-        if width != checkpoint.model.descriptor_size:
-            raise UserError(
-                f"the whitening {self.whiten!r} is for descriptors of {width} dimensions; the "
-                f"network's have {checkpoint.model.descriptor_size}"
-            )
-        return whitening
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +80,7 @@ class Describer:
     def __init__(
         self,
         checkpoint: Checkpoint,
-        recipe: Recipe,
+        recipe: Recipe | None = None,
         *,
         devices: Sequence[jax.Device] | None = None,
         threads: int = 8,
@@ -140,7 +90,7 @@ class Describer:
 
         Args:
           checkpoint: the model.
-          recipe: how images become descriptors.
+          recipe: how images become descriptors; by default as the model's own recipe says.
           devices: where to compute; the first device by default.
           threads: how many processes decode images, at most one for each core.
           skip_failures: gives NaN for an image that cannot be used, instead of stopping.
@@ -148,10 +98,10 @@ class Describer:
         Raises:
           UserError: the recipe is not valid, or does not fit the model.
         """
-        self.recipe = recipe
+        self.recipe = recipe = checkpoint.recipe if recipe is None else recipe
         self.devices = list(devices) if devices else jax.devices()[:1]
         self._transforms = recipe.transforms()
-        self._whitening = recipe.whitening(checkpoint)
+        self._whitening = _whitening(checkpoint, recipe)
         pool_scales([np.ones((1, 1))], pooling=recipe.pooling, p=recipe.gemp)  # refuses nonsense
         self._skip = skip_failures
         model = checkpoint.model
@@ -178,6 +128,14 @@ class Describer:
         if self._whitening is None:
             return self.descriptor_size
         return self.recipe.whitenv or len(self._whitening.components_)
+
+    def __str__(self) -> str:
+        """How images become descriptors, in a line."""
+        kept = self.finished_size
+        note = ""
+        if self._whitening is not None and kept < self.descriptor_size:
+            note = f" ({kept} of {self.descriptor_size} dimensions)"
+        return f"{self.recipe}{note}"
 
     def describe(
         self,
@@ -309,6 +267,25 @@ def queries_of(dataset: ImageDataset) -> ImageDataset | None:
     if isinstance(dataset, RelevantsDataset | LabelledDataset):
         return dataset.queries
     return None
+
+
+def _whitening(checkpoint: Checkpoint, recipe: Recipe) -> Whitening | None:
+    """The whitening of a recipe. Raises UserError where the model has none that fits."""
+    if not recipe.whiten:
+        return None
+    whitening = checkpoint.whitening(recipe.whiten)
+    there, width = whitening.components_.shape
+    if recipe.whitenv is not None and not 1 <= recipe.whitenv <= there:
+        raise UserError(
+            f"cannot keep {recipe.whitenv} dimensions (--whitenv): the whitening "
+            f"{recipe.whiten!r} has {there}"
+        )
+    if width != checkpoint.model.descriptor_size:
+        raise UserError(
+            f"the whitening {recipe.whiten!r} is for descriptors of {width} dimensions; the "
+            f"network's have {checkpoint.model.descriptor_size}"
+        )
+    return whitening
 
 
 def _refuse_unusable(described: Described, names: Sequence[str]) -> None:

@@ -106,6 +106,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) ->
                         current.network(state),
                         saved_with_model(replicas.fetch(state.optimizer), feed.triplets),
                         preprocessing=setup.preprocessing,
+                        recipe=setup.recipe,
                         mean_average_precision=metrics.evaluation(step).get("mAP"),
                     )
 

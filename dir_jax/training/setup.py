@@ -25,6 +25,7 @@ from dir_jax.describe.passes import ImageList
 from dir_jax.errors import UserError
 from dir_jax.loading import load_model
 from dir_jax.losses import LOSSES, BatchLoss
+from dir_jax.model_recipe import Recipe
 from dir_jax.models import RetrievalNetwork, create_model
 from dir_jax.models.variables import merge_variables, split_variables
 from dir_jax.training.held_out import HeldOutSets
@@ -47,6 +48,7 @@ class Setup:
 
     data: TrainingData
     held_out: HeldOutSets
+    recipe: Recipe  # of the held-out sets' images, before whitening
     whitening_transform: Compose  # of the images that the whitening is learned from
     mining_transform: Compose  # of the images that triplets are mined from
     sampler: Sampler | None  # None if triplets are mined
@@ -78,6 +80,7 @@ def create_setup(config: ml_collections.ConfigDict) -> Setup:
     return Setup(
         data=TrainingData(dataset, images, transform),
         held_out=held_out,
+        recipe=Recipe(trfs=(config.eval.transform,), whitenp=float(config.whitening.power)),
         whitening_transform=whitening_transform,
         mining_transform=mining_transform,
         sampler=_create_sampler(config, dataset.labels, dataset.classes),
