@@ -12,7 +12,12 @@ from __future__ import annotations
 import argparse
 import sys
 
-from dir_jax.commands.flags import add_dataset_flags, add_model_flags, create_describer, recipe_changes
+from dir_jax.commands.flags import (
+    add_dataset_flags,
+    add_model_flags,
+    create_describer,
+    recipe_changes,
+)
 from dir_jax.commands.running import Parser, run_parsed
 from dir_jax.runtime.allocator import restart_with_allocator
 
@@ -36,6 +41,7 @@ def _main(args: argparse.Namespace) -> None:
     from dir_jax.data.datasets import create_dataset
     from dir_jax.describe.describer import describe_with_queries, queries_of
     from dir_jax.describe.feature_files import extracted_paths, make_folder, save_descriptors
+    from dir_jax.model_recipe import write_recipe
 
     changes = recipe_changes(args)
     dataset = create_dataset(args.dataset, db_root=args.db_root)
@@ -45,7 +51,7 @@ def _main(args: argparse.Namespace) -> None:
     described = describe_with_queries(describer, dataset, partial=f"{args.output}.partial")
     for path, descriptors in zip(paths, described.lists, strict=True):
         save_descriptors(path, descriptors)
-        describer.save_recipe(path)
+        write_recipe(path, describer.recipe)
         failed = len(descriptors.failures)
         note = f"; {failed} could not be described, see {path}.failed.txt" if failed else ""
         print(f"wrote {path}: {len(descriptors)} images{note}")

@@ -15,6 +15,7 @@ from typing import Any
 from dir_jax.data.transforms import Compose, parse_transforms
 from dir_jax.errors import UserError, shown
 from dir_jax.runtime.files import write_text
+from dir_jax.runtime.reading import read_json
 
 PUBLISHED_WHITENING = "Landmarks_clean"  # what the published models are evaluated with
 
@@ -55,7 +56,21 @@ class Recipe:
 
     def transforms(self) -> list[Compose]:
         """One chain for each scale. Raises UserError, with a caret, for one that is not valid."""
-        return [parse_transforms(text) for text in self.trfs or ("",)]
+        return [parse_transforms(text) for text in self.trfs]
+
+    def check(self) -> None:
+        """Raises UserError, naming the attribute and its value, for one that is out of range."""
+        for name, good, expected in (
+            ("trfs", _are_texts(self.trfs), "one text or more"),
+            ("pooling", self.pooling in ("gem", "mean"), "gem or mean"),
+            ("gemp", _is_number(self.gemp) and self.gemp > 0, "a number above 0"),
+            ("whiten", isinstance(self.whiten, str | None), "the name of a whitening"),
+            ("whitenp", _is_number(self.whitenp) and self.whitenp >= 0, "a number, not negative"),
+            ("whitenv", self.whitenv is None or _is_count(self.whitenv), "a count above 0"),
+            ("whitenm", _is_number(self.whitenm) and self.whitenm > 0, "a number above 0"),
+        ):
+            if not good:
+                raise UserError(f"{name} is {shown(getattr(self, name))}; expected {expected}")
 
     def __str__(self) -> str:
         chains = [text or "images as they are" for text in self.trfs]
@@ -89,21 +104,31 @@ def read_recipe(value: Any, whitenings: Collection[str]) -> Recipe:
     if value is None:
         return published_recipe(whitenings)
     if not isinstance(value, Mapping):
-        raise UserError(f"its recipe is {shown(value)}; expected an object")
-    fields = dict(value)
-    trfs = fields.pop("trfs", [""])
-    if not (isinstance(trfs, list) and trfs and all(isinstance(text, str) for text in trfs)):
-        raise UserError(f"its recipe has trfs {shown(trfs)}; expected a list of texts")
-    kinds: dict[str, Any] = {
-        "pooling": str, "gemp": int | float, "whiten": str | None, "whitenp": int | float,
-        "whitenv": int | None, "whitenm": int | float,
-    }  # fmt: skip
-    for name, field in fields.items():
-        if name not in kinds:
-            raise UserError(f"its recipe has {shown(name)}, which no recipe has")
-        if not isinstance(field, kinds[name]) or isinstance(field, bool) or field != field:
-            raise UserError(f"its recipe has {name} {shown(field)}; expected {kinds[name]}")
-    return Recipe(tuple(trfs), **fields)
+        raise UserError(f"a recipe is an object, not {shown(value)}")
+    known = [field.name for field in dataclasses.fields(Recipe)]
+    if unknown := [name for name in value if name not in known]:
+        raise UserError(f"a recipe has no {shown(unknown[0])}; it has {', '.join(known)}")
+    recipe = Recipe(**value)
+    if isinstance(recipe.trfs, list):
+        recipe = dataclasses.replace(recipe, trfs=tuple(recipe.trfs))
+    recipe.check()
+    try:
+        recipe.transforms()
+    except UserError as e:
+        raise UserError(f"trfs: {str(e).splitlines()[0]}") from e
+    return recipe
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, tuple) and bool(value) and all(isinstance(x, str) for x in value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e6
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def write_recipe(features: str, recipe: Recipe) -> None:

@@ -11,6 +11,8 @@ from dir_jax.commands.running import Parser
 from dir_jax.errors import UserError
 
 if TYPE_CHECKING:
+    import jax
+
     from dir_jax.describe.describer import Describer
 
 
@@ -30,9 +32,9 @@ def add_cache_flag(parser: Parser) -> None:
         "cache folder)")
 
 
-def add_model_flags(parser: Parser) -> None:
+def add_model_flags(parser: Parser, *, optional: bool = False) -> None:
     """Adds --checkpoint, how images become descriptors, and where that is computed."""
-    parser.add_argument("--checkpoint", required=True, metavar="PATH",
+    parser.add_argument("--checkpoint", required=not optional, metavar="PATH",
         help="a checkpoint directory, a training run's directory, or a PyTorch file")
     group = parser.add_argument_group("descriptors", "The defaults are the model's own recipe.")
     add = group.add_argument
@@ -78,25 +80,25 @@ def recipe_changes(args: argparse.Namespace) -> dict[str, Any]:
     changes = {name: getattr(args, name) for name in names}
     changes["trfs"] = None if args.trfs is None else tuple(args.trfs)
     try:
-        Recipe().changed(**changes).transforms()
+        recipe = Recipe().changed(**changes)
+        recipe.transforms()
     except UserError as e:
         raise UserError(f"--trfs: {e}") from e
+    try:
+        recipe.check()
+    except UserError as e:
+        raise UserError(f"--{e}") from e
     return changes
 
 
-def create_describer(args: argparse.Namespace, changes: Mapping[str, Any]) -> Describer:
-    """Sets up JAX, loads --checkpoint, and makes the describer of its recipe with some changes.
-
-    The recipe is printed. No device may have been used before.
+def set_up_devices(args: argparse.Namespace) -> list[jax.Device]:
+    """Sets up JAX, before any device is used, and returns the devices of --gpu.
 
     Raises:
-      UserError: the checkpoint cannot be read, an option or the recipe does not fit it, or there is
-        no such device.
+      UserError: there is no such device.
     """
     import jax
 
-    from dir_jax.describe.describer import Describer
-    from dir_jax.loading import load_model
     from dir_jax.runtime.compiler import set_up_jax
     from dir_jax.runtime.devices import select_devices
 
@@ -104,6 +106,22 @@ def create_describer(args: argparse.Namespace, changes: Mapping[str, Any]) -> De
     if args.gpu == [-1]:
         jax.config.update("jax_platforms", "cpu")
     set_up_jax(args.compilation_cache)
+    return select_devices(args.gpu)
+
+
+def create_describer(args: argparse.Namespace, changes: Mapping[str, Any]) -> Describer:
+    """Loads --checkpoint, and makes the describer of its recipe with some changes.
+
+    The recipe is printed. No device may have been used before.
+
+    Raises:
+      UserError: the checkpoint cannot be read, an option or the recipe does not fit it, or there is
+        no such device.
+    """
+    from dir_jax.describe.describer import Describer
+    from dir_jax.loading import load_model
+
+    devices = set_up_devices(args)
     names = ("center_bias", "dtype", "precision")
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     checkpoint = load_model(args.checkpoint, **given)
@@ -113,7 +131,7 @@ def create_describer(args: argparse.Namespace, changes: Mapping[str, Any]) -> De
     describer = Describer(
         checkpoint,
         checkpoint.recipe.changed(**changes),
-        devices=select_devices(args.gpu),
+        devices=devices,
         threads=args.threads,
         skip_failures=args.on_error == "skip",
     )

@@ -100,9 +100,9 @@ class Describer:
         """
         self.recipe = recipe = checkpoint.recipe if recipe is None else recipe
         self.devices = list(devices) if devices else jax.devices()[:1]
+        recipe.check()
         self._transforms = recipe.transforms()
         self._whitening = _whitening(checkpoint, recipe)
-        pool_scales([np.ones((1, 1))], pooling=recipe.pooling, p=recipe.gemp)  # refuses nonsense
         self._skip = skip_failures
         model = checkpoint.model
         graphdef, self._params, self._stats = split_variables(model)
@@ -143,6 +143,7 @@ class Describer:
         partial: str | None = None,
         *,
         images_may_change: bool = False,
+        whiten: bool = True,
     ) -> Described:
         """Describes lists of images at every scale.
 
@@ -155,6 +156,7 @@ class Describer:
             resumes after it was killed. Without a descriptor in it, it is deleted.
           images_may_change: starts again, instead of refusing, where the folder is that of other
             images or of images of other sizes.
+          whiten: False gives the descriptors before whitening; see the method `whiten`.
 
         Raises:
           NoUsableImageError: no image of a list can be used.
@@ -178,22 +180,25 @@ class Describer:
             if store is not None:
                 store.close()
             raise
-        described = Described([], store)
+        described, finish = Described([], store), self.finish if whiten else self._pool
         for i, dataset in enumerate(dataset for _, dataset in datasets):
             own = range(i, len(passes), len(datasets))
             failures: dict[int, str] = {}
             for number in own:
                 failures = {**sinks[number].failures, **passes[number].failures, **failures}
             scales = [sinks[number].descriptors for number in own]
-            described.lists.append(Descriptors(dataset, failures, scales, self.finish))
+            described.lists.append(Descriptors(dataset, failures, scales, finish))
         _refuse_unusable(described, [name for name, _ in datasets])
         return described
 
     def finish(self, scales: list[np.ndarray]) -> np.ndarray:
         """Pools the scales of some images and whitens: (n, D') float32 from (n, D) at each."""
+        return self.whiten(self._pool(scales))
+
+    def _pool(self, scales: list[np.ndarray]) -> np.ndarray:
         with jax.default_device(self.devices[0]):
             x = pool_scales(scales, pooling=self.recipe.pooling, p=self.recipe.gemp)
-        return self.whiten(np.asarray(x))
+        return np.asarray(x)
 
     def whiten(self, x: np.ndarray) -> np.ndarray:
         """Whitens (n, D) pooled descriptors, if the recipe says so."""
@@ -254,12 +259,16 @@ class NoUsableImageError(UserError):
 
 
 def describe_with_queries(
-    describer: Describer, dataset: ImageDataset, partial: str | None = None
+    describer: Describer,
+    dataset: ImageDataset,
+    partial: str | None = None,
+    *,
+    whiten: bool = True,
 ) -> Described:
     """Describes a data set's images and, where it has others as queries, those after them."""
     queries = queries_of(dataset)
     lists = [("database", dataset), *([("queries", queries)] if queries is not None else [])]
-    return describer.describe(lists, partial)
+    return describer.describe(lists, partial, whiten=whiten)
 
 
 def queries_of(dataset: ImageDataset) -> ImageDataset | None:
