@@ -7,19 +7,20 @@ import logging
 import os
 from pathlib import Path
 
-from dir_jax.checkpoint import FORMAT_VERSION
+from dir_jax.description import FORMAT_VERSION
 from dir_jax.errors import UserError
 from dir_jax.runtime.files import cache_folder
 
 log = logging.getLogger(__name__)
 
-_CONVERTER_VERSION = 1  # to be raised when the same file converts to something else
+_CONVERTER_VERSION = 2  # to be raised when the same file converts to something else
 
 
-def cached_conversion(path: str | os.PathLike[str]) -> Path:
+def cached_conversion(path: str | os.PathLike[str], *, again: bool = False) -> Path:
     """The checkpoint directory that a file of PyTorch converts to; converted at the first call.
 
-    It is kept under the file's content, in `dir_jax/converted` of the user's cache folder.
+    It is kept under the file's content, in `dir_jax/converted` of the user's cache folder. With
+    `again`, what is kept there is replaced.
 
     Raises:
       CheckpointFileError: the file cannot be converted.
@@ -32,7 +33,7 @@ def cached_conversion(path: str | os.PathLike[str]) -> Path:
     except OSError as e:
         raise UserError(f"{file} cannot be read: {e.strerror or e}") from e
     target = cache_folder("converted") / f"{digest}-{FORMAT_VERSION}.{_CONVERTER_VERSION}"
-    if target.is_dir():
+    if target.is_dir() and not again:
         return target
     from converters.conversion import convert
 
@@ -41,9 +42,9 @@ def cached_conversion(path: str | os.PathLike[str]) -> Path:
     for warning in conversion.warnings:
         log.warning("%s: %s", file, warning)
     try:
-        conversion.save(target)
+        conversion.save(target, overwrite=again)
     except UserError as e:
-        if target.is_dir():  # another process was faster
+        if target.is_dir() and not again:  # another process was faster
             return target
         raise UserError(
             f"{e}; set XDG_CACHE_HOME to a folder that can be written, or convert the file by "

@@ -19,7 +19,7 @@ from converters.naming import from_torch_layout, torch_name, torch_shape
 from converters.reader import read_file
 from converters.sources import Source, drop_projection, recognise
 from converters.whitenings import numbers
-from dir_jax.checkpoint import Preprocessing, save_model
+from dir_jax.checkpoint import save_model
 from dir_jax.errors import UserError, shown
 from dir_jax.model_recipe import published_recipe
 from dir_jax.models import RetrievalNetwork, create_model
@@ -32,29 +32,19 @@ _USUAL = ("conv1.weight", "layer1.0.conv1.weight", "fc.weight")  # names in ever
 _MOST_COMPARED, _LONGEST_COMPARED = 500, 200  # names that are looked through for a near one
 
 
-@dataclasses.dataclass(frozen=True)
-class Conversion:
+@dataclasses.dataclass(kw_only=True)
+class Conversion(Source):
     """A file's content as a model of ours, and what there is to tell about it.
 
     Attributes:
       path: the file.
-      kind: 'DIR', 'torchvision', 'cirtorch' or 'cirtorch features'.
       model: the network.
-      preprocessing: how the network's input is made.
-      whitenings: the whitenings by name.
-      counters: how long the network was trained, where the file says so.
-      skipped: (what, why) of everything that was not taken over.
       warnings: what is odd about the file.
       state_dict: torch's name -> float32 array as read, to compare with.
     """
 
     path: Path
-    kind: str
     model: RetrievalNetwork
-    preprocessing: Preprocessing
-    whitenings: dict[str, Whitening]
-    counters: dict[str, int]
-    skipped: list[tuple[str, str]]
     warnings: list[str]
     state_dict: dict[str, np.ndarray]
 
@@ -75,20 +65,23 @@ class Conversion:
         config, params = self.model.config, split_variables(self.model)[1]
         rows = [
             ("file", f"{self.path} ({self.kind})"),
-            *((name, value) for name, value in dataclasses.asdict(config).items()),
+            *dataclasses.asdict(config).items(),
             *((name, f"{float(params[name][0]):.4f}") for name in _POWERS if name in params),
             ("parameters", f"{count_parameters(params):,}"),
             ("preprocessing", f"mean {self.preprocessing.mean}, std {self.preprocessing.std}"),
-            *(
-                (f"whitening {shown(name)}", _describe_whitening(w))
-                for name, w in self.whitenings.items()
-            ),
+            *((f"whitening {name}", _describe(w)) for name, w in self.whitenings.items()),
             ("recipe", str(published_recipe(self.whitenings))),
-            *(self.counters.items()),
+            *self.counters.items(),
             *((f"skipped: {what}", why) for what, why in self.skipped),
         ]
         width = max(len(name) for name, _ in rows)
         return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def _describe(whitening: Whitening) -> str:
+    components, dims = whitening.components_.shape
+    how = "divides by the variance" if whitening.whiten else "projects only"
+    return f"{dims} -> {components} dimensions, {how}"
 
 
 def convert(path: str | os.PathLike[str], **options: Any) -> Conversion:
@@ -98,9 +91,6 @@ def convert(path: str | os.PathLike[str], **options: Any) -> Conversion:
       path: a file of torch.save in either layout, a safetensors file, or a zip that holds one.
       **options: the options of `create_model` (arch, out_dim, pooling, gemp, …) that the file does
         not state. None is the same as leaving an option out.
-
-    Returns:
-      The network in our form, the preprocessing, the whitenings, and what was skipped and why.
 
     Raises:
       CheckpointFileError: the file is not a checkpoint, is damaged, or does not fit its network;
@@ -140,19 +130,9 @@ def _convert(path: Path, source: Source, given: dict[str, Any]) -> Conversion:
         for field, array in whitening.to_arrays().items():
             if not np.isfinite(array).all():
                 warnings.append(f"{field} of the whitening {name} has values that are not finite")
-    return Conversion(
-        path=path,
-        kind=source.kind,
-        model=merge_variables(
-            graphdef, {n: variables[n] for n in params}, {n: variables[n] for n in stats}
-        ),
-        preprocessing=source.preprocessing,
-        whitenings=source.whitenings,
-        counters=source.counters,
-        skipped=source.skipped,
-        warnings=warnings,
-        state_dict=state,
-    )
+    params, stats = ({name: variables[name] for name in part} for part in (params, stats))
+    model = merge_variables(graphdef, params, stats)
+    return Conversion(**vars(source), path=path, model=model, warnings=warnings, state_dict=state)
 
 
 def _merge_options(source: Source, given: dict[str, Any]) -> dict[str, Any]:
@@ -207,17 +187,16 @@ def _check(
             for verb, names in (("lacks", missing), ("has surplus", surplus))
             if names
         ]
-        hint = "; give --gemp" if not surplus and set(missing) <= set(_POWERS) else ""
-        hint = hint or _nearest(missing, surplus)
+        only_powers = not surplus and set(missing) <= set(_POWERS)
+        hint = "; give --gemp" if only_powers else _nearest(missing, surplus)
         raise CheckpointFileError(f"for a {arch} it {' and '.join(parts)}{hint}")
-    wrong = []
-    for name, ours in named_by.items():
-        shape = torch_shape(ours, expected[ours])
-        if name in tensors and tensors[name].shape != shape:
-            wrong.append(f"{name} has shape {tensors[name].shape}, expected {shape}")
-    if wrong:
+    shapes = {name: torch_shape(ours, expected[ours]) for name, ours in named_by.items()}
+    if wrong := [name for name, tensor in tensors.items() if tensor.shape != shapes[name]]:
         more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
-        raise CheckpointFileError(f"for a {arch}: {wrong[0]}{more}")
+        raise CheckpointFileError(
+            f"for a {arch}: {wrong[0]} has shape {tensors[wrong[0]].shape}, expected "
+            f"{shapes[wrong[0]]}{more}"
+        )
 
 
 def _nearest(missing: Sequence[str], found: list[str]) -> str:
@@ -242,11 +221,5 @@ def _read(name: str, tensor: np.ndarray, warnings: list[str]) -> np.ndarray:
         with np.errstate(over="ignore"):  # what overflows is named next
             array = array.astype(np.float32)
     if not np.isfinite(array).all():
-        warnings.append(f"{name} has values that are not finite (NaN or infinite)")
+        raise CheckpointFileError(f"{name} has values that are not finite (NaN or infinite)")
     return array
-
-
-def _describe_whitening(whitening: Whitening) -> str:
-    components, dims = whitening.components_.shape
-    how = "divides by the variance" if whitening.whiten else "projects only"
-    return f"{dims} -> {components} dimensions, {how}"

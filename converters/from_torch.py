@@ -19,9 +19,6 @@ from dir_jax.errors import UserError
 if TYPE_CHECKING:
     from converters.conversion import Conversion
 
-_OPTIONS = ("arch", "out_dim", "pooling", "gemp", "norm_features", "center_bias", "dropout_p",
-            "without_fc")  # fmt: skip
-
 
 def convert(path: str | os.PathLike[str], **options: Any) -> Conversion:
     """See `converters.conversion.convert`."""
@@ -41,13 +38,9 @@ def _parser() -> Parser:
     add("--checkpoint", required=True, metavar="FILE", help="the file of PyTorch")
     add("--output", required=True, metavar="DIR", help="where the converted checkpoint goes")
     add("--overwrite", action="store_true", help="replace DIR")
-    add(
-        "--verify",
-        action="store_true",
-        help="also run the network in PyTorch on images of several sizes, and compare",
-    )
-    group = parser.add_argument_group("what the file does not state")
-    add = group.add_argument
+    add("--verify", action="store_true",
+        help="also run the network in PyTorch on images of several sizes, and compare")  # fmt: skip
+    add = parser.add_argument_group("what the file does not state").add_argument
     add("--arch", help="such as resnet101_rmac")
     add("--out-dim", type=int, metavar="D", help="length of the descriptor")
     add("--pooling", help="gem, max or avg")
@@ -64,7 +57,8 @@ def _main(args: argparse.Namespace) -> None:
         raise UserError(f"--output {args.output} exists; choose another, or add --overwrite")
     from converters import conversion
 
-    options = {name: getattr(args, name) for name in _OPTIONS}
+    files = ("checkpoint", "output", "overwrite", "verify")
+    options = {name: value for name, value in vars(args).items() if name not in files}
     converted = conversion.convert(args.checkpoint, **options)
     print(converted.table())
     for warning in converted.warnings:

@@ -7,20 +7,13 @@ from __future__ import annotations
 
 import numpy as np
 
-_LEAVES = {
-    "kernel": "weight",
-    "scale": "weight",
-    "bias": "bias",
-    "mean": "running_mean",
-    "var": "running_var",
-    "p": "p",
-}
+_LEAVES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
 
 
 def torch_name(name: str) -> str:
     """'layer1.0.bn1.scale' -> 'layer1.0.bn1.weight'."""
     owner, leaf = name.rsplit(".", 1)
-    return f"{owner}.{_LEAVES[leaf]}"
+    return f"{owner}.{_LEAVES.get(leaf, leaf)}"
 
 
 def torch_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -39,6 +32,4 @@ def from_torch_layout(name: str, array: np.ndarray) -> np.ndarray:
 
 
 def _axes(name: str, ndim: int) -> tuple[int, ...]:
-    if not name.endswith(".kernel"):
-        return tuple(range(ndim))
-    return {2: (1, 0), 4: (3, 2, 0, 1)}[ndim]
+    return {2: (1, 0), 4: (3, 2, 0, 1)}[ndim] if name.endswith(".kernel") else tuple(range(ndim))

@@ -14,14 +14,17 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from converters.file_errors import CheckpointFileError, some
 from converters.whitenings import from_lw, from_pca, numbers
-from dir_jax.checkpoint import Preprocessing
+from dir_jax.description import PREPROCESS_RULES
 from dir_jax.errors import shown
+from dir_jax.fields import check_fields, is_whole
+from dir_jax.models.preprocess import Preprocessing
 from dir_jax.models.resnet import BOTTLENECK, RESNETS
 from dir_jax.retrieval.whitening import Whitening
 
@@ -32,15 +35,10 @@ _COUNTERS = ("epoch", "iter", "current_iter")
 _PARTS = ("model_options", "preprocess", "pca", "meta", "dir_jax", "safetensors")
 # Options of a network -> the types they may have in a file.
 _OPTION_TYPES: dict[str, tuple[type, ...]] = {
-    "arch": (str,),
-    "out_dim": (int,),
-    "norm_features": (bool, int),
-    "pooling": (str,),
-    "gemp": (int, float),
-    "center_bias": (int, float),
-    "dropout_p": (int, float, type(None)),
+    "arch": (str,), "out_dim": (int,), "norm_features": (bool, int), "pooling": (str,),
+    "gemp": (int, float), "center_bias": (int, float), "dropout_p": (int, float, type(None)),
     "without_fc": (bool, int),
-}
+}  # fmt: skip
 _OUR_OPTIONS = ("dtype", "precision")  # strings, which `to_torch` adds
 _LONGEST_OPTION, _LARGEST_OPTION = 100, 1_000_000
 # Options of the original toolbox that say how a network was made, not what it is.
@@ -102,27 +100,27 @@ def recognise(tree: Any) -> Source:
         source = _from_resnet(tree, tensors)
     for key, value in tree.items():
         value = _plain_number(value)
-        if key in _COUNTERS and isinstance(value, int):
+        if key in _COUNTERS and is_whole(value, 0, 1 << 60):
             source.counters[key] = value
         elif key == "optimizer":
             source.skipped.append((key, "the state of PyTorch's optimiser"))
         elif key not in (container, *_PARTS):
             source.skipped.append((shown(key), "not a part of a model"))
     counts = [name for name in source.tensors if name.endswith(".num_batches_tracked")]
-    for name in counts:
-        del source.tensors[name]
-    if counts:
-        source.skipped.append((f"{len(counts)} × num_batches_tracked", "nothing reads them"))
+    _drop(source, counts, f"{len(counts)} × num_batches_tracked", "nothing reads them")
     return source
 
 
 def drop_projection(source: Source, why: str) -> None:
     """Leaves out `fc`, if there is one."""
     names = [name for name in ("fc.weight", "fc.bias") if name in source.tensors]
+    _drop(source, names, ", ".join(names), why)
+
+
+def _drop(source: Source, names: Sequence[str], what: str, why: str) -> None:
     for name in names:
         del source.tensors[name]
-    if names:
-        source.skipped.append((", ".join(names), why))
+    source.skipped += [(what, why)] if names else []
 
 
 def _unwrapped(name: str) -> str:
@@ -141,8 +139,18 @@ def _from_metadata(metadata: Any) -> dict[str, Any]:
     return found
 
 
+def _part(tree: dict[Any, Any], key: str) -> Any:
+    return {} if tree.get(key) is None else tree[key]
+
+
 def _plain_number(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
+
+
+def _is_off(value: Any) -> bool:
+    """Whether an option's value turns it off. An array has no truth value."""
+    value = _plain_number(value)
+    return value is None or (isinstance(value, str | int | float) and not value)
 
 
 def _tensors(state: Any) -> dict[str, np.ndarray]:
@@ -173,8 +181,8 @@ def _from_resnet(tree: dict[Any, Any], tensors: dict[str, np.ndarray]) -> Source
         drop_projection(source, "the classifier of ImageNet's 1000 categories")
         return source
     source = Source("DIR", tensors, stated, _infer(tensors), skipped=skipped)
-    source.whitenings = from_pca(tree.get("pca") or {})
-    source.preprocessing = _preprocessing(tree.get("preprocess") or {}, "preprocess")
+    source.whitenings = from_pca(_part(tree, "pca"))
+    source.preprocessing = _preprocessing(_part(tree, "preprocess"), "preprocess")
     extra = tree.get("dir_jax")
     if isinstance(extra, dict):
         source.extra = {key: _checked_option(key, extra.get(key)) for key in _OUR_OPTIONS}
@@ -182,14 +190,14 @@ def _from_resnet(tree: dict[Any, Any], tensors: dict[str, np.ndarray]) -> Source
 
 
 def _from_cirtorch(tree: dict[Any, Any], tensors: dict[str, np.ndarray]) -> Source:
-    meta = tree.get("meta", {})
+    meta = _part(tree, "meta")
     if not isinstance(meta, dict):
         raise CheckpointFileError(f"its meta is a {type(meta).__name__}, not a dict")
     for key in ("regional", "local_whitening"):
-        if meta.get(key):
+        if not _is_off(meta.get(key)):
             raise CheckpointFileError(f"it is a cirtorch network with {key}: not supported")
     architecture = meta.get("architecture")
-    if architecture is not None and architecture not in list(RESNETS):  # it may be unhashable
+    if architecture is not None and _plain(architecture) not in RESNETS:
         raise CheckpointFileError(
             f"it is a cirtorch network on {_plain(architecture)}; supported are "
             f"{', '.join(RESNETS)}"
@@ -208,7 +216,7 @@ def _from_cirtorch(tree: dict[Any, Any], tensors: dict[str, np.ndarray]) -> Sour
             )
         stated["pooling"] = _CIRTORCH_POOLING[pooling]
     source = Source("cirtorch", renamed, stated, _infer(renamed))
-    source.whitenings = from_lw(meta.get("Lw") or {})
+    source.whitenings = from_lw(_part(meta, "Lw"))
     source.preprocessing = _preprocessing(meta, "meta")
     return source
 
@@ -234,7 +242,7 @@ def _model_options(options: Any) -> tuple[dict[str, Any], list[tuple[str, str]]]
     for key, value in options.items():
         if key in _OPTION_TYPES:
             stated[key] = _checked_option(key, value)
-        elif key in _IRRELEVANT_OPTIONS or value in (None, False, 0, ""):
+        elif key in _IRRELEVANT_OPTIONS or _is_off(value):
             skipped.append((f"model_options.{shown(key)}", "does not change the network"))
         else:
             raise CheckpointFileError(
@@ -280,25 +288,19 @@ def _preprocessing(values: Any, what: str) -> Preprocessing:
     if not isinstance(values, dict):
         raise CheckpointFileError(f"its {what} is a {type(values).__name__}, not a dict")
     found = {
-        key: _three_numbers(values[key], f"{what}'s {key}")
-        for key in ("mean", "std")
+        key: _as_list(values[key], f"{what}'s {key}")
+        for key in PREPROCESS_RULES
         if values.get(key) is not None
     }
-    if not all(deviation > 0 for deviation in found.get("std", ())):
-        raise CheckpointFileError(f"its {what}'s std is not positive")
-    return Preprocessing(**found)
+    check_fields(f"its {what}", found, {key: PREPROCESS_RULES[key] for key in found})
+    fields: dict[str, Any] = {key: tuple(map(float, value)) for key, value in found.items()}
+    return Preprocessing(**fields)
 
 
-def _three_numbers(value: Any, what: str) -> tuple[float, float, float]:
-    items = numbers(value, what).ravel().tolist() if isinstance(value, np.ndarray) else value
-    items = [_plain_number(item) for item in items] if isinstance(items, list | tuple) else items
-    if (
-        not isinstance(items, list | tuple)
-        or len(items) != 3
-        or not all(isinstance(item, int | float) and np.isfinite(item) for item in items)
-    ):
-        raise CheckpointFileError(f"its {what} is not three numbers")
-    return float(items[0]), float(items[1]), float(items[2])
+def _as_list(value: Any, what: str) -> Any:
+    if isinstance(value, np.ndarray):
+        return numbers(value, what).ravel().tolist()
+    return list(map(_plain_number, value)) if isinstance(value, list | tuple) else value
 
 
 def _plain(value: Any) -> str:

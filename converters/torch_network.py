@@ -42,29 +42,15 @@ class Residual(nn.Module):
 
 
 class GeM(nn.Module):
-    """Generalised-mean pooling (Radenović et al., TPAMI 2018)."""
+    """Generalised-mean pooling (Radenović et al., TPAMI 2018) by the trainable power `p`, (1,)."""
 
     def __init__(self, p: float):
-        """`p` is trainable, of shape (1,)."""
         super().__init__()
         self.p = nn.Parameter(torch.ones(1) * p)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) -> (N, C)."""
         return x.clamp(min=1e-6).pow(self.p).mean(dim=(-2, -1)).pow(1 / self.p)
-
-
-class Spatial(nn.Module):
-    """Max or average over the image."""
-
-    def __init__(self, name: str):
-        """`name` is 'max' or 'avg'."""
-        super().__init__()
-        self._name = name
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, C, H, W) -> (N, C)."""
-        return x.amax(dim=(-2, -1)) if self._name == "max" else x.mean(dim=(-2, -1))
 
 
 class TorchNetwork(nn.Module):
@@ -75,12 +61,11 @@ class TorchNetwork(nn.Module):
         super().__init__()
         self.config = config
         backbone, self._head = config.arch.split("_", 1)  # 'rmac', 'fpn_rmac' or 'fpn0_rmac'
-        variant = RESNETS[backbone]
-        expansion = variant.block.expansion
+        expansion = RESNETS[backbone].block.expansion
         self.conv1 = nn.Conv2d(3, 64, 7, 2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         features = 64
-        for i, count in enumerate(variant.depths):
+        for i, count in enumerate(RESNETS[backbone].depths):
             blocks = []
             for j in range(count):
                 stride = 2 if i and not j else 1
@@ -99,8 +84,10 @@ class TorchNetwork(nn.Module):
             self.fc = nn.Linear(features, config.out_dim)
 
     def _pooling(self) -> nn.Module:
-        name = self.config.pooling
-        return Spatial(name) if name in ("max", "avg") else GeM(self.config.gemp)
+        plain = {"max": nn.AdaptiveMaxPool2d, "avg": nn.AdaptiveAvgPool2d}
+        if self.config.pooling in plain:
+            return nn.Sequential(plain[self.config.pooling](1), nn.Flatten())
+        return GeM(self.config.gemp)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(N, 3, H, W), normalised -> (N, out_dim) of unit norm."""
@@ -111,20 +98,16 @@ class TorchNetwork(nn.Module):
         x = self.adpool(self._centred(x5)) if self._head == "rmac" else self._pyramid(x4, x5)
         if self.config.norm_features:
             x = F.normalize(x)
-        if not self.config.without_fc:
-            x = self.fc(x)
-        return F.normalize(x)
+        return F.normalize(x if self.config.without_fc else self.fc(x))
 
     def _centred(self, x: torch.Tensor) -> torch.Tensor:
         if not self.config.center_bias:
             return x
         grid = F.pad(torch.full((1, 1, 2, 2), float(self.config.center_bias)), (1, 1, 1, 1))
-        size = (x.shape[-2], x.shape[-1])
-        return x * F.interpolate(1 + grid, size, mode="bilinear", align_corners=True)
+        return x * F.interpolate(1 + grid, x.shape[-2:], mode="bilinear", align_corners=True)
 
     def _pyramid(self, x4: torch.Tensor, x5: torch.Tensor) -> torch.Tensor:
         if self._head == "fpn_rmac":
-            size = (x4.shape[-2], x4.shape[-1])
-            c5 = F.relu(self.conv1x5(F.interpolate(x5, size, mode="nearest")))
+            c5 = F.relu(self.conv1x5(F.interpolate(x5, x4.shape[-2:], mode="nearest")))
             x4 = F.relu(self.conv3c4(x4 + c5))
         return torch.cat((self.adpoolc4(x4), self.adpoolx5(x5)), dim=1)

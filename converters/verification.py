@@ -35,9 +35,8 @@ def verify(conversion: Conversion) -> str:
         ) from e
     # Whatever the network computes in by default, this compares exact float32.
     config = dataclasses.replace(conversion.model.config, dtype="float32", precision="highest")
-    _, params, stats = split_variables(conversion.model)
     graphdef = split_variables(create_model(**dataclasses.asdict(config)))[0]
-    ours = merge_variables(graphdef, params, stats)
+    ours = merge_variables(graphdef, *split_variables(conversion.model)[1:])
     theirs = TorchNetwork(config).eval()
     counters = {k: v for k, v in theirs.state_dict().items() if k.endswith("num_batches_tracked")}
     weights = {name: torch.from_numpy(array) for name, array in conversion.state_dict.items()}
@@ -49,9 +48,8 @@ def verify(conversion: Conversion) -> str:
         with torch.no_grad():
             expected = theirs(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).numpy()
         found = np.asarray(ours(jnp.asarray(images)))
-        difference = float(np.abs(found - expected).max())
+        difference, cosine = float(np.abs(found - expected).max()), float((found * expected).sum())
         worst = max(worst, difference) if np.isfinite(difference) else np.inf
-        cosine = float((found * expected).sum())
         lines.append(
             f"{height}×{width}: largest difference to PyTorch {difference:.1e}, cosine {cosine:.8f}"
         )

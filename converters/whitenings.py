@@ -75,38 +75,36 @@ def from_lw(lw: Any) -> dict[str, Whitening]:
             what = f"the whitening {shown(key)}"
             _check_name(key)
             if not (isinstance(value, dict) and {"m", "P"} <= value.keys()):
-                raise CheckpointFileError(f"{what} is no dict of m and P")
-            found[key] = _projection(
-                what, numbers(value["m"], what).ravel(), numbers(value["P"], what)
-            )
+                raise CheckpointFileError(f"{what} is not a dict of m and P")
+            mean, components = (numbers(value[name], what) for name in ("m", "P"))
+            found[key] = _projection(what, mean.ravel(), components)
     return found
 
 
-def to_pca(whitening: Whitening) -> Any:
-    """A fitted scikit-learn PCA where scikit-learn is installed, else a dict of NumPy arrays.
+def to_sklearn(whitening: Whitening) -> Any:
+    """The whitening as a fitted scikit-learn PCA. Raises ImportError without scikit-learn."""
+    from sklearn.decomposition import PCA
 
-    The dict has `means` and `W`, so that (x − means) W is the projection, divided by √variance
-    where the whitening divides at all; and the fields themselves, for other powers and `from_pca`.
-    """
-    fields = whitening.to_arrays()
-    mean, components, variance = (fields[name] for name in _FIELDS)
-    whiten = bool(whitening.whiten)
-    try:
-        from sklearn.decomposition import PCA
-    except ImportError:
-        scale = np.sqrt(variance)[:, None] if whiten else 1
-        return {
-            "means": mean,
-            "W": (components / scale).T,
-            "whiten": whiten,
-            **{name: fields[name] for name in _FIELDS},
-        }
-    pca = PCA(n_components=len(components), whiten=whiten)
+    mean, components, variance = (whitening.to_arrays()[name] for name in _FIELDS)
+    pca = PCA(n_components=len(components), whiten=bool(whitening.whiten))
     pca.mean_, pca.components_, pca.explained_variance_ = mean, components, variance
     pca.n_components_, pca.n_features_in_ = components.shape
     pca.explained_variance_ratio_ = variance / variance.sum()  # of the variance that was kept
     pca.noise_variance_ = 0.0
     return pca
+
+
+def to_dict(whitening: Whitening) -> dict[str, Any]:
+    """The whitening as a dict of arrays, and `whiten`, a bool.
+
+    It has `means` and `W`, so that (x − means) W is the projection, divided by √variance where the
+    whitening divides at all; and the fields themselves, for other powers and `from_pca`.
+    """
+    fields = whitening.to_arrays()
+    mean, components, variance = (fields[name] for name in _FIELDS)
+    if whitening.whiten:
+        components = components / np.sqrt(variance)[:, None]
+    return {**fields, "means": mean, "W": components.T, "whiten": bool(whitening.whiten)}
 
 
 def _check_name(name: Any) -> None:
@@ -127,7 +125,9 @@ def _from_dict(what: str, value: Mapping[Any, Any]) -> Whitening:
 def _projection(what: str, mean: np.ndarray, components: np.ndarray) -> Whitening:
     """A whitening whose components are divided by the deviations already."""
     variance = np.ones(components.shape[:1], components.dtype)
-    return _from_arrays(what, (mean, components, variance), whiten=False)
+    return _checked(
+        what, dict(zip(_FIELDS, (mean, components, variance), strict=True), whiten=False)
+    )
 
 
 def _checked(what: str, state: Mapping[Any, Any]) -> Whitening:
@@ -136,13 +136,8 @@ def _checked(what: str, state: Mapping[Any, Any]) -> Whitening:
     whiten = _built(state["whiten"])
     if not isinstance(whiten, bool | int | np.bool_):
         raise CheckpointFileError(f"{what} has a {type(whiten).__name__} for whiten")
-    arrays = tuple(numbers(state[name], f"{name} of {what}") for name in _FIELDS)
-    return _from_arrays(what, arrays, whiten=bool(whiten))
-
-
-def _from_arrays(what: str, arrays: tuple[np.ndarray, ...], *, whiten: bool) -> Whitening:
-    fields = dict(zip(_FIELDS, arrays, strict=True))
+    arrays = {name: numbers(state[name], f"{name} of {what}") for name in _FIELDS}
     try:
-        return Whitening.from_arrays({**fields, "whiten": whiten})
+        return Whitening.from_arrays({**arrays, "whiten": bool(whiten)})
     except UserError as e:
         raise CheckpointFileError(f"{what}: {e}") from e

@@ -7,6 +7,7 @@ files unpack to petabytes (Fifield, A better zip bomb, WOOT 2019).
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import struct
 import tempfile
@@ -54,14 +55,7 @@ def open_zip(stream: BinaryIO) -> Iterator[zipfile.ZipFile]:
             bounded.limit = float("inf")
             _check_members(archive)
             yield archive
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        struct.error,
-        EOFError,
-        NotImplementedError,
-        ValueError,
-    ) as e:
+    except _BROKEN as e:
         what = "the end is missing" if "not a zip" in str(e) else shown(e)
         raise CheckpointFileError(f"it is a damaged or truncated zip: {what}") from None
 
@@ -117,20 +111,15 @@ def unpacked_checkpoint(archive: zipfile.ZipFile, packed: int) -> Iterator[Binar
       CheckpointFileError: there is none or more than one, or it unpacks to far more than weights
         do.
     """
-    infos = [
-        info
-        for info in archive.infolist()
-        if not info.is_dir()
-        and not info.filename.startswith("__MACOSX/")
-        and not info.filename.split("/")[-1].startswith(".")
-    ]
+    hidden = re.compile(r"__MACOSX/|(.*/)?\.[^/]*$|.*/$")  # folders, too
+    infos = [info for info in archive.infolist() if not hidden.match(info.filename)]
     if len(infos) > 1:
         suffixes = (".pt", ".pth", ".tar", ".safetensors")
         infos = [info for info in infos if info.filename.endswith(suffixes)]
     if len(infos) != 1:
+        there = some(archive.namelist())
         raise CheckpointFileError(
-            f"it is a zip with {len(infos)} checkpoints, not one; it holds "
-            f"{some(archive.namelist())}"
+            f"it is a zip with {len(infos)} checkpoints, not one; it holds {there}"
         )
     if infos[0].file_size > max(_UNPACKED_FLOOR, _LARGEST_RATIO * packed):
         raise CheckpointFileError(

@@ -15,16 +15,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
-import json
 import logging
 import math
 import os
 import re
-import shutil
-import tempfile
+import sys
 from collections.abc import Iterator, Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -32,31 +28,26 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from dir_jax.description import (
+    DamagedCheckpointError,
+    check_digests,
+    describe_model,
+    first_line,
+    preprocessing_of,
+    read_description,
+    recipe_of,
+)
 from dir_jax.errors import UserError, shown
-from dir_jax.model_recipe import Recipe, published_recipe, read_recipe
+from dir_jax.model_recipe import Recipe, published_recipe
 from dir_jax.models import RetrievalNetwork, create_model
-from dir_jax.models.preprocess import IMAGENET_MEAN, IMAGENET_STD
+from dir_jax.models.preprocess import Preprocessing
 from dir_jax.models.variables import Variables, merge_variables, split_variables
 from dir_jax.retrieval.whitening import Whitening
+from dir_jax.runtime.folders import left_behind, replacing_folder
 
 log = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1
-_LARGEST_MEAN = 1e6  # of an image in [0, 1], or in [0, 255]
 _LARGEST_WHITENING = 1 << 28  # elements of an array: 16,384 × 16,384
-_VERSIONED = ("dir_jax", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
-
-
-class DamagedCheckpointError(UserError):
-    """A checkpoint is incomplete, or is not what was written."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Preprocessing:
-    """How an RGB image in [0, 1] becomes a network's input: minus `mean`, over `std`."""
-
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,10 +61,12 @@ class Checkpoint:
     description: dict[str, Any]  # model.json
 
     def whitening(self, name: str) -> Whitening:
-        """The whitening called `name`. Raises UserError, with the names there are, if it is not."""
+        """The whitening called `name`. Raises UserError if it is not there, or not finite."""
         if name not in self.whitenings:
             there = ", ".join(self.whitenings) or "none"
             raise UserError(f"the checkpoint has no whitening {name!r}; it has {there}")
+        if bad := _not_finite(self.whitenings[name].to_arrays()):
+            raise UserError(f"{bad[0]} of the whitening {name!r} has values that are not finite")
         return self.whitenings[name]
 
 
@@ -105,35 +98,23 @@ def save_model(
     if target.exists() and not overwrite:
         raise UserError(f"{target} exists already; choose another directory, or overwrite it")
     _, params, stats = split_variables(model)
-    whitenings = dict(whitenings or {})
-    arrays = arrays_of(params, stats, whitenings)
+    arrays = arrays_of(params, stats, whitenings or {})
     description = describe_model(
         model,
         preprocessing or Preprocessing(),
-        list(whitenings),
         {"arrays": arrays},
         notes,
-        recipe or published_recipe(whitenings),
+        recipe or published_recipe(whitenings or ()),
     )
-    with writing(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        try:
-            with ocp.Checkpointer(
-                ocp.CompositeCheckpointHandler(**orbax_handlers())
-            ) as checkpointer:
-                checkpointer.save(
-                    scratch / "new",
-                    ocp.args.Composite(
-                        model=ocp.args.JsonSave(description),
-                        arrays=ocp.args.PyTreeSave(arrays),
-                    ),
-                )
-            if target.exists():
-                target.rename(scratch / "old")
-            (scratch / "new").rename(target)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+    with (
+        writing(target),
+        replacing_folder(target, overwrite=overwrite) as new,
+        ocp.Checkpointer(ocp.CompositeCheckpointHandler(**orbax_handlers())) as checkpointer,
+    ):
+        items = ocp.args.Composite(
+            model=ocp.args.JsonSave(description), arrays=ocp.args.PyTreeSave(arrays)
+        )
+        checkpointer.save(new, items)
 
 
 def read_model(path: str | os.PathLike[str], **options: Any) -> Checkpoint:
@@ -152,7 +133,7 @@ def read_model(path: str | os.PathLike[str], **options: Any) -> Checkpoint:
     model = create_model(**description["model"] | options)
     graphdef, params, stats = split_variables(model)
     what = f"the checkpoint {directory}"
-    try:
+    with reading(what):
         # Before anything is allocated: damaged metadata may claim arrays of any size. From the
         # handler, as the checkpointer warns of a file that Orbax does not write here.
         shapes = ocp.PyTreeCheckpointHandler().metadata(directory / "arrays").tree
@@ -161,20 +142,28 @@ def read_model(path: str | os.PathLike[str], **options: Any) -> Checkpoint:
         _check_whitenings(shapes.get("whitening") or {}, what)
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
             arrays = checkpointer.restore(directory / "arrays")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
-        raise UserError(f"{what} cannot be read: {first_line(e)}") from e
+        params, stats = arrays["params"], arrays["batch_stats"]
+        found = arrays.get("whitening") or {}
+        whitenings = {name: Whitening.from_arrays(fields) for name, fields in found.items()}
     check_digests(description, {"arrays": arrays}, what)
-    whitenings = {
-        name: Whitening.from_arrays(fields)
-        for name, fields in (arrays.get("whitening") or {}).items()
-    }
+    if bad := _not_finite(params | stats):
+        raise UserError(
+            f"{what} cannot be used: {len(bad)} of its arrays have values that are not finite, "
+            f"such as {bad[0]}; convert it again, or use an earlier checkpoint of its run"
+        )
     return Checkpoint(
-        model=merge_variables(graphdef, arrays["params"], arrays["batch_stats"]),
-        preprocessing=_read_preprocessing(description),
-        whitenings=whitenings,
-        recipe=read_recipe(description.get("recipe"), whitenings),
-        description=description,
-    )
+        merge_variables(graphdef, params, stats), preprocessing_of(description), whitenings,
+        recipe_of(description), description,
+    )  # fmt: skip
+
+
+def _not_finite(arrays: Mapping[str, np.ndarray]) -> list[str]:
+    # NaN is the smallest value and the largest; and no array of a mask is made.
+    return [
+        name
+        for name, array in arrays.items()
+        if array.size and not np.isfinite([array.min(), array.max()]).all()
+    ]
 
 
 def find_checkpoint(path: str | os.PathLike[str]) -> Path:
@@ -183,20 +172,28 @@ def find_checkpoint(path: str | os.PathLike[str]) -> Path:
     Raises:
       UserError: there is none.
     """
-    root = Path(path).absolute()
+    root = _whole(Path(path).absolute())
     if not root.exists():
         raise UserError(f"there is no checkpoint {root}")
     if not root.is_dir():
         raise UserError(f"{root} is a file; expected the directory of a checkpoint")
     steps = [p for p in (root / "checkpoints").glob("[0-9]*") if p.name.isdigit()]
     newest = sorted(steps, key=lambda p: int(p.name), reverse=True)
-    for candidate in (root, root / "model", *newest):
+    for candidate in (root, _whole(root / "model"), *newest):
         if (candidate / "model" / "model.json").is_file() and (candidate / "arrays").is_dir():
             return candidate
     raise UserError(
         f"{root} is not a checkpoint: it holds neither model/model.json with arrays/, nor a "
         "training run's model/ or checkpoints/"
     )
+
+
+def _whole(directory: Path) -> Path:
+    """The directory, or what it was if the process that was replacing it was killed."""
+    if (old := left_behind(directory)) is None:
+        return directory
+    log.warning("reading %s: the program that was to replace %s was killed", old, directory)
+    return old
 
 
 def _check_whitenings(whitenings: Mapping[str, Any], what: str) -> None:
@@ -207,34 +204,6 @@ def _check_whitenings(whitenings: Mapping[str, Any], what: str) -> None:
                     f"{what}: {field} of the whitening {shown(name)} has shape {array.shape}, "
                     "which is larger than any whitening"
                 )
-
-
-def read_description(directory: Path) -> dict[str, Any]:
-    """Reads and checks a checkpoint's model.json."""
-    file = directory / "model" / "model.json"
-    try:
-        description = json.loads(file.read_text())
-        version = description["format_version"]
-        if not all(isinstance(x, str | int | float | None) for x in description["model"].values()):
-            raise ValueError("an option of the model is neither text nor a number")
-        _ = description["model"]["arch"], _read_preprocessing(description)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
-        why = first_line(e)
-        raise DamagedCheckpointError(f"{file} does not describe a model: {why}") from e
-    if version != FORMAT_VERSION:
-        raise UserError(f"{file} has format version {version}; this dir_jax reads {FORMAT_VERSION}")
-    return description
-
-
-def _read_preprocessing(description: dict[str, Any]) -> Preprocessing:
-    """Raises ValueError, TypeError or AttributeError if it is not mean and std of three numbers."""
-    fields = {name: tuple(x) for name, x in description["preprocess"].items()}
-    for numbers in fields.values():
-        if len(numbers) != 3 or not all(isinstance(x, int | float) for x in numbers):
-            raise ValueError("its preprocess is not a mean and a std of three numbers each")
-        if not all(abs(x) < _LARGEST_MEAN for x in numbers):
-            raise ValueError("its preprocess has a number that no image has")
-    return Preprocessing(**fields)
 
 
 def check_variables(expected: Mapping[str, Any], found: Mapping[str, Any], source: str) -> None:
@@ -258,7 +227,8 @@ def check_variables(expected: Mapping[str, Any], found: Mapping[str, Any], sourc
 def writing(target: os.PathLike[str]) -> Iterator[None]:
     """Turns the system's reasons against a write into a UserError."""
     try:
-        yield
+        with _quiet():
+            yield
     except OSError as e:
         raise UserError(f"cannot write the checkpoint {target}: {e.strerror or e}") from e
     except ValueError as e:  # how Orbax's storage reports the same
@@ -268,30 +238,42 @@ def writing(target: os.PathLike[str]) -> Iterator[None]:
         raise UserError(f"cannot write the checkpoint {target}: {os.strerror(int(code[1]))}") from e
 
 
+@contextlib.contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Turns whatever Orbax and TensorStore raise on damaged files into a DamagedCheckpointError."""
+    try:
+        with _quiet():
+            yield
+    except UserError:
+        raise
+    except Exception as e:
+        raise DamagedCheckpointError(f"{what} cannot be read: {shown(first_line(e))}") from e
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps Orbax and TensorStore from printing tracebacks of errors that they also raise."""
+    absl, hook = logging.getLogger("absl"), sys.unraisablehook
+    level = absl.level
+    absl.setLevel(logging.CRITICAL)
+
+    def without_closed_loops(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            hook(unraisable)
+
+    if hook.__module__ != __name__:
+        # It stays: the other writes that were under way fail later, each with such an error.
+        sys.unraisablehook = without_closed_loops
+    try:
+        yield
+    finally:
+        absl.setLevel(level)
+
+
 def orbax_handlers() -> dict[str, Any]:
     return {
         "model": ocp.JsonCheckpointHandler(filename="model.json"),
         "arrays": ocp.PyTreeCheckpointHandler(),
-    }
-
-
-def describe_model(
-    model: RetrievalNetwork,
-    preprocessing: Preprocessing,
-    whitenings: list[str],
-    items: Mapping[str, Any],
-    notes: Mapping[str, Any] | None,
-    recipe: Recipe | None = None,
-) -> dict[str, Any]:
-    return {
-        "format_version": FORMAT_VERSION,
-        "model": dataclasses.asdict(model.config),
-        "preprocess": dataclasses.asdict(preprocessing),
-        "whitening": whitenings,
-        "recipe": None if recipe is None else dataclasses.asdict(recipe),
-        "versions": {name: metadata.version(name) for name in _VERSIONED},
-        "digests": _digests(items),
-        **(notes or {}),
     }
 
 
@@ -306,42 +288,6 @@ def arrays_of(
     return to_host(tree)
 
 
-def _digests(items: Mapping[str, Any]) -> dict[str, str]:
-    """The SHA-256 of every array's type, shape and bytes, by its place in the checkpoint."""
-    found = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(dict(items)):
-        array = np.ascontiguousarray(leaf)
-        digest = hashlib.sha256(f"{array.dtype} {np.shape(leaf)} ".encode())
-        digest.update(array.reshape(-1).view(np.uint8).data)
-        found[jax.tree_util.keystr(path)] = digest.hexdigest()
-    return found
-
-
-def check_digests(description: Mapping[str, Any], items: Mapping[str, Any], what: str) -> None:
-    """Raises UserError unless all arrays are those that were written.
-
-    A checkpoint without digests, of dir_jax 0.1.0, is read with a warning.
-    """
-    expected = description.get("digests")
-    if expected is None:
-        log.warning("%s has no digests, so damage to its arrays cannot be noticed", what)
-        return
-    found = _digests(items)
-    if not isinstance(expected, dict):
-        expected = {}
-    read = tuple(f"[{name!r}]" for name in items)  # a model is read without its training state
-    names = {*found, *(name for name in expected if name.startswith(read))}
-    if wrong := sorted(name for name in names if expected.get(name) != found.get(name)):
-        raise DamagedCheckpointError(
-            f"{what} is damaged: {len(wrong)} of its arrays are not what was written, such as "
-            f"{shown(wrong[0])}"
-        )
-
-
 def to_host(tree: Any) -> Any:
     # Copies: the trainer donates its buffers to the next step while this one is being written.
     return jax.tree.map(lambda x: np.array(jax.device_get(x)), tree)
-
-
-def first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -5,11 +5,15 @@ This is the only place in `dir_jax` that knows of `converters`.
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
 
-from dir_jax.checkpoint import Checkpoint, find_checkpoint, read_model
+from dir_jax.checkpoint import Checkpoint, read_model
+from dir_jax.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 def load_model(path: str | os.PathLike[str], **options: Any) -> Checkpoint:
@@ -26,17 +30,13 @@ def load_model(path: str | os.PathLike[str], **options: Any) -> Checkpoint:
       UserError: there is no checkpoint, it cannot be read, it cannot be converted, or it is
         PyTorch's file and PyTorch is not installed.
     """
-    return read_model(resolve_checkpoint(path), **options)
-
-
-def resolve_checkpoint(path: str | os.PathLike[str]) -> Path:
-    """The checkpoint directory that `path` means; a file is converted the first time.
-
-    Raises:
-      UserError: as `load_model`.
-    """
-    if Path(path).is_dir() or not Path(path).exists():
-        return find_checkpoint(path)
+    if not Path(path).exists() or Path(path).is_dir():
+        return read_model(path, **options)
     from converters.cache import cached_conversion
 
-    return cached_conversion(path)
+    kept = cached_conversion(path)
+    try:
+        return read_model(kept, **options)
+    except UserError as e:
+        log.warning("%s; converting %s again", e, path)
+        return read_model(cached_conversion(path, again=True), **options)

@@ -9,14 +9,29 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Collection, Mapping
+import sys
+from collections.abc import Collection
 from typing import Any
 
 from dir_jax.data.transforms import Compose, parse_transforms
-from dir_jax.errors import UserError, shown
+from dir_jax.errors import UserError
+from dir_jax.fields import Rule, check_fields, is_number, is_whole
 from dir_jax.runtime.files import write_text
 from dir_jax.runtime.reading import read_json
 
+_ABOVE_0 = sys.float_info.min
+_RULES = {
+    "trfs": Rule(
+        lambda v: isinstance(v, list) and v != [] and all(isinstance(x, str) for x in v),
+        "a list of one chain of transforms or more",
+    ),
+    "pooling": Rule(lambda v: v in ("gem", "mean"), "gem or mean"),
+    "gemp": Rule(lambda v: is_number(v, _ABOVE_0), "a number above 0"),
+    "whiten": Rule(lambda v: v is None or isinstance(v, str), "the name of a whitening"),
+    "whitenp": Rule(lambda v: is_number(v, 0), "a number, not negative"),
+    "whitenv": Rule(lambda v: v is None or is_whole(v, 1, 1 << 31), "a whole number above 0"),
+    "whitenm": Rule(lambda v: is_number(v, _ABOVE_0), "a number above 0"),
+}
 PUBLISHED_WHITENING = "Landmarks_clean"  # what the published models are evaluated with
 
 
@@ -58,19 +73,13 @@ class Recipe:
         """One chain for each scale. Raises UserError, with a caret, for one that is not valid."""
         return [parse_transforms(text) for text in self.trfs]
 
-    def check(self) -> None:
+    def check(self, where: str = "the recipe") -> None:
         """Raises UserError, naming the attribute and its value, for one that is out of range."""
-        for name, good, expected in (
-            ("trfs", _are_texts(self.trfs), "one text or more"),
-            ("pooling", self.pooling in ("gem", "mean"), "gem or mean"),
-            ("gemp", _is_number(self.gemp) and self.gemp > 0, "a number above 0"),
-            ("whiten", isinstance(self.whiten, str | None), "the name of a whitening"),
-            ("whitenp", _is_number(self.whitenp) and self.whitenp >= 0, "a number, not negative"),
-            ("whitenv", self.whitenv is None or _is_count(self.whitenv), "a count above 0"),
-            ("whitenm", _is_number(self.whitenm) and self.whitenm > 0, "a number above 0"),
-        ):
-            if not good:
-                raise UserError(f"{name} is {shown(getattr(self, name))}; expected {expected}")
+        check_fields(where, self.to_json(), _RULES)
+
+    def to_json(self) -> dict[str, Any]:
+        """The attributes, as `recipe_from_json` reads them."""
+        return dataclasses.asdict(self) | {"trfs": list(self.trfs)}
 
     def __str__(self) -> str:
         chains = [text or "images as they are" for text in self.trfs]
@@ -91,44 +100,19 @@ def published_recipe(whitenings: Collection[str]) -> Recipe:
     return Recipe(whiten=PUBLISHED_WHITENING if PUBLISHED_WHITENING in whitenings else None)
 
 
-def read_recipe(value: Any, whitenings: Collection[str]) -> Recipe:
-    """The recipe in a model.json, where None stands for a model that states none.
-
-    Args:
-      value: JSON, as `dataclasses.asdict` makes it from a `Recipe`.
-      whitenings: the names of the model's whitenings.
+def recipe_from_json(where: str, value: Any) -> Recipe:
+    """The recipe that `to_json` gave; `where` says whose it is.
 
     Raises:
-      UserError: a field is not one of a recipe's, or has a value of another kind.
+      UserError: a field is missing, is not one of a recipe's, or is out of range.
     """
-    if value is None:
-        return published_recipe(whitenings)
-    if not isinstance(value, Mapping):
-        raise UserError(f"a recipe is an object, not {shown(value)}")
-    known = [field.name for field in dataclasses.fields(Recipe)]
-    if unknown := [name for name in value if name not in known]:
-        raise UserError(f"a recipe has no {shown(unknown[0])}; it has {', '.join(known)}")
-    recipe = Recipe(**value)
-    if isinstance(recipe.trfs, list):
-        recipe = dataclasses.replace(recipe, trfs=tuple(recipe.trfs))
-    recipe.check()
+    check_fields(where, value, _RULES)
+    recipe = Recipe(**{**value, "trfs": tuple(value["trfs"])})
     try:
         recipe.transforms()
     except UserError as e:
-        raise UserError(f"trfs: {str(e).splitlines()[0]}") from e
+        raise UserError(f"{where}: trfs: {str(e).splitlines()[0]}") from e
     return recipe
-
-
-def _are_texts(value: Any) -> bool:
-    return isinstance(value, tuple) and bool(value) and all(isinstance(x, str) for x in value)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e6
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def write_recipe(features: str, recipe: Recipe) -> None:
@@ -137,7 +121,7 @@ def write_recipe(features: str, recipe: Recipe) -> None:
     Raises:
       UserError: the file cannot be written.
     """
-    write_text(f"{features}.recipe.json", json.dumps(dataclasses.asdict(recipe), indent=1) + "\n")
+    write_text(f"{features}.recipe.json", json.dumps(recipe.to_json(), indent=1) + "\n")
 
 
 def recipe_beside(features: str) -> Recipe | None:
@@ -149,7 +133,4 @@ def recipe_beside(features: str) -> Recipe | None:
     file = f"{features}.recipe.json"
     if not os.path.exists(file):
         return None
-    try:
-        return read_recipe(read_json(file), ())
-    except UserError as e:
-        raise UserError(f"{file} is not a recipe: {e}") from e
+    return recipe_from_json(file, read_json(file))

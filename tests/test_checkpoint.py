@@ -103,6 +103,7 @@ def test_broken_checkpoints_say_what_is_wrong(saved, tmp_path):
         for key, value in changes.items():
             target = description if key == "format_version" else description["model"]
             target[key] = value
+        del description["digests"]  # which would say that it was edited
         file.write_text(json.dumps(description))
 
     assert "format version 99" in broken("version", lambda p: edit(p, format_version=99))
@@ -119,6 +120,7 @@ def test_absurd_values_are_refused_before_anything_is_allocated(saved, tmp_path,
     shutil.copytree(saved[0], path)
     file = path / "model" / "model.json"
     good = json.loads(file.read_text())
+    del good["digests"]
     for part, key, value in (
         ("model", "out_dim", 10**12), ("model", "arch", []), ("model", "gemp", [[]]),
         ("preprocess", "mean", [1, 2]), ("preprocess", "std", 5), ("preprocess", "colour", [1] * 3),
@@ -135,33 +137,6 @@ def test_absurd_values_are_refused_before_anything_is_allocated(saved, tmp_path,
             read_model(path)
     file.write_text(json.dumps(good))
     read_model(path)
-
-
-def test_flipped_bits_in_the_arrays_are_noticed(saved, tmp_path):
-    """Orbax restores some of them without a word; read_model does not."""
-    path, _ = saved
-    arrays = read_model(path)
-    files = [p.relative_to(path) for p in sorted((path / "arrays").rglob("*")) if p.is_file()]
-    rng = np.random.default_rng(0)
-    refused = 0
-    for i in range(40):
-        file = files[i % len(files)]
-        if not (content := bytearray((path / file).read_bytes())):
-            continue
-        content[rng.integers(len(content))] ^= 1 << rng.integers(8)
-        copy = tmp_path / str(i)
-        shutil.copytree(path, copy)
-        (copy / file).write_bytes(content)
-        try:
-            again = read_model(copy)
-        except UserError:
-            refused += 1
-            continue
-        for a, b in zip(split_variables(again.model)[1:], split_variables(arrays.model)[1:],
-                        strict=True):  # fmt: skip
-            for name in a:
-                np.testing.assert_array_equal(a[name], b[name])
-    assert refused > 10
 
 
 def test_a_changed_array_is_refused_by_its_digest(saved, tmp_path):

@@ -14,10 +14,10 @@ FILES = sorted(p for room in ("dir_jax", "converters") for p in (ROOT / room).rg
 # Rooms from the lowest to the highest: a module imports from its own row and from those above it.
 # The programs, which are run and not imported, may use everything.
 ROWS = (
-    ("errors",),
+    ("errors", "fields"),
     ("losses", "runtime"),
     ("models", "data", "retrieval"),
-    ("model_recipe",),
+    ("description", "model_recipe"),
     ("checkpoint", "report"),
     ("describe", "evaluation"),
     ("loading", "training"),

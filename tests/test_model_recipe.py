@@ -6,7 +6,7 @@ import pytest
 
 from dir_jax.checkpoint import read_model, save_model
 from dir_jax.errors import UserError
-from dir_jax.model_recipe import Recipe, read_recipe
+from dir_jax.model_recipe import Recipe, published_recipe, recipe_from_json
 from dir_jax.models import create_model
 
 TWO_SCALES = Recipe(("", "Scale(0.7)"), gemp=2, whiten="a", whitenp=0.5, whitenv=8)
@@ -46,16 +46,16 @@ def test_is_kept_with_the_model(tmp_path):
     ("names", "whiten"), [(["Landmarks_clean", "b"], "Landmarks_clean"), (["b"], None)]
 )
 def test_a_model_without_one_is_used_as_the_published_models(names, whiten):
-    assert read_recipe(None, names) == Recipe(("",), whiten=whiten, whitenp=0.25)
+    assert published_recipe(names) == Recipe(("",), whiten=whiten, whitenp=0.25)
 
 
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        ([], "is an object, not"),
-        ({"trfs": "Scale(3)"}, "expected one text or more"),
-        ({"trfs": []}, "expected one text or more"),
-        ({"trfs": [3]}, "expected one text or more"),
+        ([], "expected fields with names"),
+        ({"trfs": "Scale(3)"}, "expected a list of one chain"),
+        ({"trfs": []}, "expected a list of one chain"),
+        ({"trfs": [3]}, "expected a list of one chain"),
         ({"trfs": ["Scale("]}, "syntax error"),
         ({"whitenp": "high"}, "whitenp"),
         ({"whitenp": float("nan")}, "whitenp"),
@@ -68,5 +68,5 @@ def test_a_model_without_one_is_used_as_the_published_models(names, whiten):
 )
 def test_damaged_ones_are_refused(value, words):
     with pytest.raises(UserError, match=words) as error:
-        read_recipe(value, ())
+        recipe_from_json("it", value if isinstance(value, list) else Recipe().to_json() | value)
     assert "\n" not in str(error.value)

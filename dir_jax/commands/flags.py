@@ -84,10 +84,7 @@ def recipe_changes(args: argparse.Namespace) -> dict[str, Any]:
         recipe.transforms()
     except UserError as e:
         raise UserError(f"--trfs: {e}") from e
-    try:
-        recipe.check()
-    except UserError as e:
-        raise UserError(f"--{e}") from e
+    recipe.check("flags")
     return changes
 
 

@@ -31,8 +31,7 @@ class Prefetcher(Generic[T]):
     the caller. About `prefetch` values are in memory with threads, and about prefetch + 4 for each
     worker with worker processes.
 
-    Use it as a context manager, or call `close`, which ends the worker processes. They also end
-    when this process ends, in whatever way.
+    Use it as a context manager, or call `close`. Worker processes also end when this one does.
 
     Args:
       make: a function without side effects from a number to a value; picklable, for workers.

@@ -26,9 +26,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dir_jax.data.kapture import HEADER, quoted, read_rows, row_error
-from dir_jax.errors import UserError
+from dir_jax.data.kapture import HEADER, read_fields
+from dir_jax.errors import UserError, quoted
 from dir_jax.runtime.files import inside, open_regular
+from dir_jax.runtime.reading import row_error
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ class FeatureKind:
 
 
 def _read_kind(file: Path) -> FeatureKind:
-    rows = list(itertools.islice(read_rows(file), 2))
+    rows = list(itertools.islice(read_fields(file), 2))
     if len(rows) != 1:
         raise UserError(f"{file}: expected one row: name, dtype, length, metric")
     ((line, fields),) = rows
@@ -75,9 +76,11 @@ def _read_kind(file: Path) -> FeatureKind:
         raise row_error(file, line, f"{len(fields)} fields; expected name, dtype, length, metric")
     name, dtype, length, metric = fields
     if dtype not in _BYTES:
-        raise row_error(file, line, f"the dtype is {quoted(dtype)}; expected {' or '.join(_BYTES)}")
+        expected = " or ".join(_BYTES)
+        raise row_error(file, line, f"the dtype is {quoted(dtype)}; expected {expected}")
     if not _LENGTH.fullmatch(length) or not int(length):
-        raise row_error(file, line, f"the length is {quoted(length)}; expected a positive integer")
+        found = quoted(length)
+        raise row_error(file, line, f"the length is {found}; expected a positive integer")
     return FeatureKind(name, dtype, int(length), metric)
 
 
@@ -137,8 +140,8 @@ class GlobalFeatures:
             wrong = [image for image in images if self._size(image) not in (None, ours.size)]
             if wrong:
                 raise UserError(
-                    f"{self._folder} has features, such as that of {quoted(wrong[0])}, which are "
-                    f"not {length} {ours.dtype}, and no global_features.txt; {advice}"
+                    f"{self._folder} has features, such as that of {quoted(wrong[0])}, which "
+                    f"are not {length} {ours.dtype}, and no global_features.txt; {advice}"
                 )
         elif there.name not in _OURS or dataclasses.replace(there, name=ours.name) != ours:
             raise UserError(

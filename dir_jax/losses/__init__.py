@@ -34,23 +34,12 @@ from dir_jax.losses.triplet import (
 )
 
 __all__ = [
-    "LOSSES",
-    "BatchLoss",
-    "Loss",
-    "average_precision",
-    "average_precision_dist",
-    "average_precision_dist_loss",
-    "average_precision_loss",
-    "batch_triplet_loss",
-    "grouped_triplet_loss",
-    "listwise_average_precision_loss",
-    "tie_aware_average_precision",
-    "tie_aware_average_precision_dist",
-    "tie_aware_average_precision_dist_loss",
-    "tie_aware_average_precision_loss",
-    "triplet_log_exp_loss",
-    "triplet_margin_loss",
-]
+    "LOSSES", "BatchLoss", "Loss", "average_precision", "average_precision_dist",
+    "average_precision_dist_loss", "average_precision_loss", "batch_triplet_loss",
+    "grouped_triplet_loss", "listwise_average_precision_loss", "tie_aware_average_precision",
+    "tie_aware_average_precision_dist", "tie_aware_average_precision_dist_loss",
+    "tie_aware_average_precision_loss", "triplet_log_exp_loss", "triplet_margin_loss",
+]  # fmt: skip
 
 BatchLoss = Callable[..., jax.Array]
 """`loss(descriptors (b, D), labels (b,), axis_name=…) -> ()`: takes the rows of one replica and
@@ -75,24 +64,18 @@ class Loss:
     of_triplets: BatchLoss | None = None
 
     def bind(self, options: Mapping[str, Any], *, of_triplets: bool = False) -> BatchLoss:
-        """The loss with its options taken from `config.loss`.
+        """The loss with its options taken from `config.loss`; keys of other losses are ignored.
 
-        Args:
-          options: `config.loss` as a mapping; keys of other losses are ignored.
-          of_triplets: take the form for batches of triplets.
-
-        Raises:
-          ValueError: the loss has no such form.
+        With `of_triplets` it is the form for batches of triplets; ValueError if there is none.
 
         >>> LOSSES["triplet"].bind({"margin": 0.2, "mining": "all", "num_bins": 20}).keywords
         {'mining': 'all', 'margin': 0.2}
         """
-        if not of_triplets:
-            return functools.partial(self.function, **{key: options[key] for key in self.options})
-        if self.of_triplets is None:
+        function = self.of_triplets if of_triplets else self.function
+        if function is None:
             raise ValueError("this loss has no form for batches of triplets")
-        taken = {key: options[key] for key in self.options if key != "mining"}
-        return functools.partial(self.of_triplets, **taken)
+        taken = [key for key in self.options if not (of_triplets and key == "mining")]
+        return functools.partial(function, **{key: options[key] for key in taken})
 
 
 LOSSES = {

@@ -81,18 +81,7 @@ def tie_aware_average_precision(
 ) -> jax.Array:
     """The tie-aware average precision of each query; see `tie_aware_average_precision_of`.
 
-    Arguments, result and errors are those of `average_precision`.
-
-    Args:
-      scores: (N, M) float.
-      relevance: (N, M), 0 or 1.
-      num_bins: the number of bins.
-      vmin: the centre of the last bin.
-      vmax: the centre of the first bin.
-      simplified: whether to use the simplified form.
-
-    Returns:
-      (N,) float32; 0, without a gradient, for a query without positives.
+    `simplified` chooses the simplified form; the rest is as in `average_precision`.
     """
     form = "simplified" if simplified else "tie-aware"
     return _quantised(scores, relevance, form, num_bins, vmin, vmax)
@@ -109,16 +98,9 @@ def average_precision_loss(
 ) -> jax.Array:
     """1 − mean_n(w_n · AP_n) over the queries that have positives.
 
-    Args:
-      scores: (N, M) float.
-      relevance: (N, M), 0 or 1.
-      num_bins: as in `average_precision`.
-      vmin: as in `average_precision`.
-      vmax: as in `average_precision`.
-      query_weights: (N,), the weights w; ones by default. They are differentiated, too.
-
-    Returns:
-      () float32; 1, without a gradient, where no query has positives.
+    Returns () float32; 1, without a gradient, where no query has positives. `query_weights` are the
+    weights w, (N,), ones by default, and are differentiated, too; the rest is as in
+    `average_precision`.
     """
     ap = average_precision(scores, relevance, num_bins=num_bins, vmin=vmin, vmax=vmax)
     return _loss(ap, relevance, query_weights)
@@ -154,11 +136,7 @@ def tie_aware_average_precision_dist(
     scores: jax.Array, relevance: jax.Array, **options: Any
 ) -> jax.Array:
     """`tie_aware_average_precision` of 1 − √(2.001 − 2 · scores)."""
-    return tie_aware_average_precision(
-        _by_distance(scores),
-        relevance,
-        **options,
-    )
+    return tie_aware_average_precision(_by_distance(scores), relevance, **options)
 
 
 def average_precision_dist_loss(
@@ -172,11 +150,7 @@ def tie_aware_average_precision_dist_loss(
     scores: jax.Array, relevance: jax.Array, **options: Any
 ) -> jax.Array:
     """`tie_aware_average_precision_loss` of 1 − √(2.001 − 2 · scores)."""
-    return tie_aware_average_precision_loss(
-        _by_distance(scores),
-        relevance,
-        **options,
-    )
+    return tie_aware_average_precision_loss(_by_distance(scores), relevance, **options)
 
 
 FORMS: dict[str, Callable[..., jax.Array]] = {
@@ -200,12 +174,7 @@ def _loss(ap: jax.Array, relevance: jax.Array, query_weights: jax.Array | None) 
 
 
 def _quantised(
-    scores: jax.Array,
-    relevance: jax.Array,
-    form: str,
-    num_bins: int,
-    vmin: float,
-    vmax: float,
+    scores: jax.Array, relevance: jax.Array, form: str, num_bins: int, vmin: float, vmax: float
 ) -> jax.Array:
     scores, relevance = jnp.asarray(scores), jnp.asarray(relevance)
     chex.assert_rank([scores, relevance], 2)
@@ -222,15 +191,13 @@ def _quantised(
 def _evaluate(
     scores: jax.Array, relevance: jax.Array, form: str, num_bins: int, vmin: float, vmax: float
 ) -> jax.Array:
-    positions = bin_positions(scores, num_bins, vmin, vmax)
-    return FORMS[form](*histograms(positions, relevance, num_bins))
+    return _evaluate_forward(scores, relevance, form, num_bins, vmin, vmax)[0]
 
 
 def _evaluate_forward(
     scores: jax.Array, relevance: jax.Array, form: str, num_bins: int, vmin: float, vmax: float
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    positions = bin_positions(scores, num_bins, vmin, vmax)
-    counts = histograms(positions, relevance, num_bins)
+    counts = histograms(bin_positions(scores, num_bins, vmin, vmax), relevance, num_bins)
     return FORMS[form](*counts), (scores, relevance, *counts)
 
 

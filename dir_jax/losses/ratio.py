@@ -50,10 +50,7 @@ def _ratio_forward(
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     everything, all_labels = jax.lax.all_gather((own, labels), axis_name, tiled=True)
     numerator, pull_back, denominator = jax.vjp(
-        lambda rows, items: terms(rows, items, labels, all_labels),
-        own,
-        everything,
-        has_aux=True,
+        lambda rows, items: terms(rows, items, labels, all_labels), own, everything, has_aux=True
     )
     by_own, by_everything = pull_back(jnp.ones_like(numerator))
     by_items = jax.lax.psum_scatter(by_everything, axis_name, tiled=True)
@@ -63,10 +60,7 @@ def _ratio_forward(
 
 
 def _ratio_backward(
-    terms: Terms,
-    axis_name: str,
-    residuals: tuple[jax.Array, jax.Array],
-    cotangent: jax.Array,
+    terms: Terms, axis_name: str, residuals: tuple[jax.Array, jax.Array], cotangent: jax.Array
 ) -> tuple[jax.Array, None]:
     gradient, denominator = residuals
     return gradient * (cotangent / denominator), None

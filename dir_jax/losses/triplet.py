@@ -185,24 +185,16 @@ def batch_triplet_loss(
 
 
 def _distances(
-    anchor: jax.Array,
-    positive: jax.Array,
-    negative: jax.Array,
-    p: float,
-    eps: float,
-    swap: bool,
+    anchor: jax.Array, positive: jax.Array, negative: jax.Array, p: float, eps: float, swap: bool
 ) -> tuple[jax.Array, jax.Array]:
     chex.assert_rank([anchor, positive, negative], 2)
     chex.assert_equal_shape([anchor, positive, negative])
-    distance = functools.partial(_distance, p=p, eps=eps)
+
+    def distance(u: jax.Array, v: jax.Array) -> jax.Array:
+        return jnp.linalg.norm(u - v + eps, ord=p, axis=-1)
+
     near, far = distance(anchor, positive), distance(anchor, negative)
-    if swap:
-        far = jnp.minimum(far, distance(positive, negative))
-    return near, far
-
-
-def _distance(u: jax.Array, v: jax.Array, *, p: float, eps: float) -> jax.Array:
-    return jnp.linalg.norm(u - v + eps, ord=p, axis=-1)
+    return near, jnp.minimum(far, distance(positive, negative)) if swap else far
 
 
 def _pairwise_distances(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from dir_jax.errors import UserError
+from dir_jax.errors import UserError, did_you_mean, shown
 from dir_jax.models.network import RetrievalNetwork
 from dir_jax.models.options import ModelConfig
 from dir_jax.models.pyramid import PyramidNetwork, UnmergedPyramidNetwork
@@ -50,11 +49,10 @@ def create_model(arch: str, *, seed: int = 0, **options: Any) -> RetrievalNetwor
     for name in options:
         if name not in known:
             raise UserError(f"there is no model option {name!r}; choose from {', '.join(known)}")
-    if arch not in ARCHITECTURES:
-        near = difflib.get_close_matches(arch, ARCHITECTURES, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+    if not isinstance(arch, str) or arch not in ARCHITECTURES:
         raise UserError(
-            f"there is no architecture {arch!r}; choose from {', '.join(ARCHITECTURES)}{hint}"
+            f"there is no architecture {shown(repr(arch))}; choose from {', '.join(ARCHITECTURES)}"
+            f"{did_you_mean(str(arch), ARCHITECTURES)}"
         )
     backbone, network = ARCHITECTURES[arch]
     variant = RESNETS[backbone]

@@ -36,15 +36,7 @@ class Conv(nnx.Module):
         """Draws `kernel`, (kernel_size, kernel_size, features_in, features) float32, from `rng`.
 
         Its distribution is N(0, 2 / fan_out) (He et al., ICCV 2015), as in torchvision's ResNets.
-
-        Args:
-          features_in: channels of its input.
-          features: channels of its output.
-          kernel_size: an odd number.
-          stride: of the output's positions, in both directions.
-          dtype: of the convolution and its output, 'float32' or 'bfloat16'.
-          precision: of its products: 'default', 'high' or 'highest'.
-          rng: what the weights are drawn from.
+        `kernel_size` is odd; `dtype` and `precision` are as in `ModelConfig`.
         """
         self.stride, self.dtype, self.precision = stride, dtype, precision
         shape = (kernel_size, kernel_size, features_in, features)
@@ -56,13 +48,8 @@ class Conv(nnx.Module):
     ) -> jax.Array:
         """Convolves (N, H, W, features_in) to (N, ceil(H / stride), ceil(W / stride), features).
 
-        Args:
-          x: the maps; they are rounded to `dtype`.
-          sizes: the sizes of the images in x, see `dir_jax.models.padding`.
-          factor: (features,) float32, by which the result, rounded to `dtype`, is multiplied.
-
-        Returns:
-          The new maps, in `dtype`, or in float32 with a factor.
+        The maps are rounded to `dtype`, and so is the result; with a `factor`, (features,) float32,
+        it is then multiplied by that, and float32. `sizes`: see `dir_jax.models.padding`.
         """
         x = x.astype(self.dtype)
         if self.kernel.shape[0] > 1:  # it looks at neighbours
@@ -100,10 +87,7 @@ class BatchNorm(nnx.Module):
             mean = jnp.mean(x, axes, dtype=jnp.float32)
             var = jnp.mean(jnp.square(x.astype(jnp.float32) - mean), axes)
             count = x.size // x.shape[-1]
-            for running, new in (
-                (self.mean, mean),
-                (self.var, var * (count / max(count - 1, 1))),
-            ):
+            for running, new in ((self.mean, mean), (self.var, var * (count / max(count - 1, 1)))):
                 # `running[...] +=` would write into the array itself where it is one of NumPy's.
                 change = _MOMENTUM * (jax.lax.stop_gradient(new) - running[...])
                 running.set_value(running[...] + change)
@@ -147,12 +131,7 @@ class Linear(nnx.Module):
     """A matrix product and a bias, in float32: it is a thousandth of a network's work."""
 
     def __init__(
-        self,
-        features_in: int,
-        features: int,
-        *,
-        precision: str,
-        rng: np.random.Generator,
+        self, features_in: int, features: int, *, precision: str, rng: np.random.Generator
     ):
         """Draws `kernel`, (features_in, features), and sets `bias`, (features,), to 0, in float32.
 

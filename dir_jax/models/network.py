@@ -83,11 +83,7 @@ class RetrievalNetwork(nnx.Module):
         return self.describe_maps(maps, sizes, dropout_keys=dropout_keys)
 
     def feature_maps(
-        self,
-        images: jax.Array,
-        sizes: jax.Array | None = None,
-        *,
-        use_running_average: bool = True,
+        self, images: jax.Array, sizes: jax.Array | None = None, *, use_running_average: bool = True
     ) -> dict[str, jax.Array]:
         """The backbone's maps of images, by the names of its stages; see `ResNet`."""
         return self.backbone(images, sizes, use_running_average=use_running_average)

@@ -3,40 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-import numbers
-from collections.abc import Callable
-from typing import Any
 
-from dir_jax.errors import UserError
+from dir_jax.fields import Rule, check_fields, is_number, is_whole
 from dir_jax.models.pooling import POOLINGS, pooling_kind
 
-
-def _is_number(value: object, low: float, below: float = math.inf) -> bool:
-    return isinstance(value, numbers.Real) and low <= float(value) < below
-
-
-# Option -> what it may be, as a test and in words.
-_OPTIONS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "out_dim": (
-        lambda v: isinstance(v, numbers.Integral) and 0 < int(v) <= 1 << 16,
-        "a whole number from 1 to 65,536",
-    ),
-    "norm_features": (lambda v: isinstance(v, bool), "True or False"),
-    "pooling": (
+OPTION_RULES = {
+    "arch": Rule(lambda v: isinstance(v, str), "the name of an architecture"),
+    "out_dim": Rule(lambda v: is_whole(v, 1, 1 << 16), "a whole number from 1 to 65,536"),
+    "norm_features": Rule(lambda v: isinstance(v, bool), "True or False"),
+    "pooling": Rule(
         lambda v: isinstance(v, str) and pooling_kind(v) is not None,
         f"one of {', '.join(map(repr, POOLINGS))}",
     ),
-    "gemp": (lambda v: _is_number(v, 0) and v > 0, "a number above 0"),
-    "center_bias": (lambda v: _is_number(v, 0), "a number of at least 0"),
-    "dropout_p": (lambda v: v is None or _is_number(v, 0, 1), "None or a number in [0, 1)"),
-    "without_fc": (lambda v: isinstance(v, bool), "True or False"),
-    "dtype": (lambda v: v in ("float32", "bfloat16"), "'float32' or 'bfloat16'"),
-    "precision": (
-        lambda v: v in ("default", "high", "highest"),
-        "'default', 'high' or 'highest'",
+    "gemp": Rule(lambda v: is_number(v, 0) and v > 0, "a number above 0"),
+    "center_bias": Rule(lambda v: is_number(v, 0), "a number of at least 0"),
+    "dropout_p": Rule(lambda v: v is None or is_number(v, 0, 1), "a number in [0, 1), or none"),
+    "without_fc": Rule(lambda v: isinstance(v, bool), "True or False"),
+    "dtype": Rule(lambda v: v in ("float32", "bfloat16"), "'float32' or 'bfloat16'"),
+    "precision": Rule(
+        lambda v: v in ("default", "high", "highest"), "'default', 'high' or 'highest'"
     ),
 }
+"""Option -> what it may be."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +57,4 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         """Raises UserError for an option's value that no network has."""
-        for name, (is_valid, expected) in _OPTIONS.items():
-            value = getattr(self, name)
-            if not is_valid(value):
-                raise UserError(f"the model's {name} is {value!r}; it must be {expected}")
+        check_fields("the model's options", vars(self), OPTION_RULES)

@@ -72,10 +72,7 @@ def pooling_kind(name: str) -> str | None:
 
 def create_pooling(name: str, gemp: float) -> nnx.Module:
     """The pooling of a name for which `pooling_kind` is not None."""
-    kind = pooling_kind(name)
-    if kind is None:
-        raise ValueError(f"there is no pooling {name!r}; choose from {', '.join(POOLINGS)}")
-    return POOLINGS[kind](gemp)
+    return POOLINGS[pooling_kind(name) or name](gemp)
 
 
 def center_bias_map(

@@ -62,10 +62,7 @@ class UnmergedPyramidNetwork(PyramidNetwork):
 
 
 def _resize_nearest(
-    x: jax.Array,
-    shape: tuple[int, ...],
-    sizes: jax.Array | None,
-    new_sizes: jax.Array | None,
+    x: jax.Array, shape: tuple[int, ...], sizes: jax.Array | None, new_sizes: jax.Array | None
 ) -> jax.Array:
     """(N, h, w, C) -> (N, *shape, C), where row i is row ⌊i · h / new h⌋ of an image's own part."""
     if sizes is None or new_sizes is None:

@@ -68,14 +68,9 @@ class ResidualBlock(nnx.Module):
     def __init__(
         self, features_in: int, width: int, stride: int, block: Block, conv: Callable[..., Conv]
     ):
-        """Builds a block.
+        """Builds a block whose convolutions have `width` features, the last `expansion` times that.
 
-        Args:
-          features_in: channels of its input.
-          width: features of its convolutions, except that the last has `expansion` times as many.
-          stride: of the block.
-          block: what it is made of.
-          conv: makes a convolution from (features_in, features, kernel_size, stride).
+        `conv` makes a convolution from (features_in, features, kernel_size, stride).
         """
         self.stride = stride
         self.depth = len(block.kernel_sizes)
@@ -133,11 +128,7 @@ class ResNet(nnx.Module):
             setattr(self, name, nnx.List(blocks))
 
     def __call__(
-        self,
-        images: jax.Array,
-        sizes: jax.Array | None = None,
-        *,
-        use_running_average: bool = True,
+        self, images: jax.Array, sizes: jax.Array | None = None, *, use_running_average: bool = True
     ) -> dict[str, jax.Array]:
         """Computes the feature maps of images.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,8 +12,7 @@ from dir_jax.retrieval.protocols import positive_ranks
 NUM_RECALLS = 101
 
 
-@dataclasses.dataclass(frozen=True)
-class Curve:
+class Curve(NamedTuple):
     """A mean precision–recall curve."""
 
     precision: np.ndarray  # (101,) float64 at the recalls 0, 0.01, …, 1; NaN for the mean of none

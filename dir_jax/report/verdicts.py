@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -11,13 +12,12 @@ from PIL import Image
 from dir_jax.data.ground_truth import RelevantsDataset
 from dir_jax.data.images import ImageDataset
 from dir_jax.data.labelled import LabelledDataset
-from dir_jax.retrieval.protocols import LEVELS, relevant_and_junk
+from dir_jax.retrieval.protocols import relevant_and_junk
 
 RESULTS_SHOWN = 10
 
 
-@dataclasses.dataclass(frozen=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What a result is at one level."""
 
     word: str  # 'relevant', 'wrong' or 'junk'
@@ -37,9 +37,6 @@ class JudgedRankings:
       rankings: (S, N) int, all images of the database from the best on; (S, N - 1), without the
         query itself, where each image searches the others.
       scores: (S, K) float, the scores of the first K results.
-
-    Raises:
-      ValueError: the arrays do not fit each other, or the data set has no ground truth.
     """
 
     dataset: ImageDataset
@@ -48,24 +45,6 @@ class JudgedRankings:
     shown: np.ndarray
     rankings: np.ndarray
     scores: np.ndarray
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.dataset, RelevantsDataset | LabelledDataset):
-            raise ValueError(f"a {type(self.dataset).__name__} has no ground truth to report on")
-        if not self.aps or set(self.aps) - set(LEVELS):
-            raise ValueError(f"levels {sorted(self.aps)}; expected some of {sorted(LEVELS)}")
-        if isinstance(self.dataset, RelevantsDataset):
-            grades = {grade for level in self.aps for part in LEVELS[level] for grade in part}
-            if not all(grades <= set(truth) for truth in self.dataset.ground_truth):
-                raise ValueError(f"the ground truth lacks some of the grades {sorted(grades)}")
-        if {len(ap) for ap in self.aps.values()} != {len(self.queries)}:
-            raise ValueError(f"expected the average precisions of {len(self.queries)} queries")
-        wanted = (len(self.shown), len(self.dataset) - self.query_is_an_image)
-        if self.rankings.shape != wanted or len(self.scores) != len(self.shown):
-            raise ValueError(
-                f"rankings of shape {self.rankings.shape} and scores of shape {self.scores.shape}; "
-                f"expected rankings of shape {wanted} and as many rows of scores"
-            )
 
     @property
     def query_is_an_image(self) -> bool:
@@ -98,7 +77,7 @@ class JudgedRankings:
 
     def query_box(self, query: int) -> np.ndarray | None:
         """(4,) left, top, right, bottom in pixels of `open_query`; None for a whole picture."""
-        boxes = getattr(self.dataset, "query_boxes", None)
+        boxes = getattr(self.queries, "boxes", None)
         return None if boxes is None else boxes[query]
 
     def relevant_and_junk(self, query: int, level: str) -> tuple[np.ndarray, np.ndarray]:

@@ -48,34 +48,26 @@ def write_report(
         # Opened first, so that a path that cannot be written fails before any picture is read.
         opener = functools.partial(open_picture, judged)
         thumbnails = make_thumbnails(opener, picture_sides(judged))
-        parts = (
-            _environment()
-            .get_template("page.html.j2")
-            .generate(
-                title=title,
-                settings=settings,
-                judged=judged,
-                table=metrics_table(judged),
-                scores=query_scores(judged) if few else None,
-                histogram=None if few else histogram(judged.aps[judged.main_level]),
-                curves={level: mean_curve(judged, level) for level in judged.aps},
-                queries=shown_queries(judged, thumbnails),
-            )
-        )
-        file.writelines(parts)
+        content = {
+            "title": title,
+            "settings": settings,
+            "judged": judged,
+            "table": metrics_table(judged),
+            "scores": query_scores(judged) if few else None,
+            "histogram": None if few else histogram(judged.aps[judged.main_level]),
+            "curves": {level: mean_curve(judged, level) for level in judged.aps},
+            "queries": shown_queries(judged, thumbnails),
+        }
+        file.writelines(_environment().get_template("page.html.j2").generate(content))
 
 
 def _environment() -> jinja2.Environment:
     import jinja2  # here, as training imports this package for its pictures only
 
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("dir_jax.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=_presentable,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+        loader=jinja2.PackageLoader("dir_jax.report"), autoescape=True, finalize=_presentable,
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
     environment.filters |= {"percent": _percent, "thousands": "{:,}".format}
     environment.tests |= {"nan": math.isnan, "unreadable": lambda copy: isinstance(copy, UserError)}
     environment.globals["number_of"] = _number_of

@@ -14,10 +14,13 @@ from typing import BinaryIO
 
 import filelock
 
-from dir_jax.errors import UserError
+from dir_jax.errors import UserError, quoted
 
 log = logging.getLogger(__name__)
 
+_LEADS_OUT = re.compile(r"^[/\\]|^[A-Za-z]:|(^|[/\\])\.\.($|[/\\])")
+_NOT_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_LONGEST_NAME, _LONGEST_PART = 4096, 255  # bytes; a part is what stands between two slashes
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
@@ -28,14 +31,36 @@ def inside(folder: str | os.PathLike[str], name: str) -> Path:
     as a slash does, on every system.
 
     Raises:
-      UserError: the name is empty, absolute, starts with a drive, or contains `..` or NUL.
+      UserError: `check_name` refuses the name, or it is absolute, starts with a drive, or contains
+        `..`.
     """
-    parts = re.split(r"[/\\]", name)
-    if not parts[0] or ".." in parts or "\0" in name or re.match("[A-Za-z]:", name):
-        shown = repr(name[:200]) + "…" * (len(name) > 200)
-        expected = "expected a relative path without '..'"
-        raise UserError(f"{shown} is not a name inside {folder}: {expected}")
+    check_inside(folder, name)
     return Path(folder, name)
+
+
+def check_inside(folder: str | os.PathLike[str], name: str) -> None:
+    """Checks what `inside` checks; faster, for long lists."""
+    check_name(name)
+    if (".." in name or name[0] in "/\\" or name[1:2] == ":") and _LEADS_OUT.search(name):
+        expected = "expected a relative path without '..'"
+        raise UserError(f"{quoted(name)} is not a name inside {folder}: {expected}")
+
+
+def check_name(name: str) -> None:
+    """Checks that a name, which may be a path, from somebody else's file is one.
+
+    Raises:
+      UserError: the name is empty or too long, or contains control characters or lone surrogates.
+    """
+    if 0 < len(name) <= _LONGEST_PART / 4 and name.isprintable():  # quick, for long lists
+        return
+    if not name:
+        raise UserError("'' is not a name: it is empty")
+    if _NOT_TEXT.search(name):
+        raise UserError(f"{quoted(name)} is not a name: it has control characters or surrogates")
+    longest = max(len(part.encode()) for part in re.split(r"[/\\]", name))
+    if longest > _LONGEST_PART or len(name.encode()) > _LONGEST_NAME:
+        raise UserError(f"{quoted(name)} is too long for a name")
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:

@@ -9,23 +9,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
 
-from dir_jax.checkpoint import (
+from dir_jax.checkpoint import arrays_of, orbax_handlers, reading, to_host, writing
+from dir_jax.description import (
     DamagedCheckpointError,
-    Preprocessing,
-    arrays_of,
     check_digests,
     describe_model,
-    first_line,
-    orbax_handlers,
     read_description,
-    to_host,
-    writing,
 )
 from dir_jax.errors import UserError
 from dir_jax.model_recipe import Recipe
 from dir_jax.models import RetrievalNetwork
+from dir_jax.models.preprocess import Preprocessing
 from dir_jax.models.variables import Variables, split_variables
 
 log = logging.getLogger(__name__)
@@ -87,7 +84,7 @@ class RunCheckpoints:
             return
         _, params, stats = split_variables(model)
         items = {"arrays": arrays_of(params, stats, {}), "train": to_host(train)}
-        description = describe_model(model, preprocessing, [], items, {"step": step}, recipe)
+        description = describe_model(model, preprocessing, items, {"step": step}, recipe)
         with writing(self._manager.directory):
             self._manager.save(
                 step,
@@ -141,19 +138,11 @@ class RunCheckpoints:
     def _restore(self, step: int) -> tuple[Variables, Variables, Any]:
         what = f"the checkpoint {self.path(step)}"
         description = read_description(self.path(step))
-        try:
-            items = self._manager.restore(
-                step,
-                args=ocp.args.Composite(
-                    arrays=ocp.args.PyTreeRestore(), train=ocp.args.PyTreeRestore()
-                ),
-            )
-            trees = {"arrays": items["arrays"], "train": items["train"]}
-            params, stats = items["arrays"]["params"], items["arrays"]["batch_stats"]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
-            raise DamagedCheckpointError(f"{what} cannot be read: {first_line(e)}") from e
-        check_digests(description, trees, what)
-        return params, stats, items["train"]
+        with reading(what):
+            restore = {name: ocp.args.PyTreeRestore() for name in ("arrays", "train")}
+            items = dict(self._manager.restore(step, args=ocp.args.Composite(**restore)).items())
+            check_digests(description, items, what)
+            return items["arrays"]["params"], items["arrays"]["batch_stats"], items["train"]
 
     def path(self, step: int) -> Path:
         """The directory of a step."""
@@ -170,5 +159,10 @@ class RunCheckpoints:
 
     def close(self) -> None:
         """Waits, and releases the threads. Raises what `wait` does."""
-        with writing(self._manager.directory):
-            self._manager.close()
+        try:
+            with writing(self._manager.directory):
+                self._manager.close()
+        finally:  # a step that could not be written would keep its part of a full disk
+            if jax.process_index() == 0:
+                for unfinished in Path(self._manager.directory).glob("*.orbax-checkpoint-tmp*"):
+                    shutil.rmtree(unfinished, ignore_errors=True)

@@ -79,8 +79,8 @@ def test_bad_files(run, state):
         (good | {"model_options": arch | {"pooling": "rmac"}}, "pooling is 'rmac'"),
         (good | {"model_options": arch | {"regional": True}}, "have regional"),
         (good | {"model_options": [1]}, "model_options are a list"),
-        (good | {"preprocess": {"mean": [1, 2]}}, "mean is not three numbers"),
-        (good | {"preprocess": {"std": [1, 2, 0]}}, "std is not positive"),
+        (good | {"preprocess": {"mean": [1, 2]}}, "its preprocess: mean is [1, 2]; exp"),
+        (good | {"preprocess": {"std": [1, 2, 0]}}, "std is [1, 2, 0]; expected three"),
         (good | {"pca": [1]}, "pca is a list"),
         (good | {"pca": {"a": 1}}, "the whitening a is a int"),
         (good | {"pca": {"a/../b": {"means": np.ones(2), "W": np.ones((2, 2))}}}, "a/../b"),
@@ -125,13 +125,17 @@ def test_bad_flags(run, state):
 def test_values_that_are_not_finite_are_named(run, state):
     bad = state["layer2.0.bn1.weight"].clone()
     bad[3] = float("nan")
+    code, printed, out = run(tree(state, **{"layer2.0.bn1.weight": bad}))
+    assert code == 2
+    assert "file.pt cannot be used: layer2.0.bn1.weight has values that are not fin" in printed.err
+    assert list(out.parent.iterdir()) == []
+    # A model can be used without its whitening.
     w = {"means": np.full(8, np.inf), "W": np.ones((8, 8))}
-    content = tree(state, **{"layer2.0.bn1.weight": bad}) | {"pca": {"a": w}}
-    code, printed, out = run(content)
+    code, printed, out = run(tree(state) | {"pca": {"a": w}})
     assert code == 0
-    assert "warning: layer2.0.bn1.weight has values that are not finite" in printed.err
-    assert "warning: mean_ of the whitening a has values" in printed.err
-    assert load_model(out).whitenings.keys() == {"a"}
+    assert "warning: mean_ of the whitening a has values that are not finite" in printed.err
+    with pytest.raises(UserError, match="mean_ of the whitening 'a' has values that are not fin"):
+        load_model(out).whitening("a")
 
 
 def test_an_existing_directory_is_replaced_only_when_asked(run, state):

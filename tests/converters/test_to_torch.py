@@ -1,7 +1,6 @@
 """What we export is what the original toolbox loads, and converts back to the same bits."""
 
-import os
-import subprocess
+import pickle
 import sys
 
 import numpy as np
@@ -120,24 +119,28 @@ def test_the_original_loads_it(exported):
 
 
 @pytest.mark.parametrize("exported", OPTIONS[:1], indirect=True)
-def test_without_scikit_learn_a_whitening_is_a_dict(exported, tmp_path):
+@pytest.mark.parametrize("is_installed", [True, False])
+def test_without_scikit_learn_a_whitening_is_a_dict(is_installed, exported, tmp_path, monkeypatch):
+    """By --no-sklearn, or where it is missing; torch.load then reads the file by default."""
     folder, _ = exported
-    code = (
-        "import sys; sys.modules['sklearn'] = None;"
-        "from converters.to_torch import export; export(*sys.argv[1:])"
-    )
-    subprocess.run(
-        [sys.executable, "-c", code, folder / "model", tmp_path / "x.pt"],
-        check=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
-    )
-    tree = torch.load(tmp_path / "x.pt", weights_only=False)
+    if not is_installed:
+        monkeypatch.setitem(sys.modules, "sklearn.decomposition", None)
+    argv = ["to_torch", "--checkpoint", str(folder / "model"), "--output", str(tmp_path / "x.pt")]
+    monkeypatch.setattr(sys, "argv", argv + ["--no-sklearn"] * is_installed)
+    assert to_torch.main() == 0
+    tree = torch.load(tmp_path / "x.pt")
     whitening, original = tree["pca"]["Landmarks_clean"], whitenings()["Landmarks_clean"]
     x = np.random.default_rng(1).standard_normal((4, 8))
-    expected = (x - whitening["means"]) @ whitening["W"]
+    expected = (x - whitening["means"].numpy()) @ whitening["W"].numpy()
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
     np.testing.assert_allclose(apply_whitening(x, original, power=0.5), expected, atol=1e-6)
     assert_same_checkpoint(load_model(folder / "model"), convert(tmp_path / "x.pt"))
+
+
+@pytest.mark.parametrize("exported", OPTIONS[:1], indirect=True)
+def test_with_scikit_learn_torch_has_to_be_told(exported):
+    with pytest.raises(pickle.UnpicklingError, match="weights_only"):
+        torch.load(exported[0] / "model.pt")
 
 
 @pytest.mark.parametrize("exported", OPTIONS[:1], indirect=True)

@@ -215,6 +215,6 @@ def test_a_class_that_a_file_names_is_not_imported(features, tmp_path, monkeypat
 @pytest.mark.parametrize("text", ["{", "[" * 100_000, '{"jsonFeature": {"json": "{"}}', "\x00"])
 def test_damaged_features(features, tmp_path, text):
     features.write_text(text)
-    with pytest.raises(UserError, match=r"features\.json cannot be read") as caught:
+    with pytest.raises(UserError, match=r"features\.json") as caught:
         create_dataset("tfds:tiny_landmarks", db_root=str(tmp_path / "tfds"))
     assert len(str(caught.value)) < 600

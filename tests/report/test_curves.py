@@ -103,26 +103,3 @@ def test_mean_of_no_query() -> None:
     curve = mean_curve(nothing, "")
     assert curve.num_queries == 0
     assert np.isnan(curve.precision).all()
-
-
-def test_what_does_not_fit() -> None:
-    dataset = LabelledDataset(["a", "b"], ["a", "a"])
-    good = {
-        "dataset": dataset,
-        "metrics": {},
-        "aps": {"": np.zeros(2)},
-        "shown": np.array([0]),
-        "rankings": np.array([[1]]),
-        "scores": np.zeros((1, 1)),
-    }
-    JudgedRankings(**good)
-    for bad, message in (
-        ({"aps": {}}, "levels"),
-        ({"aps": {"middling": np.zeros(2)}}, "levels"),
-        ({"aps": {"": np.zeros(3)}}, "2 queries"),
-        ({"rankings": np.array([[1, 0]])}, r"of shape \(1, 1\) and as"),
-        ({"scores": np.zeros((2, 1))}, "as many rows"),
-        ({"dataset": RelevantsDataset(["a"], QueryDataset(["a"], "", None), [{}])}, "grades"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            JudgedRankings(**{**good, **bad})

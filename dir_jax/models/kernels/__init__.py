@@ -1,13 +1,8 @@
 """The network's costly operations, each in the form that is fast where the program runs.
 
-The layers call these three functions and know nothing of platforms:
-
-- `convolve`: a convolution, optionally with the factors of a frozen BatchNorm;
-- `add_relu`: the end of a residual block;
-- `max_pool`: the 3×3 pooling of the stem.
-
-The module `plain` has each of them as XLA offers it, which is what runs on GPUs and TPUs. `cpu` has
-the forms that XLA's CPU compiler is fast at. Both give the same numbers up to rounding.
+The layers call these three functions and know nothing of platforms. The module `plain` has each of
+them as XLA offers it, which is what runs on GPUs and TPUs; `cpu` has the forms that XLA's CPU
+compiler is fast at. Both give the same numbers up to rounding.
 
 **How the platform is known.** Through `jax.lax.platform_dependent`. Both forms are traced.
 Lowering, which knows the devices of a program, keeps one of them, and the compiler never sees the
@@ -77,13 +72,8 @@ Form = Callable[..., Any]
 def _by_platform(for_cpu: Form, for_others: Form) -> Callable[..., jax.Array]:
     """Makes one differentiable function of the two forms of an operation.
 
-    Args:
-      for_cpu: `form(*arrays, *options)`, with one array as its result.
-      for_others: the same.
-
-    Returns:
-      `function(options, *arrays)`, which is `for_cpu` in a CPU's program and `for_others` in any
-      other. It traces each combination of shapes once, and networks have few of them.
+    Each is `form(*arrays, *options)` with one array as its result; the function made is
+    `function(options, *arrays)`. It traces each combination of shapes once; networks have few.
     """
 
     @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

@@ -61,14 +61,7 @@ def convolve_scaled(
 def _scaled_product(
     a: jax.Array, kernel: jax.Array, factor: jax.Array, precision: str
 ) -> jax.Array:
-    """(a · kernel) · factor, the product rounded to a's type: (M, D) float32.
-
-    Args:
-      a: (M, C) of any type.
-      kernel: (C, D) float32.
-      factor: (D,) float32.
-      precision: of the products.
-    """
+    """(a · kernel) · factor of (M, C), (C, D) and (D,), the product rounded to a's type."""
     return _dot(a, kernel.astype(a.dtype), precision).astype(a.dtype) * factor
 
 

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from dir_jax.models.kernels import plain
+
 # Tiles below which the kernel's own transform costs more than the products save.
 _FEWEST_TILES = 192
 
@@ -27,16 +29,7 @@ def is_faster(shape: tuple[int, ...]) -> bool:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def convolve(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
-    """A convolution padded by 1.
-
-    Args:
-      x: (N, H, W, C), float32 or bfloat16.
-      kernel: (3, 3, C, D) of the same type.
-      precision: of the products.
-
-    Returns:
-      (N, H, W, D) of the same type.
-    """
+    """Convolves (N, H, W, C), padded by 1, by (3, 3, C, D) of the same type: (N, H, W, D) of it."""
     return _sum_tiles(x, _transform_kernel(kernel), precision, contracting=0)
 
 
@@ -87,15 +80,8 @@ def _backward(
     parts = _transform_kernel(kernel)
     turned = [[parts[i][j] for j in _TURNED] for i in _TURNED]
     by_input = _sum_tiles(cotangent, turned, precision, contracting=1)
-    plain = functools.partial(
-        jax.lax.conv_general_dilated,
-        x,
-        window_strides=(1, 1),
-        padding=[(1, 1), (1, 1)],
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        precision=precision,
-    )
-    (by_kernel,) = jax.linear_transpose(plain, kernel)(cotangent)
+    by_itself = functools.partial(plain.convolve, x, stride=1, precision=precision)
+    (by_kernel,) = jax.linear_transpose(by_itself, kernel)(cotangent)
     return by_input, by_kernel
 
 
