@@ -82,9 +82,9 @@ def test_the_model_is_used_as_it_was_evaluated(finished, tiny_data, capsys, monk
     model = dir_jax.load(finished)
     assert repr(model).endswith("; CenterCrop(40); whitening 'train', power 0.25>")
     assert dir_jax.evaluate(dataset, model) == pytest.approx(expected, abs=1e-6)
-    descriptors = model.extract(f'ImageList("{tiny_data}/test.txt", "{tiny_data}")')
-    names = [row.split()[1] for row in (tiny_data / "test.txt").read_text().splitlines()]
-    _, labels = np.unique(names, return_inverse=True)
+    rows = [row.split() for row in (tiny_data / "test.txt").read_text().splitlines()]
+    descriptors = model.extract([tiny_data / name for name, _ in rows])
+    _, labels = np.unique([label for _, label in rows], return_inverse=True)
     assert evaluate_labelled(descriptors, labels).mAP == pytest.approx(expected["mAP"], abs=1e-6)
 
     def run(module, *flags):
