@@ -21,7 +21,8 @@ from dir_jax.data.ground_truth import QueryDataset, RelevantsDataset
 from dir_jax.data.images import ImageDataset
 from dir_jax.data.labelled import LabelledDataset
 from dir_jax.describe.extractor import Extractor
-from dir_jax.describe.passes import Pass, plan_passes, read_list, run_passes
+from dir_jax.describe.image_lists import read_list
+from dir_jax.describe.passes import Pass, plan_passes, run_passes
 from dir_jax.describe.resume import PartialDescriptors
 from dir_jax.errors import UserError
 from dir_jax.model_recipe import Recipe
@@ -51,16 +52,10 @@ class Descriptors:
     def __len__(self) -> int:
         return len(self.dataset)
 
-    @property
-    def names(self) -> list[str]:
-        """What the list calls each image."""
-        return self.dataset.names
-
     def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
         """Yields (first row, rows): (n, D) float32 finished descriptors, in order, each once."""
-        total = len(self)
-        size = min(_ROWS, total)
-        for start, first_new in blocks(total, size):
+        size = min(_ROWS, len(self))
+        for start, first_new in blocks(len(self), size):
             rows = self._finish([scale[start : start + size] for scale in self._scales])
             yield first_new, rows[first_new - start :]
 
@@ -86,14 +81,11 @@ class Describer:
         threads: int = 8,
         skip_failures: bool = False,
     ):
-        """Prepares to describe; reads no image.
+        """Prepares to describe with a model; reads no image.
 
-        Args:
-          checkpoint: the model.
-          recipe: how images become descriptors; by default as the model's own recipe says.
-          devices: where to compute; the first device by default.
-          threads: how many processes decode images, at most one for each core.
-          skip_failures: gives NaN for an image that cannot be used, instead of stopping.
+        By default the recipe is the model's own, and the first device
+        computes. `threads` processes, at most one for each core, decode
+        images. With `skip_failures`, an image that cannot be used gets NaN.
 
         Raises:
           UserError: the recipe is not valid, or does not fit the model.
@@ -145,10 +137,7 @@ class Describer:
         images_may_change: bool = False,
         whiten: bool = True,
     ) -> Described:
-        """Describes lists of images at every scale.
-
-        All headers are read before the first image is decoded, and one set of padded shapes serves
-        all lists and scales.
+        """Describes lists of images at every scale, after reading all their headers.
 
         Args:
           datasets: for each list, what progress bars call it, and the images.
@@ -162,18 +151,16 @@ class Describer:
           NoUsableImageError: no image of a list can be used.
           UserError: an image cannot be used and is not to be skipped.
         """
-        skip = self._skip
+        skip, extractor = self._skip, self._extractor
         lists = [read_list(name, dataset) for name, dataset in datasets]
-        passes = plan_passes(
-            self._extractor, lists, self._transforms, skip_failures=skip, advice=_ADVICE
-        )
+        passes = plan_passes(extractor, lists, self._transforms, skip_failures=skip, advice=_ADVICE)
         may_change = ("images", "batches") if images_may_change else ()
         store = None
         if partial is not None:
             store = PartialDescriptors(partial, self._identity(passes), may_change=may_change)
         try:
-            variables = self._extractor.replicate(self._params, self._stats)
-            sinks = run_passes(self._extractor, variables, passes, store, skip_failures=skip)
+            variables = extractor.replicate(self._params, self._stats)
+            sinks = run_passes(extractor, variables, passes, store, skip_failures=skip)
             if store is not None:
                 store.sync()
         except BaseException:
@@ -202,13 +189,11 @@ class Describer:
 
     def whiten(self, x: np.ndarray) -> np.ndarray:
         """Whitens (n, D) pooled descriptors, if the recipe says so."""
-        if self._whitening is None:
+        r, whitening = self.recipe, self._whitening
+        if whitening is None:
             return x
-        r = self.recipe
         with jax.default_device(self.devices[0]):
-            white = apply_whitening(
-                x, self._whitening, power=r.whitenp, dims=r.whitenv, m=r.whitenm
-            )
+            white = apply_whitening(x, whitening, power=r.whitenp, dims=r.whitenv, m=r.whitenm)
         return np.asarray(white)
 
     def _identity(self, passes: Sequence[Pass]) -> dict[str, Any]:
@@ -245,11 +230,7 @@ class Described:
 
 
 class NoUsableImageError(UserError):
-    """Not one image of a list can be used.
-
-    Attributes:
-      failures: image number -> why.
-    """
+    """Not one image of a list can be used; `failures` says why, by image number."""
 
     def __init__(self, name: str, failures: dict[int, str]):
         super().__init__(

@@ -42,19 +42,12 @@ _SCRATCH = ".dir_jax.writing"  # in the features' folder; what a killed run leav
 
 @dataclasses.dataclass(frozen=True)
 class FeatureKind:
-    """What global_features.txt says.
+    """What global_features.txt says of descriptors."""
 
-    Attributes:
-      name: what computed the features.
-      dtype: 'float32' or 'float64'.
-      length: the number of values of a descriptor, D.
-      metric: how descriptors are compared.
-    """
-
-    name: str
-    dtype: str
-    length: int
-    metric: str
+    name: str  # what computed them
+    dtype: str  # 'float32' or 'float64'
+    length: int  # the number of values of each, D
+    metric: str  # how they are compared
 
     def __str__(self) -> str:
         name = "" if self.name in _OURS else f" by {quoted(self.name)}"
@@ -92,11 +85,7 @@ class GlobalFeatures:
     """
 
     def __init__(self, root: str, name: str):
-        """Reads what there is.
-
-        Args:
-          root: the dataset's folder.
-          name: the type of the features, the name of a folder.
+        """Reads what a dataset's folder `root` has of the type `name`, the name of a folder.
 
         Raises:
           UserError: global_features.txt or global_features.tar is not valid.
@@ -122,11 +111,7 @@ class GlobalFeatures:
         return [image for image, size in sizes.items() if size != self.kind.size]
 
     def check(self, images: Iterable[str], length: int) -> None:
-        """Checks that descriptors of ours can be added.
-
-        Args:
-          images: the images that they are for.
-          length: the length of a descriptor, D.
+        """Checks that our descriptors of these images, of `length` values each, can be added.
 
         Raises:
           UserError: the dataset has features of this type that are of another kind, or a folder

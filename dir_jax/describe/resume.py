@@ -38,11 +38,8 @@ class PartialDescriptors:
     ):
         """Opens the folder, or makes it.
 
-        Args:
-          folder: where the descriptors are kept.
-          identity: JSON values that say what is described, how, and in which batches.
-          may_change: keys of the identity; where the folder's extraction differs in these alone, it
-            is dropped instead of refused.
+        `identity` says in JSON values what is described, how, and in which batches. Where the
+        folder's extraction differs in the keys `may_change` alone, it is dropped, not refused.
 
         Raises:
           UserError: the folder is that of another extraction, is in use, or cannot be written.

@@ -19,7 +19,8 @@ from dir_jax.data.labelled import LabelledDataset
 from dir_jax.data.transforms import Compose
 from dir_jax.describe.describer import queries_of
 from dir_jax.describe.extractor import Extractor
-from dir_jax.describe.passes import describe_lists, read_list
+from dir_jax.describe.image_lists import read_list
+from dir_jax.describe.passes import describe_lists
 from dir_jax.errors import UserError
 from dir_jax.evaluation import (
     Evaluation,

@@ -21,7 +21,7 @@ from dir_jax.data.headers import check_dataset
 from dir_jax.data.labelled import LabelledDataset
 from dir_jax.data.samplers import Sampler
 from dir_jax.data.transforms import Compose, parse_transforms
-from dir_jax.describe.passes import ImageList
+from dir_jax.describe.image_lists import ImageList
 from dir_jax.errors import UserError
 from dir_jax.loading import load_model
 from dir_jax.losses import LOSSES, BatchLoss
