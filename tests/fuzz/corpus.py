@@ -118,9 +118,17 @@ def _models() -> list[Any]:
         {"std": [0] * 3}, {"std": [float("inf")] * 3}, {"mean": [10**400] * 3}, [], 5,
         {"std": [-1, 1, 1]}, {"mean": [True] * 3},
     ]
+    recipe = [
+        {"trfs": []}, {"trfs": "Pad(5)"}, {"trfs": ["Scale(1e400)"]}, {"trfs": ["\ud800"]}, [], 5,
+        {"x": 1},
+        {"trfs": ["x" * 10**5]}, {"trfs": ["canary.Canary()"]}, {"trfs": [5]}, {"pooling": "x"}, {},
+        {"gemp": float("nan")}, {"gemp": 10**400}, {"whiten": "x"}, {"whiten": 5}, {"whitenv": -1},
+        {"whitenv": 10**30}, {"whitenp": float("inf")}, {"whitenm": 0}, {"whitenm": True},
+    ]
     return [
         *({"model": change} for change in model),
         *({"preprocess": change} for change in preprocess),
+        *({"recipe": change} for change in recipe),
         *({"format_version": version} for version in (2, "1", None, True, [], float("inf"), -1)),
         *({"digests": digests} for digests in (5, [], {}, {"a": 5}, "x")),
         *({"whitening": names} for names in (5, ["x"], [5], None)),

@@ -22,9 +22,11 @@ from dir_jax.commands.recipes import load_config
 from dir_jax.data import datasets, ground_truth, images, kapture, labelled
 from dir_jax.data.download import archives, fetch
 from dir_jax.data.headers import read_sizes
-from dir_jax.data.transforms import parse_transforms
+from dir_jax.data.transforms import Identity, parse_transforms
 from dir_jax.describe.feature_files import load_descriptors
+from dir_jax.describe.image_lists import ImageList, Pass
 from dir_jax.describe.kapture_features import GlobalFeatures
+from dir_jax.describe.padded_shapes import Batch
 from dir_jax.describe.resume import PartialDescriptors
 from dir_jax.errors import UserError
 from dir_jax.evaluation import check_can_be_evaluated
@@ -126,6 +128,7 @@ def _digest(tree: Any) -> str:
 
 def _read_checkpoint(folder: Path) -> str:
     found = checkpoint.read_model(folder)
+    found.recipe.transforms()
     whitenings = {name: w.to_arrays() for name, w in found.whitenings.items()}
     return _digest([*split_variables(found.model)[1:], whitenings])
 
@@ -151,7 +154,7 @@ _ROWS = b"""{"step": 0, "eval": {"mAP": 0.3}}
 
 def _read_metrics(folder: Path) -> None:
     with MetricsLog(folder, 2) as log:
-        json.dumps(log.rows[0]["eval"] if log.rows else 0)
+        json.dumps(log.rows[0]["eval"])
         log.evaluation(2)
         log.write({"step": 3, "loss": 0.1})
 
@@ -171,25 +174,29 @@ def _read_other(name: str) -> Callable[[Path], Any]:
 # Descriptors and what is kept beside them.
 
 
-_IDENTITY = {"checkpoint": "a", "trfs": ["Scale(800)"], "images": 5, "batch": [[1, 2], [3]]}
-
-
 def _partial_folders(folder: Path) -> Iterable[Files]:
     _fill(folder / "out.partial")
     return [sound.files_in(folder)]
 
 
 def _fill(place: Path) -> None:
-    store = PartialDescriptors(place, _IDENTITY, may_change=("images",))
-    sink = store.sink("describe", 5, 3)
-    for batch in (0, 1):
-        if not sink.is_done(batch):
-            rows = np.array([2 * batch, 2 * batch + 1])
-            sink.write(batch, rows, np.ones((2, 3), np.float32), {2 * batch: "it is damaged"})
-    assert all(0 <= place < 5 for place in sink.failures), f"failures of {list(sink.failures)}"
-    "\n".join(f"{i}\t{reason}" for i, reason in sorted(sink.failures.items())).encode()
-    assert sink.descriptors.shape == (5, 3)
-    store.close()
+    images_ = ImageList("database", images.ImageDataset([f"{i}.jpg" for i in range(5)]), _SIZES)
+    batches = [Batch((8, 8), 2, np.array(places), True) for places in ([0, 1], [2, 3])]
+    todo = Pass("database", images_, Identity(), batches, {4: "it is damaged"})
+    store = PartialDescriptors(place, {"checkpoint": "a", "trfs": ["Scale(800)"]}, [todo])
+    try:
+        sink = store.sink(todo, 3)
+        for batch, each in enumerate(batches):
+            if not sink.is_done(batch):
+                sink.write(batch, each.places, np.ones((2, 3), np.float32), {2 * batch: "damaged"})
+        np.zeros(5)[list(sink.failures)] = np.nan
+        "\n".join(sink.failures.values()).encode()
+        assert sink.descriptors.shape == (5, 3)
+    finally:
+        store.close()
+
+
+_SIZES = np.full((5, 2), 8)
 
 
 def _read_kapture(folder: Path) -> None:
@@ -268,8 +275,8 @@ READERS: dict[str, Reader] = {
     "torch-zip": Reader(lambda _: sound.torch_files(legacy=False), _read_other("a.pt")),
     "safetensors": Reader(sound.safetensors_files, _read_other("a.safetensors")),
     "descriptors": Reader(
-        sound.made("f.npy", *map(sound.npy, (np.ones((5, 4), "<f4"), np.ones((4, 5), ">f2").T))),
-        lambda folder: load_descriptors(f"{folder}/f.npy", 5, 4),
+        sound.descriptors,
+        lambda folder: load_descriptors(f"{folder}/f.npy", list("abcde")),
     ),
     "partial": Reader(_partial_folders, lambda folder: _fill(folder / "out.partial")),
     "kapture": Reader(sound.kapture_folders, _read_kapture),

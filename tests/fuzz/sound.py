@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from dir_jax import checkpoint
+from dir_jax.model_recipe import Recipe
 from dir_jax.models import RetrievalNetwork, architectures, create_model
 from dir_jax.models.layers import Linear
 from dir_jax.models.pooling import create_pooling
@@ -137,7 +138,7 @@ def runs(folder: Path) -> Iterable[Files]:
     model, run = create_model("tiny_rmac", out_dim=6), RunCheckpoints(folder / "run", keep=2)
     for step in (3, 6):
         train = {"optimizer": {"count": np.int32(step), "mu": np.arange(20.0)}}
-        run.save(step, model, train, preprocessing=checkpoint.Preprocessing())
+        run.save(step, model, train, preprocessing=checkpoint.Preprocessing(), recipe=Recipe())
     run.close()
     return [files_in(folder / "run")]
 
@@ -155,10 +156,13 @@ def safetensors_files(folder: Path) -> Iterable[Files]:
     yield {"a.safetensors": safetensors.numpy.save(state, metadata)}
 
 
-def npy(array: np.ndarray) -> bytes:
-    stream = io.BytesIO()
-    np.save(stream, array)
-    return stream.getvalue()
+def descriptors(folder: Path) -> Iterable[Files]:
+    whole = np.ones((5, 4), np.float32)
+    partly = np.where(np.arange(5)[:, None] == 3, np.nan, whole)
+    for array in (whole, np.asfortranarray(whole.astype(">f2")), partly):
+        stream = io.BytesIO()
+        np.save(stream, array)
+        yield {"f.npy": stream.getvalue(), "f.npy.failed.txt": b"d\tit is damaged\n"}
 
 
 _SENSORS = """# kapture format: 1.1
