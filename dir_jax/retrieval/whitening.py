@@ -57,14 +57,12 @@ class Whitening:
         if missing := [name for name in names if name not in arrays]:
             raise UserError(f"the whitening lacks {', '.join(map(repr, missing))}")
         mean, components, variance = (np.asarray(arrays[name]) for name in names[:3])
-        if components.ndim != 2 or (variance.shape, mean.shape) != (
-            components.shape[:1],
-            components.shape[1:],
-        ):
+        shapes = (variance.shape, mean.shape)
+        if shapes != (components.shape[:1], components.shape[1:]) or not components.size:
             raise UserError(
                 f"the whitening's shapes do not fit together: mean_ {mean.shape}, components_ "
                 f"{components.shape}, explained_variance_ {variance.shape}; expected (D,), (K, D) "
-                "and (K,)"
+                "and (K,), with D and K of at least 1"
             )
         return cls(mean, components, variance, bool(arrays["whiten"]))
 

@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from sklearn.decomposition import PCA
 
 from converters import from_torch
 from dir_jax.checkpoint import save_model
@@ -72,8 +73,8 @@ def test_bad_files(run, state):
         (tree(state, **{"fc.bias": torch.ones(8, dtype=torch.int64)}), "fc.bias is of type int64"),
         (tree(state, **{"fc.weight": None}), "lacks fc.weight"),
         (good | {"model_options": arch | {"out_dim": 9}}, "fc.weight has shape (8, 512)"),
-        (good | {"model_options": arch | {"out_dim": 1 << 40}}, "out_dim makes no sense"),
-        (good | {"model_options": arch | {"out_dim": "8"}}, "the str it states for out_dim"),
+        (good | {"model_options": arch | {"out_dim": 1 << 40}}, "out_dim is 1099511627776; exp"),
+        (good | {"model_options": arch | {"out_dim": "8"}}, "out_dim is '8'; expected a whole"),
         (good | {"model_options": arch | {"arch": "resnet34_rmac"}}, "resnet34_rmac"),
         (good | {"model_options": arch | {"arch": "se_resnet50_rmac"}}, "se_resnet50_rmac"),
         (good | {"model_options": arch | {"pooling": "rmac"}}, "pooling is 'rmac'"),
@@ -81,6 +82,14 @@ def test_bad_files(run, state):
         (good | {"model_options": [1]}, "model_options are a list"),
         (good | {"preprocess": {"mean": [1, 2]}}, "its preprocess: mean is [1, 2]; exp"),
         (good | {"preprocess": {"std": [1, 2, 0]}}, "std is [1, 2, 0]; expected three"),
+        (good | {"preprocess": {"mean": [10**400] * 3}}, "its preprocess: mean is [1000"),
+        (good | {"preprocess": np.ones(3)}, "preprocess is a ndarray"),
+        (good | {"model_options": arch | {"extra": np.ones(3)}}, "model_options have extra"),
+        (good | {"model_options": arch | {"gemp": np.nan}}, "its model_options: gemp is nan; exp"),
+        (good | {"dir_jax": {"dtype": 3}}, "its dir_jax: dtype is 3; expected 'float32'"),
+        (good | {"pca": np.ones(3)}, "pca is a ndarray"),
+        (good | {"pca": {"a": PCA()}}, "whitening a has no mean_ and no components_ and no expl"),
+        (good | {"pca": {"a": {"means": np.ones(2), "W": np.ones((2, 0))}}}, "K of at least 1"),
         (good | {"pca": [1]}, "pca is a list"),
         (good | {"pca": {"a": 1}}, "the whitening a is a int"),
         (good | {"pca": {"a/../b": {"means": np.ones(2), "W": np.ones((2, 2))}}}, "a/../b"),
@@ -90,6 +99,10 @@ def test_bad_files(run, state):
          "cirtorch network on vgg16"),
         ({"state_dict": {"features.0.weight": torch.ones(1)}, "meta": {"regional": True}},
          "regional"),
+        ({"state_dict": {"features.0.weight": torch.ones(1)}, "meta": {"regional": np.ones(2)}},
+         "regional"),
+        ({"state_dict": {"features.0.weight": torch.ones(1)},
+          "meta": {"architecture": np.ones(2)}}, "cirtorch network on a ndarray"),
         ({"state_dict": {"features.0.weight": torch.ones(1)}, "meta": {"pooling": "rmac"}},
          "with rmac pooling"),
         ({"state_dict": {"conv1.weight": torch.ones(1), "fc.weight": torch.ones(8, 2)}}, "--arch"),

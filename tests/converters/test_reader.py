@@ -2,6 +2,7 @@
 
 import collections
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -178,6 +179,12 @@ def test_reads_safetensors(tmp_path):
     for length in range(1, len(content), 97):
         path.write_bytes(content[:length])
         with pytest.raises(CheckpointFileError):
+            read_file(path)
+    path = tmp_path / "sparse.safetensors"
+    path.write_bytes((2).to_bytes(8, "little") + b"{}")
+    for size, expected in ((1 << 33, "does not end where the file"), (1 << 40, "1024 GB, more")):
+        os.truncate(path, size)
+        with pytest.raises(CheckpointFileError, match=expected):
             read_file(path)
     for header in (b'{"a":{"dtype":"F32","shape":[1099511627776],"data_offsets":[0,4]}}',
                    b'{"a":{"dtype":"F8_E4M3","shape":[4],"data_offsets":[0,4]}}', b"{" * 100_000,
