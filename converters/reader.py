@@ -26,6 +26,9 @@ from dir_jax.data.pickles import resolve
 from dir_jax.data.stand_ins import Inert, RefusedPickleError
 from dir_jax.errors import shown
 
+# Where training scripts keep the weights, and what else of a file is read.
+CONTAINERS = ("state_dict", "model_state_dict", "model", "net")
+PARTS = ("model_options", "preprocess", "pca", "meta", "dir_jax", "safetensors")
 _ZIP, _PICKLE = b"PK\3\4", b"\x80"
 _MAGIC_NUMBER, _PROTOCOL_VERSION = 0x1950A86A20F9469CFC6C, 1001  # of torch's layout before 1.6
 _LARGEST_FILE = 16 << 30  # bytes; a ResNet-152 with Adam's state takes 0.7 GB
@@ -133,7 +136,16 @@ def _load(stream: BinaryIO, unknown: set[str]) -> Any:
                 if what.startswith("Unsupported operand"):
                     what = "only protocol 2 is; save the file again without pickle_protocol"
                 raise CheckpointFileError(f"torch does not read its pickle: {shown(what)}") from e
-    return resolve(tree, to_numpy)
+    if not isinstance(tree, dict) or not any(isinstance(tree.get(x), dict) for x in CONTAINERS):
+        return resolve(tree, to_numpy)
+    for key, value in tree.items():
+        try:
+            tree[key] = resolve(value, to_numpy)
+        except RefusedPickleError:
+            if key in (*CONTAINERS, *PARTS):
+                raise
+            tree[key] = Inert()  # an array of dates or records, beside the weights
+    return tree
 
 
 def _rehearse_legacy(data: mmap.mmap) -> set[str]:

@@ -20,7 +20,9 @@ from typing import Any
 import numpy as np
 
 from converters.file_errors import CheckpointFileError, some
+from converters.reader import CONTAINERS, PARTS
 from converters.whitenings import from_lw, from_pca, numbers
+from dir_jax.data.stand_ins import Inert
 from dir_jax.description import PREPROCESS_RULES
 from dir_jax.errors import shown
 from dir_jax.fields import check_fields, is_whole
@@ -29,11 +31,9 @@ from dir_jax.models.preprocess import Preprocessing
 from dir_jax.models.resnet import BOTTLENECK, RESNETS
 from dir_jax.retrieval.whitening import Whitening
 
-# Where training scripts keep the weights, and what wrapping a network puts before its names.
-_CONTAINERS = ("state_dict", "model_state_dict", "model", "net")
+# What wrapping a network puts before its names.
 _WRAPPERS = re.compile(r"((module|_orig_mod|backbone|model)\.)+")
 _COUNTERS = ("epoch", "iter", "current_iter")
-_PARTS = ("model_options", "preprocess", "pca", "meta", "dir_jax", "safetensors")
 _OUR_OPTIONS = ("dtype", "precision")  # which `to_torch` adds, beside DIR's own
 # Options of the original toolbox that say how a network was made, not what it is.
 _IRRELEVANT_OPTIONS = ("pretrained", "scales", "delete_fc")
@@ -75,11 +75,13 @@ def recognise(tree: Any) -> Source:
     Raises:
       CheckpointFileError: it is none of the three kinds, or a part of it makes no sense.
     """
+    if isinstance(tree, Inert):
+        raise CheckpointFileError("it holds an object, not weights; save its state_dict instead")
     if not isinstance(tree, dict):
         raise CheckpointFileError(f"it holds a {type(tree).__name__}, not a dict with a state_dict")
     if tree and all(isinstance(value, np.ndarray) for value in tree.values()):
         tree = {"state_dict": tree}
-    container = next((key for key in _CONTAINERS if isinstance(tree.get(key), dict)), "state_dict")
+    container = next((key for key in CONTAINERS if isinstance(tree.get(key), dict)), "state_dict")
     if container not in tree:
         raise CheckpointFileError(
             f"it has no state_dict; its keys are {some([str(key) for key in tree]) or 'none'}"
@@ -98,7 +100,7 @@ def recognise(tree: Any) -> Source:
             source.counters[key] = value
         elif key == "optimizer":
             source.skipped.append((key, "the state of PyTorch's optimiser"))
-        elif key not in (container, *_PARTS):
+        elif key not in (container, *PARTS):
             source.skipped.append((shown(key), "not a part of a model"))
     counts = [name for name in source.tensors if name.endswith(".num_batches_tracked")]
     _drop(source, counts, f"{len(counts)} × num_batches_tracked", "nothing reads them")
