@@ -98,7 +98,7 @@ def _ours() -> Callable[[], Any]:
     from dir_jax.data.headers import check_dataset
     from dir_jax.data.images import ImageDataset
     from dir_jax.data.transforms import Identity
-    from dir_jax.describe.extractor import ArraySink, Extractor
+    from dir_jax.describe.extractor import Extractor
     from dir_jax.describe.padded_shapes import choose_canvases
     from dir_jax.models.variables import split_variables
 
@@ -114,11 +114,12 @@ def _ours() -> Callable[[], Any]:
 
     def call() -> Any:
         batches = extractor.plan(check_dataset(dataset), canvases)
-        sink = ArraySink(len(dataset), model.descriptor_size)
-        indices = np.arange(len(dataset))
-        extractor.run(variables, dataset, indices, Identity(), batches, sink)
-        np.save(folder / "descriptors.npy", sink.descriptors)
-        return sink.descriptors
+        found = np.zeros((len(dataset), model.descriptor_size), np.float32)
+        described = extractor.run(variables, dataset, np.arange(len(dataset)), Identity(), batches)
+        for batch, (rows, _) in zip(batches, described, strict=True):
+            found[batch.places] = rows
+        np.save(folder / "descriptors.npy", found)
+        return found
 
     return call
 

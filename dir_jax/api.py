@@ -13,6 +13,7 @@ from PIL import Image
 from dir_jax.checkpoint import Checkpoint
 from dir_jax.data.datasets import create_dataset
 from dir_jax.data.images import ImageDataset
+from dir_jax.data.pixels import as_rgb
 from dir_jax.describe.describer import Describer, Recipe, describe_with_queries
 from dir_jax.errors import UserError
 from dir_jax.evaluation import (
@@ -182,7 +183,11 @@ class _Images(ImageDataset):
 
     def open(self, i: int) -> Image.Image:
         image = self._images[i]
-        return super().open(i) if image is None else image.convert("RGB")
+        if image is None:
+            return super().open(i)
+        with self._failures_named(i):
+            image.load()  # so that Pillow has turned it as the caller sees it
+            return as_rgb(image)
 
     def size(self, i: int) -> tuple[int, int]:
         image = self._images[i]

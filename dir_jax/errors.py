@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
-_LONGEST_NAME = 80  # characters of a name that a message repeats
+_LONGEST = 200  # characters of the input that a message repeats
 
 
 class UserError(Exception):
@@ -16,11 +16,26 @@ class UserError(Exception):
     """
 
 
-def shown(text: object) -> str:
-    """A name taken from a file, fit for a message of one line: short, no control characters."""
-    text = str(text)
-    short = text if len(text) <= _LONGEST_NAME else text[:_LONGEST_NAME] + "…"
-    return short if short.isprintable() else ascii(short)
+def shown(value: object) -> str:
+    """A value from a file, fit for a message of one line: short, and without control characters.
+
+    What is too long lacks its middle, because the end of a path tells the most.
+    """
+    return _short(value, str)
+
+
+def quoted(value: object) -> str:
+    """As `shown`, but texts are in quotes, so that they stand out from the message."""
+    return _short(value, repr)
+
+
+def _short(value: object, write: Callable[[object], str]) -> str:
+    try:
+        text = write(value)
+    except (ValueError, RecursionError):  # of integers of more than 4,300 digits; of deep lists
+        text = f"a {type(value).__name__} that is too long to show"
+    text = text if text.isprintable() else ascii(text)
+    return text if len(text) <= _LONGEST else f"{text[:139]}…{text[-60:]}"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

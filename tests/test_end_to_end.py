@@ -180,6 +180,6 @@ def test_quickstart_names_what_is_drawn_for_it(monkeypatch, tmp_path):
     assert not set(train.classes) & set(test.classes)
     assert len(oxford.queries) == len(oxford.ground_truth) == 2
     assert set(oxford.ground_truth[0]) == {"easy", "hard", "junk"}
-    assert oxford.query_boxes is not None
+    assert oxford.queries.boxes is not None
     for dataset in (train, test, oxford, oxford.queries):
         check_dataset(dataset)

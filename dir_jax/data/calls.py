@@ -7,15 +7,17 @@ accepted. Everything else is refused, with a caret under the place.
 from __future__ import annotations
 
 import ast
-import difflib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Mapping
 from typing import NoReturn, TypeVar
 
-from dir_jax.errors import UserError
+from dir_jax.errors import UserError, did_you_mean, shown
 
 T = TypeVar("T")
 
+_LONGEST = 20_000  # characters of a text: Python reads a very long one slowly, or crashes
+_NOT_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _SHOWN_BEFORE, _SHOWN_AFTER = 100, 60  # characters around a mistake in a long text
 
 
@@ -39,10 +41,9 @@ def parse_calls(
       names: constants that arguments may use, such as BILINEAR; a name may contain dots.
 
     Raises:
-      UserError: the text is not such a list, names something unknown, or has a wrong argument; the
-        message shows where, and what would be right.
+      UserError: the text is something else; the message shows where, and what would be right.
     """
-    reader = _Reader(text.replace("\n", " ").replace("\r", " ").strip(), what, names or {})
+    reader = _Reader(re.sub(r"[\n\r\t]", " ", text).strip(), what, names or {})
     makers = [reader.maker(node, constructors) for node in reader.elements()]
     return [make() for make in makers]
 
@@ -56,13 +57,17 @@ class _Reader:
     def elements(self) -> list[ast.expr]:
         if not self.text:
             return []
+        if len(self.text) > _LONGEST:
+            self.fail(0, f"the text is too long: at most {_LONGEST:,} characters are read")
+        if strange := _NOT_TEXT.search(self.text):
+            self.fail(strange.start(), "this character is not allowed")
         try:
             tree = ast.parse(self.text, mode="eval").body
         except SyntaxError as e:
             # Python counts from 1, and from 0 where it has no place to show.
-            self.fail(max((e.offset or 1) - 1, 0), f"syntax error: {e.msg}")
+            self.fail(max((e.offset or 1) - 1, 0), f"syntax error: {shown(e.msg)}")
         except ValueError as e:
-            self.fail(0, f"syntax error: {e}")
+            self.fail(0, f"syntax error: {shown(e)}")
         except (RecursionError, MemoryError):
             self.fail(0, "syntax error: too deeply nested")
         # Line breaks are gone, so a comment would swallow all that follows it.
@@ -85,8 +90,8 @@ class _Reader:
             self.fail_at(node, message, known)
         name = node.func.id
         if name not in constructors:
-            near = _did_you_mean(name, constructors)
-            self.fail_at(node, f"there is no {self.what} named {name}{near}", known)
+            near = did_you_mean(name, constructors)
+            self.fail_at(node, f"there is no {self.what} named {shown(name)}{near}", known)
         constructor = constructors[name]
         usage = _usage(name, constructor, self.names)
         signature = inspect.signature(constructor)
@@ -98,10 +103,10 @@ class _Reader:
             if keyword.arg is None:
                 self.fail_at(keyword.value, "** is not allowed here")
             if keyword.arg not in parameters and not takes_any:
-                near = _did_you_mean(keyword.arg, parameters)
-                self.fail_at(keyword, f"{name} has no argument {keyword.arg}{near}", usage)
+                near = did_you_mean(keyword.arg, parameters)
+                self.fail_at(keyword, f"{name} has no argument {shown(keyword.arg)}{near}", usage)
             if keyword.arg in keywords:
-                self.fail_at(keyword, f"the argument {keyword.arg} is repeated", usage)
+                self.fail_at(keyword, f"the argument {shown(keyword.arg)} is repeated", usage)
             keywords[keyword.arg] = self.literal(keyword.value)
         try:
             signature.bind(*positional, **keywords)
@@ -133,7 +138,7 @@ class _Reader:
                 if name in self.names:
                     return self.names[name]
                 plain = [known for known in self.names if "." not in known]
-                near = _did_you_mean(name, plain) or "; a text must be in quotes"
+                near = did_you_mean(name, plain) or "; a text must be in quotes"
                 known = f"known: {', '.join(plain)}" if plain else ""
                 self.fail_at(node, f"there is no constant named {name}{near}", known)
         expected = "expected a number, a quoted text, True, False or None"
@@ -157,8 +162,9 @@ class _Reader:
         # A caret can stand just behind the text, where something is missing.
         position = min(position, len(self.text))
         start, end = max(position - _SHOWN_BEFORE, 0), position + _SHOWN_AFTER
-        before = "…" * (start > 0) + self.text[start:position]
-        after = self.text[position:end] + "…" * (end < len(self.text))
+        text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in self.text)
+        before = "…" * (start > 0) + text[start:position]
+        after = text[position:end] + "…" * (end < len(text))
         lines = [message, f"  {before}{after}", f"  {' ' * len(before)}^"]
         raise UserError("\n".join([*lines, hint] if hint else lines)) from None
 
@@ -173,10 +179,3 @@ def _usage(name: str, constructor: Callable[..., object], names: Mapping[str, ob
             constants = (key for key, value in names.items() if value is p.default)
             shown[-1] += f"={next(constants, repr(p.default))}"
     return f"usage: {name}({', '.join(shown)})"
-
-
-def _did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Suggests the known name that is nearest to an unknown one; '' where none is near."""
-    by_lower = {candidate.lower(): candidate for candidate in known}
-    near = difflib.get_close_matches(name.lower(), by_lower, 1)
-    return f"; did you mean {by_lower[near[0]]}?" if near else ""

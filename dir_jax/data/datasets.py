@@ -1,7 +1,4 @@
-"""Data sets by name: makes images of the text in `--dataset` or in a config's `data` keys.
-
-    ImageList("photos.txt", "photos/")        ImageListLabels("train.txt", "photos/")
-    ROxford5K                                 tfds:oxford_flowers102:test
+"""Data sets by name, from the text in `--dataset` or in a config's `data` keys.
 
 The text is parsed, never evaluated. A new benchmark is a row in `NAMED`, a new kind of list one in
 `READERS`.
@@ -18,7 +15,7 @@ from dir_jax.data.calls import parse_calls
 from dir_jax.data.ground_truth import read_ground_truth
 from dir_jax.data.images import ImageDataset, read_image_list
 from dir_jax.data.labelled import read_clusters, read_labelled_list, read_labelled_list_with_queries
-from dir_jax.errors import UserError
+from dir_jax.errors import UserError, quoted
 
 Reader: TypeAlias = Callable[..., ImageDataset]
 
@@ -81,11 +78,10 @@ def create_dataset(spec: str, *, db_root: str | None = None) -> ImageDataset:
 
         return TfdsDataset(spec, db_root)
     constructors = {name: _of_texts(read) for name, read in READERS.items()}
-    for name in NAMED:
-        constructors[name] = functools.partial(_read_named, name, db_root)
+    constructors |= {name: functools.partial(_read_named, name, db_root) for name in NAMED}
     found = parse_calls(spec if "(" in spec else f"{spec}()", constructors, what="data set")
     if len(found) != 1:
-        raise UserError(f"{spec!r} describes {len(found)} data sets; expected one")
+        raise UserError(f"{quoted(spec)} describes {len(found)} data sets; expected one")
     return found[0]
 
 
@@ -96,7 +92,7 @@ def _of_texts(read: Reader) -> Reader:
     def checked(*args: object, **kwargs: object) -> ImageDataset:
         for value in (*args, *kwargs.values()):
             if not isinstance(value, str):
-                raise ValueError(f"expected paths in quotes, found {value!r}")
+                raise ValueError(f"expected paths in quotes, found {quoted(value)}")
         return read(*args, **kwargs)
 
     return checked

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import math
+import logging
 import os
-import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from dir_jax.data.images import ImageDataset
+from dir_jax.data.images import ImageDataset, check_names
 from dir_jax.data.pickles import load_pickle
-from dir_jax.errors import UserError, shown
+from dir_jax.errors import UserError, quoted, shown
+from dir_jax.fields import is_whole
 
 # Of the classic protocol, and of the revisited one (Radenović et al., CVPR 2018).
 _GRADES = (("ok", "junk"), ("easy", "hard", "junk"))
-_INTEGERS = (int, np.integer)
+_LARGEST_SIDE = 1_000_000  # pixels
+
+log = logging.getLogger(__name__)
 
 
 class QueryDataset(ImageDataset):
@@ -32,20 +34,13 @@ class QueryDataset(ImageDataset):
         self.boxes = boxes
 
     def open(self, i: int) -> Image.Image:
-        """Decodes image `i` as RGB, cropped to its box.
-
-        Raises:
-          UserError: the image is missing or damaged; the message names its file.
-        """
+        """Decodes image `i` as RGB, cropped to its box; raises as `ImageDataset.open`."""
         image = super().open(i)
-        return image if self.boxes is None else image.crop(_round_box(self.boxes[i]))
+        with self._failures_named(i):
+            return image if self.boxes is None else image.crop(_round_box(self.boxes[i]))
 
     def size(self, i: int) -> tuple[int, int]:
-        """Width and height in pixels of what `open` gives; reads the file's header.
-
-        Raises:
-          UserError: the image is missing or has no readable header; the message names its file.
-        """
+        """Width and height in pixels of what `open` gives, from the header; raises as `open`."""
         size = super().size(i)
         if self.boxes is None:
             return size
@@ -73,24 +68,6 @@ class RelevantsDataset(ImageDataset):
         self.queries = queries
         self.ground_truth = ground_truth
 
-    @property
-    def query_names(self) -> list[str]:
-        """The name that the ground truth gives each query."""
-        return self.queries.names
-
-    @property
-    def query_boxes(self) -> np.ndarray | None:
-        """(Q, 4) float64: left, top, right and bottom in pixels. None where queries are whole."""
-        return self.queries.boxes
-
-    def open_query(self, i: int) -> Image.Image:
-        """Decodes query `i` as RGB, cropped to its box.
-
-        Raises:
-          UserError: the image is missing or damaged; the message names its file.
-        """
-        return self.queries.open(i)
-
 
 def read_ground_truth(
     file: str, root: str | None = None, img_dir: str = "jpg", ext: str = ".jpg"
@@ -112,82 +89,97 @@ def read_ground_truth(
     content = load_pickle(file)
     if not isinstance(content, dict):
         raise UserError(f"{file} holds a {type(content).__name__}; expected a dict with 'imlist'")
-    missing = [key for key in ("imlist", "qimlist", "gnd") if key not in content]
-    if missing:
+    if missing := [key for key in ("imlist", "qimlist", "gnd") if key not in content]:
         raise UserError(f"the ground truth {file} has no {' and no '.join(map(repr, missing))}")
-    names = _names(file, "imlist", content["imlist"], ext)
-    query_names = _names(file, "qimlist", content["qimlist"], ext)
+    folder = os.path.join(os.path.dirname(file) if root is None else root, img_dir)
+    names, query_names = (
+        _names(f"{file}: {key!r}", content[key], folder, ext) for key in ("imlist", "qimlist")
+    )
     truth = content["gnd"]
     is_list = isinstance(truth, list | tuple) or (isinstance(truth, np.ndarray) and truth.ndim == 1)
     if not is_list or len(truth) != len(query_names):
-        found = f"has {len(truth)} entries" if is_list else f"is a {type(truth).__name__}"
+        found = f"has {len(truth)} entries" if is_list else f"is of type {type(truth).__name__}"
         raise UserError(f"{file}: 'gnd' {found}; expected a list of {len(query_names)} queries")
-    folder = os.path.join(os.path.dirname(file) if root is None else root, img_dir)
-    where = [f"{file}: query {q} ({name})" for q, name in enumerate(query_names)]
-    return RelevantsDataset(
-        names,
-        QueryDataset(query_names, folder, _boxes(where, truth)),
-        [_relevant(place, entry, len(names)) for place, entry in zip(where, truth, strict=True)],
-        folder,
-    )
+    where = [f"{file}: query {q} ({shown(name)})" for q, name in enumerate(query_names)]
+    grades = [_grades(place, entry, len(names)) for place, entry in zip(where, truth, strict=True)]
+    sets = [_as_sets(found) for found in grades]
+    if changed := [q for q, name in enumerate(query_names) if sets[q][1]]:
+        first = ", ".join(shown(query_names[q]) for q in changed[:5]) + ", …" * (len(changed) > 5)
+        log.warning(
+            "%s names an image twice, or as relevant and as junk, for %d queries (%s): each counts "
+            "once, and is not junk where it is relevant", file, len(changed), first,
+        )  # fmt: skip
+    queries = QueryDataset(query_names, folder, _boxes(where, truth))
+    return RelevantsDataset(names, queries, [found for found, _ in sets], folder)
 
 
-def _names(file: str, key: str, names: Any, ext: str) -> list[str]:
+def _names(where: str, names: Any, folder: str, ext: str) -> list[str]:
     names = names.tolist() if isinstance(names, np.ndarray) else names
     if not isinstance(names, list | tuple) or not all(isinstance(n, str) for n in names):
-        raise UserError(f"{file}: '{key}' is not a list of image names")
+        raise UserError(f"{where} is not a list of image names")
     if not names:
-        raise UserError(f"{file}: '{key}' is empty")
-    return [str(n) if os.path.splitext(n)[1] else n + ext for n in names]
+        raise UserError(f"{where} is empty")
+    names = [str(n) if os.path.splitext(n)[1] else n + ext for n in names]
+    return check_names(names, folder, lambda _: where)
 
 
-def _relevant(where: str, entry: Any, num_images: int) -> dict[str, np.ndarray]:
+def _grades(where: str, entry: Any, num_images: int) -> dict[str, list[int]]:
+    """The numbers of a query's images by grade, as the file has them."""
     grades = next((g for g in _GRADES if isinstance(entry, Mapping) and g[0] in entry), None)
     if grades is None or not all(g in entry for g in grades):
         raise UserError(f"{where} has neither 'ok' and 'junk' nor 'easy', 'hard' and 'junk'")
-    found = {}
+    found: dict[str, list[int]] = {}
     for grade in grades:
-        numbers = entry[grade]
-        if isinstance(numbers, list | tuple) and all(isinstance(n, _INTEGERS) for n in numbers):
-            numbers = np.array(numbers, object)  # an integer may be larger than any type of NumPy's
-        elif not (isinstance(numbers, np.ndarray) and numbers.ndim == 1) or (
-            numbers.size and numbers.dtype.kind not in "iu"
-        ):
-            raise UserError(f"{where}: {grade!r} is not a list of image numbers")
-        outside = numbers[(numbers < 0) | (numbers >= num_images)]
-        if len(outside):
-            raise UserError(
-                f"{where}: {grade!r} refers to image {shown(outside[0])}, but 'imlist' has "
-                f"{num_images}"
-            )
-        found[grade] = numbers.astype(np.int64)
+        numbers: Any = entry[grade]
+        if isinstance(numbers, np.ndarray) and numbers.ndim == 1:
+            numbers = numbers.tolist()  # of Python's numbers
+        if not isinstance(numbers, list | tuple):
+            problem = f"is {quoted(numbers)}; expected a list of image numbers"
+            raise UserError(f"{where}: {grade!r} {problem}")
+        if wrong := [n for n in numbers if not is_whole(n, 0, num_images - 1)]:
+            problem = f"names the image {quoted(wrong[0])}; expected 0 to {num_images - 1}"
+            raise UserError(f"{where}: {grade!r} {problem}")
+        found[grade] = [int(n) for n in numbers]
     return found
 
 
+def _as_sets(grades: dict[str, list[int]]) -> tuple[dict[str, np.ndarray], bool]:
+    """Each grade without repeated images, and 'junk' without the relevant ones; whether it differs.
+
+    An image that is easy and hard stays both: at the levels where it is relevant, it is not junk.
+    """
+    seen: set[int] = set()
+    sets, count = {}, 0
+    for grade, numbers in grades.items():  # 'junk' is the last
+        kept = dict.fromkeys(n for n in numbers if grade != "junk" or n not in seen)
+        sets[grade] = np.array(list(kept), np.int64)
+        seen |= kept.keys()
+        count += len(numbers)
+    return sets, len(seen) != count
+
+
 def _boxes(where: list[str], truth: Sequence[Any] | np.ndarray) -> np.ndarray | None:
-    boxes = [entry.get("bbx") if isinstance(entry, Mapping) else None for entry in truth]
+    boxes = [entry.get("bbx") for entry in truth]
     if all(box is None for box in boxes):
         return None
     for place, box in zip(where, boxes, strict=True):
-        numbers = _four_numbers(box)
-        if numbers is not None:
-            left, top, right, bottom = _round_box(numbers)
-        if numbers is None or left >= right or top >= bottom:
+        if not _is_box(box):
             raise UserError(
-                f"{place}: 'bbx' is {shown(reprlib.repr(box))}; expected left, top, right, bottom "
-                "in pixels"
+                f"{place}: 'bbx' is {quoted(box)}; expected left, top, right, bottom in pixels"
             )
-    return np.array(boxes, np.float64)
+    return np.array([list(map(float, box)) for box in boxes], np.float64)
 
 
-def _four_numbers(box: Any) -> list[float] | None:
-    try:
-        if not isinstance(box, list | tuple | np.ndarray) or len(box) != 4:
-            return None
-        numbers = [float(x) for x in box]
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return numbers if all(math.isfinite(x) for x in numbers) else None
+def _is_box(box: Any) -> bool:
+    """Whether something is four numbers that enclose a pixel at least, after rounding."""
+    box = box.tolist() if isinstance(box, np.ndarray) else box
+    if not isinstance(box, list | tuple) or len(box) != 4:
+        return False
+    numbers = [x for x in box if isinstance(x, int | float | np.integer | np.floating)]
+    if len(numbers) != 4 or not all(-_LARGEST_SIDE <= x <= _LARGEST_SIDE for x in numbers):
+        return False
+    left, top, right, bottom = _round_box(box)
+    return left < right and top < bottom
 
 
 def _round_box(box: Sequence[float] | np.ndarray) -> tuple[int, int, int, int]:

@@ -20,12 +20,7 @@ IS_ROOT_RIGHT = "is the root right, the data set's second argument?"
 
 
 def check_dataset(dataset: ImageDataset) -> np.ndarray:
-    """Width and height of each image, (N, 2) int32, as `read_sizes`.
-
-    Raises:
-      UserError: the data set is empty, or has missing or damaged images; the message says how many
-        and names the first few.
-    """
+    """Width and height of each image, (N, 2) int32; raises UserError if one cannot be used."""
     sizes, failures = read_sizes(dataset)
     none_good = len(failures) == len(dataset)
     refuse_failures(failures, len(dataset), IS_ROOT_RIGHT if none_good else "")
@@ -33,15 +28,12 @@ def check_dataset(dataset: ImageDataset) -> np.ndarray:
 
 
 def refuse_failures(failures: Mapping[int, str], total: int, advice: str = "") -> None:
-    """Stops where some images of a list cannot be used; without failures, does nothing.
+    """Raises UserError, which names the first few, if some of a list's images cannot be used.
 
     Args:
       failures: image number -> why it cannot be used.
       total: how many images the list has.
       advice: what the user can do about it, besides repairing the images.
-
-    Raises:
-      UserError: names the first few images, and says how many there are.
     """
     if not failures:
         return
@@ -53,14 +45,11 @@ def refuse_failures(failures: Mapping[int, str], total: int, advice: str = "") -
 
 
 def read_sizes(dataset: ImageDataset) -> tuple[np.ndarray, dict[int, str]]:
-    """Reads the header of every image.
+    """Reads the header of every image; raises UserError where there are none.
 
     Returns:
       sizes: (N, 2) int32, width and height of each image in pixels; 0 for those with no header.
       failures: image number -> why its header cannot be read.
-
-    Raises:
-      UserError: the data set is empty.
     """
     if not len(dataset):
         raise UserError("the data set has no images")

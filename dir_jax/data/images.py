@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.util
-import json
 import os
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, BinaryIO
+import warnings
+from collections.abc import Callable, Iterator
+from typing import BinaryIO
 
 from PIL import Image
 
-from dir_jax.errors import UserError
-from dir_jax.runtime.files import open_regular
+from dir_jax.data.pixels import as_rgb, stored_size
+from dir_jax.errors import UserError, shown
+from dir_jax.runtime.files import check_inside, check_name, open_regular
+from dir_jax.runtime.reading import read_rows
 
 # What a picture may be. Pillow knows many more formats, some of which start other programs.
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
@@ -43,43 +44,51 @@ class ImageDataset:
         return os.path.join(self.root, self.names[i])
 
     def open(self, i: int) -> Image.Image:
-        """Decodes image `i` as RGB, its EXIF orientation ignored.
+        """Decodes image `i` as 8-bit RGB, its orientation ignored; see `pixels.as_rgb`.
 
         Raises:
-          UserError: the file is missing, damaged, not a regular file, or in none of `FORMATS`; the
-            message names it.
+          UserError: the file, which is named, is missing, damaged, or in none of `FORMATS`.
         """
-        with self._opened(i) as image:
-            image.load()  # converting what is RGB already would copy it
-            return image if image.mode == "RGB" else image.convert("RGB")
+        with self._failures_named(i), self._file(i) as file, _read_header(file) as image:
+            return as_rgb(image)
 
     def size(self, i: int) -> tuple[int, int]:
         """Width and height of image `i` in pixels, from the header alone; raises as `open`."""
-        with self._opened(i) as image:
-            return image.size
+        with self._failures_named(i), self._file(i) as file, _read_header(file) as image:
+            return stored_size(image)
 
     def _file(self, i: int) -> BinaryIO:
         return open_regular(self.path(i))
 
     @contextlib.contextmanager
-    def _opened(self, i: int) -> Iterator[Image.Image]:
-        """An image whose header has been read; any failure within becomes a UserError."""
+    def _failures_named(self, i: int) -> Iterator[None]:
+        """Makes any failure with image `i` a UserError that names its file."""
         try:
-            with self._file(i) as file, Image.open(file, formats=_formats()) as image:
-                yield image
+            yield
         except FileNotFoundError as e:
-            raise UserError(f"there is no image file {self.path(i)}") from e
+            raise UserError(f"there is no image file {shown(self.path(i))}") from e
         except Image.UnidentifiedImageError as e:
-            known = ", ".join(_formats())
-            raise UserError(f"{self.path(i)} is not an image in a supported format: {known}") from e
+            path, known = shown(self.path(i)), ", ".join(_formats())
+            raise UserError(f"{path} is not an image in a supported format: {known}") from e
+        except Image.DecompressionBombError as e:
+            most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+            raise UserError(
+                f"the image {shown(self.path(i))} has more than {most:,} pixels; make it smaller"
+            ) from e
         except Exception as e:  # Pillow's many decoders raise many types on damaged files
             why = getattr(e, "strerror", None) or str(e) or type(e).__name__
-            raise UserError(f"the image {self.path(i)} cannot be read: {why}") from e
+            raise UserError(f"the image {shown(self.path(i))} cannot be read: {shown(why)}") from e
+
+
+def _read_header(file: BinaryIO) -> Image.Image:
+    return Image.open(file, formats=_formats())
 
 
 @functools.cache
 def _formats() -> tuple[str, ...]:
     """Those of `FORMATS` that this Pillow reads, and HEIF where pillow-heif is installed."""
+    # Half the size that Pillow refuses; its warning says nothing that a user could do.
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     Image.init()
     found = tuple(name for name in FORMATS if name in Image.OPEN)
     if importlib.util.find_spec("pillow_heif") is None:
@@ -92,38 +101,30 @@ def _formats() -> tuple[str, ...]:
 
 def read_image_list(file: str, root: str = "") -> ImageDataset:
     """Reads a text file that has the path of one image, relative to `root`, in each row."""
-    return ImageDataset([row for _, row in read_rows(file)], root)
+    rows, where = read_list(file)
+    return ImageDataset(check_names(rows, root, where), root)
 
 
-def read_rows(file: str) -> list[tuple[int, str]]:
-    """The stripped rows of a UTF-8 text file, without blank ones, each with its line number."""
-    rows = [(n, row.strip()) for n, row in enumerate(_read_text(file).split("\n"), start=1)]
-    rows = [(n, row) for n, row in rows if row]
+def read_list(file: str) -> tuple[list[str], Callable[[int], str]]:
+    """The rows of a list of images that are not blank, and where each of them is."""
+    rows = [(number, row) for number, row in read_rows(file) if row]
     if not rows:
         raise UserError(f"the image list {file} is empty; expected a row for each image")
-    return rows
+    return [row for _, row in rows], lambda i: f"{file}, line {rows[i][0]}"
 
 
-def read_json(file: str) -> dict[str, Any]:
-    """The object in a JSON file, which must have something in it."""
-    try:
-        content = json.loads(_read_text(file))
-    except json.JSONDecodeError as e:
-        raise UserError(f"{file}, line {e.lineno}: not JSON: {e.msg}") from e
-    except RecursionError as e:
-        raise UserError(f"{file}: not an image list: nested too deeply") from e
-    expected = 'expected an object such as {"path of an image": "its label"}'
-    if not isinstance(content, dict):
-        raise UserError(f"{file} holds a {type(content).__name__}; {expected}")
-    if not content:
-        raise UserError(f"the image list {file} is empty; {expected}")
-    return content
+def check_names(names: list[str], root: str, where: Callable[[int], str]) -> list[str]:
+    """The names of images, which lie in the root folder if there is one; other lists' are paths.
 
-
-def _read_text(file: str) -> str:
-    try:
-        return Path(file).read_text(encoding="utf-8-sig")  # a byte-order mark is not part of a path
-    except UnicodeDecodeError as e:
-        raise UserError(f"the image list {file} is not UTF-8 text (byte {e.start})") from e
-    except OSError as e:
-        raise UserError(f"the image list {file} cannot be read: {e.strerror}") from e
+    Raises:
+      UserError: a name leads out of the folder, or no file can have it; `where` says what has it.
+    """
+    for i, name in enumerate(names):
+        try:
+            if root:
+                check_inside(root, name)
+            else:
+                check_name(name)
+        except UserError as e:
+            raise UserError(f"{where(i)}: {e}") from e
+    return names

@@ -20,8 +20,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from dir_jax.errors import UserError
-from dir_jax.runtime.files import inside, open_regular
+from dir_jax.errors import UserError, quoted
+from dir_jax.runtime.files import check_inside
+from dir_jax.runtime.reading import read_rows, row_error
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,6 @@ HEADER = "# kapture format: 1.1"
 
 _VERSION = re.compile(r"# kapture format:\s*([0-9]{1,9}\.[0-9]{1,9})")
 _TIMESTAMP = re.compile(r"[+-]?[0-9]{1,20}")
-_LONGEST_ROW = 10_000  # bytes; a path has at most 4096
 # How many parameters each model of a camera has, width and height included.
 _PARAMETERS = {
     "UNKNOWN_CAMERA": 2, "SIMPLE_PINHOLE": 5, "PINHOLE": 6, "SIMPLE_RADIAL": 6, "RADIAL": 7,
@@ -49,12 +49,9 @@ def read_images(root: str) -> list[str]:
 
     Rows of sensors that are not cameras are left out with a warning.
 
-    Args:
-      root: the dataset's folder, with `sensors/` in it.
-
     Raises:
-      UserError: there is no dataset of format 1.1, it has no images, or a row of its files is not
-        valid, such as an image outside the folder of images. The message has file and line.
+      UserError: the folder `root` holds no dataset of format 1.1, it has no images, or a row of its
+        files, which is named, is not valid, such as an image outside the folder of images.
     """
     cameras = _read_cameras(Path(root))
     folder, file = image_folder(root), Path(root, "sensors", "records_camera.txt")
@@ -62,25 +59,23 @@ def read_images(root: str) -> list[str]:
         raise UserError(f"the kapture dataset {root} has no images: there is no {file}")
     names: dict[str, None] = {}
     left_out: collections.Counter[str] = collections.Counter()
-    for line, fields in read_rows(file):
+    for row, fields in read_fields(file):
         if len(fields) != 3:
-            raise row_error(file, line, f"{len(fields)} fields; expected timestamp, camera, image")
+            raise row_error(file, row, f"{len(fields)} fields; expected timestamp, camera, image")
         timestamp, camera, name = fields
         if not _TIMESTAMP.fullmatch(timestamp):
-            raise row_error(file, line, f"the timestamp {quoted(timestamp)} is not an integer")
+            raise row_error(file, row, f"the timestamp {quoted(timestamp)} is not an integer")
         try:
-            inside(folder, name)
+            check_inside(folder, name)
         except UserError as e:
-            raise row_error(file, line, str(e)) from e
+            raise row_error(file, row, str(e)) from e
         if camera in cameras:
             names[posixpath.normpath(name.replace("\\", "/"))] = None  # as kapture names features
         else:
             left_out[camera] += 1
     for camera, count in left_out.most_common(3):
-        log.warning(
-            "%s: %d rows are left out: %s is not a camera in sensors.txt",
-            file, count, quoted(camera),
-        )  # fmt: skip
+        unknown = f"{quoted(camera)} is not a camera in sensors.txt"
+        log.warning("%s: %d rows are left out: %s", file, count, unknown)
     if not names:
         raise UserError(f"the kapture dataset {root} has no images: {file} has no row of a camera")
     return list(names)
@@ -93,14 +88,12 @@ def _read_cameras(root: Path) -> set[str]:
         lacks = "sensors/sensors.txt" if os.path.isdir(file.parent) else "sensors/"
         raise UserError(f"{root} is not a kapture dataset: it has no {lacks}")
     kinds: dict[str, str] = {}
-    for line, fields in read_rows(file, version_needed=True):
+    for row, fields in read_fields(file, version_needed=True):
         if len(fields) < 3 or not fields[0]:
-            raise row_error(file, line, "expected the id, name and type of a sensor")
+            raise row_error(file, row, "expected the id, name and type of a sensor")
         sensor, _, kind, *parameters = fields
-        if kind in ("camera", "depth"):
-            problem = _camera_problem(parameters)
-            if problem:
-                raise row_error(file, line, f"the {kind} {quoted(sensor)} {problem}")
+        if kind in ("camera", "depth") and (problem := _camera_problem(parameters)):
+            raise row_error(file, row, f"the {kind} {quoted(sensor)} {problem}")
         kinds[sensor] = kind
     return {sensor for sensor, kind in kinds.items() if kind == "camera"}
 
@@ -110,11 +103,10 @@ def _camera_problem(parameters: list[str]) -> str:
 
     They do not matter for descriptors, but kapture reads no dataset where they are wrong.
     """
-    if not parameters:
-        return f"has no model; expected one of {', '.join(_PARAMETERS)}"
-    model, *numbers = parameters
+    model, *numbers = parameters or [""]
     if model not in _PARAMETERS:
-        return f"has the unknown model {quoted(model)}; expected one of {', '.join(_PARAMETERS)}"
+        found = f"the unknown model {quoted(model)}" if parameters else "no model"
+        return f"has {found}; expected one of {', '.join(_PARAMETERS)}"
     if len(numbers) != _PARAMETERS[model]:
         return f"has {len(numbers)} parameters; {model} has {_PARAMETERS[model]}"
     for number in numbers:
@@ -127,53 +119,20 @@ def _camera_problem(parameters: list[str]) -> str:
     return ""
 
 
-def read_rows(file: Path, *, version_needed: bool = False) -> Iterator[tuple[int, list[str]]]:
-    """Yields the number and the stripped fields of each line that is not blank or a comment.
+def read_fields(file: Path, *, version_needed: bool = False) -> Iterator[tuple[int, list[str]]]:
+    """Yields the number and the stripped fields of each row that is not blank or a comment.
 
-    Args:
-      file: one of the dataset's text files.
-      version_needed: whether the first line must say the version. kapture reads it in sensors.txt
-        alone, so that the other files may lack it.
-
-    Raises:
-      UserError: the file cannot be read, is not text, or is of another version.
+    The first line may say the version, which kapture reads, and needs, in sensors.txt alone.
+    Raises UserError for a file of another version, and as `read_rows`.
     """
-    try:
-        with open_regular(file) as stream:
-            for line in itertools.count(1):
-                content = stream.readline(_LONGEST_ROW + 1)
-                if len(content) > _LONGEST_ROW:
-                    raise row_error(file, line, f"more than {_LONGEST_ROW} bytes in one row")
-                try:
-                    text = content.decode("utf-8-sig" if line == 1 else "utf-8")
-                except UnicodeDecodeError as e:
-                    raise row_error(file, line, "not UTF-8 text") from e
-                if "\0" in text:
-                    raise row_error(file, line, "a NUL byte: not a text file")
-                if line == 1:
-                    _check_version(file, text, version_needed)
-                if not content:
-                    return
-                if text.strip() and not text.startswith("#"):
-                    yield line, [field.strip() for field in text.split(",")]
-    except OSError as e:
-        raise UserError(f"{file} cannot be read: {e.strerror or e}") from e
-
-
-def _check_version(file: Path, first_line: str, needed: bool) -> None:
-    found = _VERSION.search(first_line)
-    if found is None and needed:
+    rows = read_rows(file)
+    first = next(rows, (1, ""))
+    found = _VERSION.search(first[1])
+    if found is None and version_needed:
         raise UserError(f"{file} does not say its format: the first line must be {HEADER!r}")
     if found is not None and found[1] != "1.1":
         convert = " (kapture_upgrade_1_0_to_1_1 converts it)" if found[1] == "1.0" else ""
         raise UserError(f"{file} is of kapture format {found[1]}; only 1.1 is read{convert}")
-
-
-def row_error(file: Path, line: int, problem: str) -> UserError:
-    """The error of a line that is not valid."""
-    return UserError(f"{file}, line {line}: {problem}")
-
-
-def quoted(field: str) -> str:
-    """A field of a file for a message: quoted, without control characters, not too long."""
-    return repr(field[:80]) + "…" * (len(field) > 80)
+    for number, row in itertools.chain([first], rows):
+        if row and not row.startswith("#"):
+            yield number, [field.strip() for field in row.split(",")]

@@ -35,10 +35,8 @@ class BatchLoader(Prefetcher[np.ndarray]):
       seed: the seed of the transforms; not negative.
       rows: (R,) int, the rows of each batch that this process loads, in the order wanted.
       unit: how many images are in an array; it divides R.
-      start_step: the first step.
-      stop_step: the step after the last one.
-      num_workers: how many processes decode and transform; 0 for threads of this process.
-      prefetch: how many arrays are prepared ahead, by each worker if there are any; at least 1.
+      start_step: the first step; `stop_step` is the one after the last.
+      num_workers: as in `Prefetcher`, which counts arrays; `prefetch` as well.
 
     Raises:
       UserError: `unit` does not divide the rows. While iterating: an image cannot be read or

@@ -12,10 +12,8 @@ Both readers of untrusted pickles use this module: `load_pickle` for ground trut
 
 from __future__ import annotations
 
-import os
 import pickle
 import re
-import stat
 from collections.abc import Callable, Mapping
 from struct import unpack
 from typing import Any
@@ -30,15 +28,14 @@ from dir_jax.data.stand_ins import (
     rebuild_object,
 )
 from dir_jax.errors import UserError, shown
+from dir_jax.runtime.reading import read_bytes
 
-_LARGEST_FILE = 64 << 20  # bytes of a pickle that `load_pickle` takes; real truths have 0.2 MB
 _LARGEST_KEY = 1 << 60  # the hashes of larger integers can be made to collide
 _LONG_TEXT = 1 << 16  # above this, text must be Latin-1: it is the bytes of an array
 _WIDE = re.compile(rb"[\xc4-\xff]")  # how UTF-8 begins a character beyond Latin-1
 _LONGEST_DECIMAL = 300
 _WIDE_ESCAPE = re.compile(rb"\\U|\\u(?!00)")  # and how protocol 0 does
 _DEEPEST = 100  # levels of containers
-
 
 # Names of modules in Python 2, which protocol 2 still writes.
 PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}
@@ -183,37 +180,29 @@ class Unpickler(pickle._Unpickler):
                 raise RefusedPickleError(f"it has a {type(key).__name__} as a dict's key")
             target[self._member(key)] = value
 
-    def _top(self, kind: type) -> Any:
-        if type(self.stack[-1]) is not kind:
+    def _add(self, items: list[Any], kind: type) -> None:
+        """Adds items to the container on the stack."""
+        target = self.stack[-1]
+        found = type(target)
+        if found is not kind:
             raise RefusedPickleError(
                 f"it is damaged: it adds to something other than a {kind.__name__}"
             )
-        return self.stack[-1]
+        if kind is dict:
+            self._set_items(target, items)
+        elif kind is list:
+            target.extend(items)
+        else:
+            target.update(map(self._member, items))
 
     def _load_setitem(self) -> None:
         value, key = self.stack.pop(), self.stack.pop()
-        self._set_items(self._top(dict), [key, value])
-
-    def _load_setitems(self) -> None:
-        items = self.pop_mark()
-        self._set_items(self._top(dict), items)
+        self._add([key, value], dict)
 
     def _load_dict(self) -> None:
         items = self.pop_mark()
         self.append({})
-        self._set_items(self.stack[-1], items)
-
-    def _load_append(self) -> None:
-        item = self.stack.pop()
-        self._top(list).append(item)
-
-    def _load_appends(self) -> None:
-        items = self.pop_mark()
-        self._top(list).extend(items)
-
-    def _load_additems(self) -> None:
-        items = self.pop_mark()
-        self._top(set).update(map(self._member, items))
+        self._add(items, dict)
 
     def _load_frozenset(self) -> None:
         items = self.pop_mark()
@@ -226,7 +215,7 @@ class Unpickler(pickle._Unpickler):
     def _load_call(self) -> None:
         args, function = self.stack.pop(), self.stack.pop()
         if not callable(function) or not isinstance(args, tuple):
-            raise RefusedPickleError(f"it calls a {type(function).__name__}, which was not done")
+            raise RefusedPickleError(f"it calls a {type(function).__name__}, not a function")
         self.append(function(*args))
 
     def _load_build(self) -> None:
@@ -235,7 +224,7 @@ class Unpickler(pickle._Unpickler):
             target.__setstate__(state)
         elif type(target) is not dict or type(state) is not dict:
             # Where both are dicts: attributes of an OrderedDict, which nothing reads.
-            raise RefusedPickleError(f"it gives a state to a {type(target).__name__}")
+            raise RefusedPickleError(f"it sets the state of a {type(target).__name__}")
 
     def _load_text(self, count: int) -> None:
         self._append_text(self.read(count), _WIDE, "utf-8", "surrogatepass")
@@ -259,11 +248,11 @@ class Unpickler(pickle._Unpickler):
         pickle.INT[0]: _load_decimal,
         pickle.LONG[0]: _load_decimal,
         pickle.SETITEM[0]: _load_setitem,
-        pickle.SETITEMS[0]: _load_setitems,
+        pickle.SETITEMS[0]: lambda self: self._add(self.pop_mark(), dict),
         pickle.DICT[0]: _load_dict,
-        pickle.APPEND[0]: _load_append,
-        pickle.APPENDS[0]: _load_appends,
-        pickle.ADDITEMS[0]: _load_additems,
+        pickle.APPEND[0]: lambda self: self._add([self.stack.pop()], list),
+        pickle.APPENDS[0]: lambda self: self._add(self.pop_mark(), list),
+        pickle.ADDITEMS[0]: lambda self: self._add(self.pop_mark(), set),
         pickle.FROZENSET[0]: _load_frozenset,
         pickle.EMPTY_SET[0]: _load_empty_set,
         pickle.REDUCE[0]: _load_call,
@@ -326,20 +315,7 @@ def load_pickle(file: str) -> Any:
         neither imported nor called.
     """
     try:
-        with open(file, "rb", opener=_open_without_waiting) as stream:
-            status = os.fstat(stream.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise UserError(f"the pickle {file} is not a file")
-            if status.st_size > _LARGEST_FILE:
-                raise UserError(
-                    f"the pickle {file} has {status.st_size >> 20} MB; at most "
-                    f"{_LARGEST_FILE >> 20} are read"
-                )
-            data = stream.read()
-    except OSError as e:
-        raise UserError(f"the pickle {file} cannot be read: {e.strerror}") from e
-    try:
-        return resolve(Unpickler(data).load(), _plain)
+        return resolve(Unpickler(read_bytes(file)).load(), _plain)
     except RefusedPickleError as e:
         raise UserError(
             f"{file} is damaged, or not a plain pickle of lists, dicts, numbers and arrays; "
@@ -351,7 +327,3 @@ def _plain(leaf: Any) -> Any:
     if not isinstance(leaf, str | bytes | int | float | set | frozenset | None):
         raise RefusedPickleError(f"it holds a {type(leaf).__name__}")
     return leaf
-
-
-def _open_without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a FIFO would wait for a writer

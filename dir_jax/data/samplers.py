@@ -2,8 +2,7 @@
 
 A sampler maps the number of a step to the numbers of the images in its batch. It is a pure function
 of the seed and the step, so every process and worker computes the same batch, and a run can be
-resumed at any step. Samplers can be pickled. Each keeps the batch of the last step that it was
-asked for, which makes it cheap to ask for one row at a time.
+resumed at any step. Each keeps its last batch, so that asking for one row at a time is cheap.
 """
 
 from __future__ import annotations
@@ -68,10 +67,7 @@ class Shuffle(Sampler):
     """Random permutations of all images, one after the other.
 
     Every image is used once before any is used again. A batch may contain the end of one
-    permutation and the beginning of the next.
-
-    Raises:
-      UserError: there are no images.
+    permutation and the beginning of the next. Raises UserError where there are no images.
     """
 
     def __init__(self, num_images: int, batch_size: int, seed: int):
@@ -158,13 +154,7 @@ class ClassesByImages(Sampler):
 
     The classes take turns in random permutations, and so do the images of each class. A class with
     fewer than K images repeats them as evenly as possible; the copies differ by their augmentation.
-
-    Args:
-      labels: (N,) int, the class of each image.
-      classes: P, the number of classes in a batch.
-      images_per_class: K, the number of images of each.
-      seed: the seed of every random choice.
-      class_names: the names of the classes for error messages; by default their numbers.
+    Error messages name the classes by `class_names`, or else by their numbers.
 
     Raises:
       UserError: there are fewer than P classes, or K > 1 and a class has a single image.
@@ -185,16 +175,14 @@ class ClassesByImages(Sampler):
         self._classes = _Classes(labels, seed)
         if classes > len(self._classes.sizes):
             there = len(self._classes.sizes)
-            raise UserError(
-                f"a batch of {classes} classes needs more: the data set has only {there}"
-            )
+            raise UserError(f"a batch of {classes} classes is too large: there are only {there}")
         alone = np.unique(labels)[self._classes.sizes == 1].tolist()
         if images_per_class > 1 and alone:
             names = [str(c) if class_names is None else class_names[c] for c in alone[:5]]
             if len(alone) > len(names):
                 names.append(f"and {len(alone) - len(names)} more")
             raise UserError(
-                f"every class needs at least two images, and {len(alone)} have only one: "
+                f"every class needs at least two images, but {len(alone)} have only one: "
                 f"{', '.join(names)}; remove these classes from the list, or add images"
             )
 
@@ -233,16 +221,10 @@ def _walk(
 ) -> np.ndarray:
     """A part of an endless random walk that visits each of `size` places once in every lap.
 
-    Laps are in different orders, but any `window` successive places are all different (if there are
-    so many). Every part is computed directly, without the parts before it.
-
-    Args:
-      key: the key of the random stream.
-      size: the number of places.
-      position: where the part begins.
-      count: how many places to return, (count,) int64 in [0, size); at least 1.
-      window: how many places are taken at a time.
-      varies: whether fewer than `window` are sometimes taken.
+    Returns the `count` places that begin at `position`, at least one: (count,) int64 in [0, size).
+    Laps are in different orders, but any `window` successive places, as many as are taken at a time
+    (or fewer, where that `varies`), are all different if there are so many. Every part is computed
+    directly, without the parts before it.
     """
     lap, offset = divmod(position, size)
     laps = range(lap, (position + count - 1) // size + 1)

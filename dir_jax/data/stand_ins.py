@@ -120,16 +120,11 @@ def checked_numel(shape: Any) -> int:
     return math.prod(shape)
 
 
-def rebuild_array(*args: Any) -> Array:
-    """Stands for NumPy's `_reconstruct`: an array whose state follows."""
-    return Array(*args)
-
-
 def rebuild_array_from_buffer(content: Any, kind: Any, shape: Any, order: Any) -> Array:
     """Stands for NumPy's `_frombuffer`, which pickles of protocol 5 call."""
-    array = Array()
     if order not in ("C", "F"):
         raise RefusedPickleError("it is damaged: a NumPy array is neither in C nor Fortran order")
+    array = Array()
     array.state = (1, shape, kind, order == "F", content)
     return array
 
@@ -154,12 +149,8 @@ def no_bytes() -> bytes:
 
 
 # Names of NumPy -> stand-ins; NumPy 2 renamed `core`.
-NUMPY: dict[str, Any] = {
-    "numpy.dtype": NumberType,
-    "numpy.ndarray": Array,
-    **{f"numpy.{core}.multiarray._reconstruct": rebuild_array for core in ("core", "_core")},
-    **{f"numpy.{core}.multiarray.scalar": rebuild_number for core in ("core", "_core")},
-    **{
-        f"numpy.{core}.numeric._frombuffer": rebuild_array_from_buffer for core in ("core", "_core")
-    },
-}
+NUMPY: dict[str, Any] = {"numpy.dtype": NumberType, "numpy.ndarray": Array}
+for _core in ("numpy.core", "numpy._core"):
+    NUMPY[f"{_core}.multiarray._reconstruct"] = Array  # whose state follows
+    NUMPY[f"{_core}.multiarray.scalar"] = rebuild_number
+    NUMPY[f"{_core}.numeric._frombuffer"] = rebuild_array_from_buffer

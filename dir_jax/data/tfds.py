@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
+import contextlib
 import io
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,14 +12,16 @@ from typing import Any
 import numpy as np
 
 from dir_jax.data.labelled import LabelledDataset
-from dir_jax.errors import UserError
+from dir_jax.errors import UserError, did_you_mean, quoted, shown
+from dir_jax.runtime.files import open_regular
 from dir_jax.runtime.progress import progress_bar
+from dir_jax.runtime.reading import parse_json, read_bytes, read_json
 
 # NAME[/CONFIG][:VERSION][:SPLIT]; a split may contain colons of its own: train[:80%].
 _SPEC = re.compile(
-    r"tfds:(?P<name>[a-z0-9_]+(/\w[\w.-]*)?(:\d+\.\d+\.\d+)?)(:(?P<split>.+))?", re.ASCII
+    r"tfds:(?P<name>[a-z0-9_]{1,100}(/\w[\w.-]{0,99})?(:\d{1,9}(\.\d{1,9}){2})?)(:(?P<split>.{1,100}))?",
+    re.ASCII,
 )
-_LARGEST_DESCRIPTION = 16 << 20  # bytes of a features.json
 _BLOCK = 1024  # examples that are read at once for their labels
 
 
@@ -32,34 +33,36 @@ class TfdsDataset(LabelledDataset):
 
     Args:
       spec: a text `tfds:NAME[:SPLIT]` with the name that TFDS uses, with '/config' and ':version'
-        where they matter, and the name of a split, or a part of one such as 'train[:80%]'; without
-        a split, 'train'.
+        where they matter, and a split or a part of one, such as 'train[:80%]'; 'train' by default.
       data_dir: the folder of TFDS's data sets; None is $TFDS_DATA_DIR, or ~/tensorflow_datasets
         where that is not set.
 
     Raises:
       UserError: the text has another form; TFDS does not know the data set; it is not prepared; it
-        has no such split, or no image and label; or its files name a class that is not one of
-        TFDS's own.
+        has no such split, or no image and label; or its files name a class that is not TFDS's own.
     """
 
     def __init__(self, spec: str, data_dir: str | None):
         match = _SPEC.fullmatch(spec)
         if match is None:
             raise UserError(
-                f"{spec!r} does not name a data set; expected tfds:NAME, tfds:NAME:SPLIT or "
+                f"{quoted(spec)} does not name a data set; expected tfds:NAME, tfds:NAME:SPLIT or "
                 "tfds:NAME/CONFIG:VERSION:SPLIT"
             )
         name, split = match["name"], match["split"] or "train"
         self._spec = (name, split, data_dir)
-        self._open()
-        numbers = self._read_labels()
+        with _damage_named(f"{name}:{split}"):
+            self._open()
+            numbers = self._read_labels()
         classes = getattr(self._source.dataset_info.features["label"], "names", None)
         if classes is None:
             known, numbers = np.unique(numbers, return_inverse=True)
             classes = [str(k) for k in known]
-        elif numbers.min() < 0:
-            raise UserError(f"tfds:{name}:{split} has images without a label (label -1)")
+        elif wrong := set(numbers.tolist()) - set(range(len(classes))):
+            raise UserError(
+                f"tfds:{name}:{split} has images with the label {min(wrong)}, which is none of its "
+                f"{len(classes)} classes"
+            )
         super().__init__(
             [f"tfds:{name}:{split}#{i}" for i in range(len(numbers))],
             [classes[n] for n in numbers],
@@ -115,24 +118,31 @@ class TfdsDataset(LabelledDataset):
         return np.array(numbers, np.int64)
 
 
+@contextlib.contextmanager
+def _damage_named(name: str) -> Iterator[None]:
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as e:  # TFDS, protobuf and ArrayRecord raise many types on damaged files
+        why = (str(e).strip() or type(e).__name__).splitlines()[0]
+        raise UserError(f"tfds:{name} cannot be read: {shown(why)}") from e
+
+
 def _create_builder(name: str, data_dir: str | None) -> Any:
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.utils import file_utils
 
     for folder in file_utils.list_data_dirs(given_data_dir=data_dir):
-        _check_features(Path(folder).expanduser() / re.split("[/:]", name)[0])
+        _check_files(Path(folder).expanduser() / re.split("[/:]", name)[0])
     try:
         builder = tfds.builder(name, data_dir=data_dir)
     except tfds.core.registered.DatasetNotFoundError as e:
-        near = difflib.get_close_matches(name, tfds.list_builders(with_community_datasets=False), 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(name, tfds.list_builders(with_community_datasets=False))
         raise UserError(
-            f"TFDS does not know the data set {name!r}, and there is none of that name in "
-            f"{data_dir or tfds.core.constants.DATA_DIR}{hint}"
+            f"TFDS does not know the data set {quoted(name)}, and there is none of that name "
+            f"in {data_dir or tfds.core.constants.DATA_DIR}{hint}"
         ) from e
-    except (OSError, ValueError, AssertionError, ImportError) as e:
-        why = (str(e) or type(e).__name__).splitlines()[0]
-        raise UserError(f"tfds:{name} cannot be opened: {why}") from e
     if not builder.is_prepared():
         raise UserError(
             f"tfds:{name} is not prepared in {builder.data_dir}; {_how_to_prepare(name, data_dir)}"
@@ -140,8 +150,8 @@ def _create_builder(name: str, data_dir: str | None) -> Any:
     return builder
 
 
-def _check_features(folder: Path) -> None:
-    """Refuses a data set whose files name classes other than TFDS's own features.
+def _check_files(folder: Path) -> None:
+    """Refuses what TFDS would wait for, and classes other than its own features.
 
     TFDS imports the module of any class that a features.json names, even from the current folder.
     """
@@ -150,17 +160,22 @@ def _check_features(folder: Path) -> None:
     classes = [getattr(tfds.features, name) for name in tfds.features.__all__]
     known = {f"{c.__module__}.{c.__qualname__}" for c in classes if isinstance(c, type)}
     # NAME/VERSION/ or NAME/CONFIG/VERSION/
-    for file in (*folder.glob("*/features.json"), *folder.glob("*/*/features.json")):
+    for file in (*folder.glob("*/*"), *folder.glob("*/*/*")):
+        if file.is_dir():
+            continue
+        if "record-" in file.name:
+            open_regular(file).close()
+        else:
+            read_bytes(file)
+        if file.name != "features.json":
+            continue
         try:
-            if file.stat().st_size > _LARGEST_DESCRIPTION:
-                raise ValueError(f"it is larger than {_LARGEST_DESCRIPTION >> 20} MiB")
-            named = set(_class_names(json.loads(file.read_bytes())))
-        except (OSError, ValueError, RecursionError) as e:
-            why = getattr(e, "strerror", None) or str(e) or type(e).__name__
-            raise UserError(f"{file} cannot be read: {why[:200]}") from e
+            named = set(_class_names(read_json(file)))
+        except (ValueError, RecursionError) as e:
+            raise UserError(f"{file} has JSON within it that cannot be read: {shown(e)}") from e
         if strange := sorted(named - known):
             raise UserError(
-                f"{file} names the class {strange[0][:200]!r}, which is not one of TFDS's own "
+                f"{file} names the class {quoted(strange[0])}, which is not one of TFDS's own "
                 "features; reading it would run that class's code"
             )
 
@@ -176,7 +191,7 @@ def _class_names(value: Any) -> Iterator[str]:
             if key in ("pythonClassName", "python_class_name", "type") and isinstance(item, str):
                 yield item
             nested = key in ("json", "content") and isinstance(item, str)
-            yield from _class_names(json.loads(item) if nested else item)
+            yield from _class_names(parse_json(item) if nested else item)
 
 
 def _how_to_prepare(name: str, data_dir: str | None) -> str:

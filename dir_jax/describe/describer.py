@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -22,13 +21,15 @@ from dir_jax.data.images import ImageDataset
 from dir_jax.data.labelled import LabelledDataset
 from dir_jax.data.transforms import Compose, parse_transforms
 from dir_jax.describe.extractor import Extractor
-from dir_jax.describe.passes import Pass, plan_passes, read_list, run_passes
+from dir_jax.describe.image_lists import read_list
+from dir_jax.describe.passes import Pass, plan_passes, run_passes
 from dir_jax.describe.resume import PartialDescriptors
 from dir_jax.errors import UserError
 from dir_jax.models.variables import split_variables
 from dir_jax.retrieval.blockwise import blocks
 from dir_jax.retrieval.scales import pool_scales
 from dir_jax.retrieval.whitening import Whitening, apply_whitening
+from dir_jax.runtime.platforms import count_cores
 
 _ROWS = 4096  # pooled and whitened at once
 _ADVICE = "--on-error skip (on_error='skip' in Python) leaves them out"
@@ -101,16 +102,10 @@ class Descriptors:
     def __len__(self) -> int:
         return len(self.dataset)
 
-    @property
-    def names(self) -> list[str]:
-        """What the list calls each image."""
-        return self.dataset.names
-
     def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
         """Yields (first row, rows): (n, D) float32 finished descriptors, in order, each once."""
-        total = len(self)
-        size = min(_ROWS, total)
-        for start, first_new in blocks(total, size):
+        size = min(_ROWS, len(self))
+        for start, first_new in blocks(len(self), size):
             rows = self._finish([scale[start : start + size] for scale in self._scales])
             yield first_new, rows[first_new - start :]
 
@@ -136,14 +131,10 @@ class Describer:
         threads: int = 8,
         skip_failures: bool = False,
     ):
-        """Prepares to describe; reads no image.
+        """Prepares to describe with a model; reads no image.
 
-        Args:
-          checkpoint: the model.
-          recipe: how images become descriptors.
-          devices: where to compute; the first device by default.
-          threads: how many processes decode images, at most one for each core.
-          skip_failures: gives NaN for an image that cannot be used, instead of stopping.
+        By default the first device computes. `threads` processes, at most one for each core, decode
+        images. With `skip_failures`, an image that cannot be used gets NaN.
 
         Raises:
           UserError: the recipe is not valid, or does not fit the model.
@@ -161,7 +152,7 @@ class Describer:
             width=model.descriptor_size,
             mean=checkpoint.preprocessing.mean,
             std=checkpoint.preprocessing.std,
-            num_workers=min(threads, len(os.sched_getaffinity(0))),
+            num_workers=min(threads, count_cores()),
             devices=self.devices,
         )
         self._model = dataclasses.asdict(model.config)
@@ -186,10 +177,7 @@ class Describer:
         *,
         images_may_change: bool = False,
     ) -> Described:
-        """Describes lists of images at every scale.
-
-        All headers are read before the first image is decoded, and one set of padded shapes serves
-        all lists and scales.
+        """Describes lists of images at every scale, after reading all their headers.
 
         Args:
           datasets: for each list, what progress bars call it, and the images.
@@ -202,18 +190,16 @@ class Describer:
           NoUsableImageError: no image of a list can be used.
           UserError: an image cannot be used and is not to be skipped.
         """
-        skip = self._skip
+        skip, extractor = self._skip, self._extractor
         lists = [read_list(name, dataset) for name, dataset in datasets]
-        passes = plan_passes(
-            self._extractor, lists, self._transforms, skip_failures=skip, advice=_ADVICE
-        )
+        passes = plan_passes(extractor, lists, self._transforms, skip_failures=skip, advice=_ADVICE)
         may_change = ("images", "batches") if images_may_change else ()
         store = None
         if partial is not None:
             store = PartialDescriptors(partial, self._identity(passes), may_change=may_change)
         try:
-            variables = self._extractor.replicate(self._params, self._stats)
-            sinks = run_passes(self._extractor, variables, passes, store, skip_failures=skip)
+            variables = extractor.replicate(self._params, self._stats)
+            sinks = run_passes(extractor, variables, passes, store, skip_failures=skip)
             if store is not None:
                 store.sync()
         except BaseException:
@@ -239,13 +225,11 @@ class Describer:
 
     def whiten(self, x: np.ndarray) -> np.ndarray:
         """Whitens (n, D) pooled descriptors, if the recipe says so."""
-        if self._whitening is None:
+        r, whitening = self.recipe, self._whitening
+        if whitening is None:
             return x
-        r = self.recipe
         with jax.default_device(self.devices[0]):
-            white = apply_whitening(
-                x, self._whitening, power=r.whitenp, dims=r.whitenv, m=r.whitenm
-            )
+            white = apply_whitening(x, whitening, power=r.whitenp, dims=r.whitenv, m=r.whitenm)
         return np.asarray(white)
 
     def _identity(self, passes: Sequence[Pass]) -> dict[str, Any]:
@@ -282,11 +266,7 @@ class Described:
 
 
 class NoUsableImageError(UserError):
-    """Not one image of a list can be used.
-
-    Attributes:
-      failures: image number -> why.
-    """
+    """Not one image of a list can be used; `failures` says why, by image number."""
 
     def __init__(self, name: str, failures: dict[int, str]):
         super().__init__(

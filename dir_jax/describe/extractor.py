@@ -6,16 +6,16 @@ image's descriptor is the one that the network would give the image alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 from flax import nnx
-from tqdm import tqdm
 
 from dir_jax.data.images import ImageDataset
 from dir_jax.data.transforms import Transform
+from dir_jax.data.workers import Prefetcher
 from dir_jax.describe.padded_loader import PaddedLoader
 from dir_jax.describe.padded_shapes import Batch, plan_batches
 from dir_jax.models.network import RetrievalNetwork
@@ -27,45 +27,6 @@ from dir_jax.runtime.replicas import REPLICATED, ROWS, MeshReplicas
 _PIXELS_CPU, _PIXELS_ACCELERATOR = 1 << 20, 1 << 23
 # A worker process takes seconds to start; with fewer images than this for each, threads are faster.
 _IMAGES_PER_WORKER = 64
-
-
-class Sink(Protocol):
-    """Where descriptors go, batch by batch."""
-
-    def is_done(self, batch: int) -> bool:
-        """Whether an earlier run has written this batch already."""
-
-    def write(
-        self, batch: int, places: np.ndarray, descriptors: np.ndarray, failures: Mapping[int, str]
-    ) -> None:
-        """Takes the (n, D) descriptors of some places.
-
-        `failures` says, by place, why an image has no descriptor; its row is NaN.
-        """
-
-
-class ArraySink:
-    """Keeps descriptors in memory.
-
-    Attributes:
-      descriptors: (N, D) float32.
-      failures: place -> why there is no descriptor; its row is NaN.
-    """
-
-    def __init__(self, rows: int, width: int):
-        self.descriptors = np.zeros((rows, width), np.float32)
-        self.failures: dict[int, str] = {}
-
-    def is_done(self, batch: int) -> bool:
-        """Returns False: nothing is kept from an earlier run."""
-        return False
-
-    def write(
-        self, batch: int, places: np.ndarray, descriptors: np.ndarray, failures: Mapping[int, str]
-    ) -> None:
-        """Keeps the descriptors and the reasons."""
-        self.descriptors[places] = descriptors
-        self.failures |= failures
 
 
 class Extractor:
@@ -103,8 +64,7 @@ class Extractor:
         """
         self._replicas = MeshReplicas(devices)
         self._max_batch_size = max_batch_size
-        self._num_workers = num_workers
-        self._prefetch = prefetch
+        self._num_workers, self._prefetch = num_workers, prefetch
         self.width = width
         platform = (devices or jax.devices())[0].platform
         pixels = _PIXELS_CPU if platform == "cpu" else _PIXELS_ACCELERATOR
@@ -121,13 +81,7 @@ class Extractor:
         self._describe = self._replicas.wrap(describe, kinds, REPLICATED)
 
     def plan(self, sizes: np.ndarray, canvases: np.ndarray | None = None) -> list[Batch]:
-        """Puts images into batches.
-
-        Args:
-          sizes: (N, 2) int, width and height of each image after its transform, in pixels.
-          canvases: (K, 2) int, the padded shapes to use, so that several lists share programs; by
-            default the best ones for these images.
-        """
+        """Puts images into batches for these devices; arguments as in `plan_batches`."""
         return plan_batches(
             sizes,
             pixels=self._pixels,
@@ -137,12 +91,7 @@ class Extractor:
         )
 
     def replicate(self, params: Mapping[str, Any], stats: Mapping[str, Any]) -> Any:
-        """Puts a network's variables on the devices, as `run` takes them.
-
-        Args:
-          params: dotted path -> host array.
-          stats: dotted path -> host array.
-        """
+        """Puts a network's variables, dotted path -> host array, on the devices for `run`."""
         return self._replicas.replicate((dict(params), dict(stats)))
 
     def run(
@@ -152,13 +101,10 @@ class Extractor:
         indices: np.ndarray,
         transform: Transform,
         batches: Sequence[Batch],
-        sink: Sink,
         *,
         skip_failures: bool = False,
-        description: str = "describe",
-        on_batch: Callable[[], None] = lambda: None,
-    ) -> None:
-        """Describes the images of those batches that the sink does not have yet.
+    ) -> Generator[tuple[np.ndarray, dict[int, str]], None, None]:
+        """Describes the images of some batches.
 
         Args:
           variables: the network's, as `replicate` gives them.
@@ -166,56 +112,38 @@ class Extractor:
           indices: (N,) int, the image that each place of a batch means.
           transform: what is applied to each image.
           batches: the batches, from `plan`.
-          sink: takes the descriptors of each batch, by the batch's number in `batches`.
-          skip_failures: gives the sink NaN and a reason for an image that cannot be used, instead
-            of ending the run.
-          description: stands in front of the progress bar.
-          on_batch: called after each batch; it may raise to stop.
+          skip_failures: goes on after an image that cannot be used, instead of raising.
+
+        Yields:
+          For each batch, in order: (n, D) float32, the descriptors of its `places`; and, by place,
+          why an image has no descriptor, whose row is NaN.
 
         Raises:
           UserError: an image cannot be used (it is named).
         """
         replicas = self._replicas
-        todo = [number for number in range(len(batches)) if not sink.is_done(number)]
-        images_to_do = sum(len(batches[number].places) for number in todo)
-        # The descriptors of one batch are fetched while the next ones are computed.
-        pending: list[tuple[int, dict[int, str], jax.Array]] = []
+        share = jax.process_index(), jax.process_count()
+        load = PaddedLoader(dataset, indices, transform, batches, share, skip_failures)
+        images_to_do = sum(len(batch.places) for batch in batches)
+        workers = min(self._num_workers, images_to_do // _IMAGES_PER_WORKER)
 
-        def fetch() -> None:
-            number, failures, result = pending.pop(0)
-            places = batches[number].places
-            values = replicas.fetch(result)[: len(places)]
+        def fetch(
+            batch: Batch, failures: dict[int, str], result: jax.Array
+        ) -> tuple[np.ndarray, dict[int, str]]:
+            values = replicas.fetch(result)[: len(batch.places)]
             if failures:
                 values = values.copy()
                 values[list(failures)] = np.nan
-            sink.write(number, places, values, {int(places[r]): w for r, w in failures.items()})
+            return values, {int(batch.places[row]): why for row, why in failures.items()}
 
-        with (
-            PaddedLoader(
-                dataset,
-                indices,
-                transform,
-                [batches[number] for number in todo],
-                share=(jax.process_index(), jax.process_count()),
-                skip_failures=skip_failures,
-                num_workers=min(self._num_workers, images_to_do // _IMAGES_PER_WORKER),
-                prefetch=self._prefetch,
-            ) as loader,
-            tqdm(
-                total=len(indices),
-                initial=len(indices) - images_to_do,
-                desc=description,
-                unit="img",
-                leave=False,
-            ) as bar,
-        ):
-            for number, (images, sizes, failures) in zip(todo, loader, strict=True):
-                own = None if batches[number].exact else replicas.put_rows(sizes)
+        with Prefetcher(load, len(batches), num_workers=workers, prefetch=self._prefetch) as loader:
+            # The descriptors of one batch are fetched while the next ones are computed.
+            pending: tuple[Batch, dict[int, str], jax.Array] | None = None
+            for batch, (images, sizes, failures) in zip(batches, loader, strict=True):
+                own = None if batch.exact else replicas.put_rows(sizes)
                 result = self._describe(*variables, replicas.put_rows(images), own)
-                pending.append((number, failures, result))
-                if len(pending) > 1:
-                    fetch()
-                bar.update(len(batches[number].places))
-                on_batch()
-            while pending:
-                fetch()
+                if pending is not None:
+                    yield fetch(*pending)
+                pending = batch, failures, result
+            if pending is not None:
+                yield fetch(*pending)

@@ -15,35 +15,32 @@ its own. `test_dir` keeps descriptors before whitening in STEM.bdescs.npy and ST
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from tqdm import tqdm
 
 from dir_jax.errors import UserError
 from dir_jax.runtime.files import replacing, write_text
+from dir_jax.runtime.progress import progress_bar
 
 if TYPE_CHECKING:
     from dir_jax.describe.describer import Descriptors
     from dir_jax.describe.kapture_features import GlobalFeatures
 
-SUFFIXES = (".npy", ".h5")
-
 
 def extracted_paths(output: str, has_queries: bool) -> list[str]:
     """The files that `extract_features --output` writes: the database's, then the queries'.
 
-    Args:
-      output: the value of the flag; without a suffix, .npy is meant.
-      has_queries: whether the data set has queries of its own.
+    `output` is the value of the flag; without a suffix, .npy is meant.
 
     Raises:
       UserError: the suffix is neither .npy nor .h5, or `output` is a folder.
     """
     stem, suffix = os.path.splitext(output)
     suffix = suffix or ".npy"
-    if suffix not in SUFFIXES:
+    if suffix not in (".npy", ".h5"):
         raise UserError(
             f"--output {output} ends in {suffix}; expected .npy, or .h5 for one group per image"
         )
@@ -60,11 +57,7 @@ def saved_paths(stem: str, has_queries: bool) -> list[str]:
 
 
 def make_folder(path: str) -> None:
-    """Makes the folder that a file is going to be in.
-
-    Raises:
-      UserError: the folder cannot be made, or cannot be written to.
-    """
+    """Makes the folder of a file. Raises UserError where it cannot be made or written to."""
     folder = Path(path).absolute().parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -83,7 +76,8 @@ def save_descriptors(path: str, descriptors: Descriptors) -> None:
     save = _save_h5 if path.endswith(".h5") else _save_npy
     with replacing(path) as scratch:
         save(scratch, descriptors)
-    failed, failures, names = Path(f"{path}.failed.txt"), descriptors.failures, descriptors.names
+    failed, failures = Path(f"{path}.failed.txt"), descriptors.failures
+    names = descriptors.dataset.names
     if failures:
         rows = (f"{names[i]}\t{' '.join(failures[i].split())}\n" for i in sorted(failures))
         write_text(failed, "".join(rows))
@@ -92,26 +86,16 @@ def save_descriptors(path: str, descriptors: Descriptors) -> None:
 
 
 def save_kapture(features: GlobalFeatures, descriptors: Descriptors, length: int) -> None:
-    """Adds descriptors to a kapture dataset, a file for each image that can be used.
-
-    Args:
-      features: the features of one type in the dataset.
-      descriptors: the descriptors, of images of the dataset.
-      length: how long each is, D.
+    """Adds descriptors, of `length` values each, to those of one type in a kapture dataset.
 
     Raises:
       UserError: a file cannot be written.
     """
-    names, total = descriptors.names, len(descriptors)
-    with (
-        features.writing(length) as write,
-        tqdm(total=total, desc="write", unit="img", leave=False, delay=2) as bar,
-    ):
-        for start, rows in descriptors.blocks():
+    with features.writing(length) as write:
+        for start, rows in _blocks(descriptors):
             for i, row in enumerate(rows, start):
                 if i not in descriptors.failures:
-                    write(names[i], row)
-                bar.update()
+                    write(descriptors.dataset.names[i], row)
 
 
 def load_descriptors(path: str, rows: int, width: int) -> np.ndarray:
@@ -146,29 +130,30 @@ def load_descriptors(path: str, rows: int, width: int) -> np.ndarray:
 
 
 def _save_npy(path: Path, descriptors: Descriptors) -> None:
-    file = None
-    with tqdm(total=len(descriptors), desc="write", unit="img", leave=False, delay=2) as bar:
-        for start, rows in descriptors.blocks():
-            if file is None:
+    with open(path, "wb") as file:
+        for start, rows in _blocks(descriptors):
+            if start == 0:
                 shape = len(descriptors), rows.shape[1]
-                file = np.lib.format.open_memmap(path, "w+", np.float32, shape)
-            file[start : start + len(rows)] = rows
-            bar.update(len(rows))
-    if file is not None:
-        file.flush()
+                header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, header)
+            file.write(rows.astype("<f4").tobytes())
 
 
 def _save_h5(path: Path, descriptors: Descriptors) -> None:
     import h5py
 
-    names = descriptors.names
-    with (
-        h5py.File(path, "w") as file,
-        tqdm(total=len(names), desc="write", unit="img", leave=False, delay=2) as bar,
-    ):
-        for start, rows in descriptors.blocks():
+    names = descriptors.dataset.names
+    with h5py.File(path, "w") as file:
+        for start, rows in _blocks(descriptors):
             for i, row in enumerate(rows, start):
                 # A name that is in the list twice is one image.
                 if i not in descriptors.failures and names[i] not in file:
                     file.create_group(names[i]).create_dataset("global_descriptor", data=row)
-                bar.update()
+
+
+def _blocks(descriptors: Descriptors) -> Iterator[tuple[int, np.ndarray]]:
+    """The descriptors' blocks of rows, with a progress bar where writing them takes long."""
+    with progress_bar("write", len(descriptors), "img", shown=True, delay=2) as bar:
+        for start, rows in descriptors.blocks():
+            yield start, rows
+            bar.update(len(rows))

@@ -26,9 +26,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dir_jax.data.kapture import HEADER, quoted, read_rows, row_error
-from dir_jax.errors import UserError
+from dir_jax.data.kapture import HEADER, read_fields
+from dir_jax.errors import UserError, quoted
 from dir_jax.runtime.files import inside, open_regular
+from dir_jax.runtime.reading import row_error
 
 log = logging.getLogger(__name__)
 
@@ -41,19 +42,12 @@ _SCRATCH = ".dir_jax.writing"  # in the features' folder; what a killed run leav
 
 @dataclasses.dataclass(frozen=True)
 class FeatureKind:
-    """What global_features.txt says.
+    """What global_features.txt says of descriptors."""
 
-    Attributes:
-      name: what computed the features.
-      dtype: 'float32' or 'float64'.
-      length: the number of values of a descriptor, D.
-      metric: how descriptors are compared.
-    """
-
-    name: str
-    dtype: str
-    length: int
-    metric: str
+    name: str  # what computed them
+    dtype: str  # 'float32' or 'float64'
+    length: int  # the number of values of each, D
+    metric: str  # how they are compared
 
     def __str__(self) -> str:
         name = "" if self.name in _OURS else f" by {quoted(self.name)}"
@@ -67,7 +61,7 @@ class FeatureKind:
 
 
 def _read_kind(file: Path) -> FeatureKind:
-    rows = list(itertools.islice(read_rows(file), 2))
+    rows = list(itertools.islice(read_fields(file), 2))
     if len(rows) != 1:
         raise UserError(f"{file}: expected one row: name, dtype, length, metric")
     ((line, fields),) = rows
@@ -75,9 +69,11 @@ def _read_kind(file: Path) -> FeatureKind:
         raise row_error(file, line, f"{len(fields)} fields; expected name, dtype, length, metric")
     name, dtype, length, metric = fields
     if dtype not in _BYTES:
-        raise row_error(file, line, f"the dtype is {quoted(dtype)}; expected {' or '.join(_BYTES)}")
+        expected = " or ".join(_BYTES)
+        raise row_error(file, line, f"the dtype is {quoted(dtype)}; expected {expected}")
     if not _LENGTH.fullmatch(length) or not int(length):
-        raise row_error(file, line, f"the length is {quoted(length)}; expected a positive integer")
+        found = quoted(length)
+        raise row_error(file, line, f"the length is {found}; expected a positive integer")
     return FeatureKind(name, dtype, int(length), metric)
 
 
@@ -89,11 +85,7 @@ class GlobalFeatures:
     """
 
     def __init__(self, root: str, name: str):
-        """Reads what there is.
-
-        Args:
-          root: the dataset's folder.
-          name: the type of the features, the name of a folder.
+        """Reads what a dataset's folder `root` has of the type `name`, the name of a folder.
 
         Raises:
           UserError: global_features.txt or global_features.tar is not valid.
@@ -119,11 +111,7 @@ class GlobalFeatures:
         return [image for image, size in sizes.items() if size != self.kind.size]
 
     def check(self, images: Iterable[str], length: int) -> None:
-        """Checks that descriptors of ours can be added.
-
-        Args:
-          images: the images that they are for.
-          length: the length of a descriptor, D.
+        """Checks that our descriptors of these images, of `length` values each, can be added.
 
         Raises:
           UserError: the dataset has features of this type that are of another kind, or a folder
@@ -137,8 +125,8 @@ class GlobalFeatures:
             wrong = [image for image in images if self._size(image) not in (None, ours.size)]
             if wrong:
                 raise UserError(
-                    f"{self._folder} has features, such as that of {quoted(wrong[0])}, which are "
-                    f"not {length} {ours.dtype}, and no global_features.txt; {advice}"
+                    f"{self._folder} has features, such as that of {quoted(wrong[0])}, which "
+                    f"are not {length} {ours.dtype}, and no global_features.txt; {advice}"
                 )
         elif there.name not in _OURS or dataclasses.replace(there, name=ours.name) != ours:
             raise UserError(

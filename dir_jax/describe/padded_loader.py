@@ -1,4 +1,4 @@
-"""Images of many sizes as batches of a few padded shapes, decoded ahead."""
+"""Images of many sizes as batches of a few padded shapes, decoded in threads or processes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import numpy as np
 
 from dir_jax.data.images import ImageDataset
 from dir_jax.data.transforms import Transform
-from dir_jax.data.workers import Prefetcher
 from dir_jax.describe.padded_shapes import Batch
 from dir_jax.errors import UserError
 
@@ -29,47 +28,24 @@ class PaddedImages(NamedTuple):
     failures: dict[int, str]
 
 
-class PaddedLoader(Prefetcher[PaddedImages]):
-    """Iterates over the images of batches that `plan_batches` made, in their order."""
-
-    def __init__(
-        self,
-        dataset: ImageDataset,
-        indices: np.ndarray,
-        transform: Transform,
-        batches: Sequence[Batch],
-        *,
-        share: tuple[int, int] = (0, 1),
-        skip_failures: bool = False,
-        num_workers: int,
-        prefetch: int,
-    ):
-        """Starts to load.
-
-        Args:
-          dataset: the images.
-          indices: (N,) int, the image that each place of a batch means.
-          transform: what is applied to each image; its random numbers are seeded by the image's
-            number.
-          batches: what to load.
-          share: (i, n), to load the i-th of n equal parts of each batch's rows.
-          skip_failures: notes an image that cannot be used in `failures`, instead of raising.
-          num_workers: how many processes decode and transform; 0 means threads of this process.
-          prefetch: how many batches are prepared ahead, by each worker where there are some.
-
-        Raises:
-          UserError: while iterating: an image cannot be used (it is named), or a worker died.
-        """
-        make = _Source(dataset, np.asarray(indices), transform, list(batches), share, skip_failures)
-        super().__init__(make, len(batches), num_workers=num_workers, prefetch=prefetch)
-
-
 @dataclasses.dataclass(frozen=True)
-class _Source:
+class PaddedLoader:
+    """Loads the images of the batches that `plan_batches` made, by the batch's number.
+
+    Attributes:
+      dataset: the images.
+      indices: (N,) int, the image that each place of a batch means.
+      transform: what is applied to each image; its random numbers are seeded by the image's number.
+      batches: what to load.
+      share: (i, n), to load the i-th of n equal parts of each batch's rows.
+      skip_failures: notes an image that cannot be used in `failures`, instead of raising a
+        UserError that names it.
+    """
+
     dataset: ImageDataset
     indices: np.ndarray
     transform: Transform
-    batches: list[Batch]
+    batches: Sequence[Batch]
     share: tuple[int, int]
     skip_failures: bool
 
@@ -94,17 +70,15 @@ class _Source:
         return PaddedImages(images, sizes, failures)
 
     def _load(self, number: int, canvas: tuple[int, int]) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        image = self.dataset.open(number)
+        image, path = self.dataset.open(number), self.dataset.path(number)
         try:
             image = self.transform(image, np.random.default_rng(number))
         except Exception as e:
             why = str(e) if isinstance(e, UserError) else f"{type(e).__name__}: {e}"
-            raise UserError(
-                f"the image {self.dataset.path(number)} cannot be transformed: {why}"
-            ) from e
+            raise UserError(f"the image {path} cannot be transformed: {why}") from e
         if image.width > canvas[0] or image.height > canvas[1]:
             raise UserError(
-                f"the image {self.dataset.path(number)} is larger than its file's header said; "
-                "has the file been replaced since?"
+                f"the image {path} is larger than its file's header said; has the file been "
+                "replaced since?"
             )
         return np.asarray(image)

@@ -38,19 +38,14 @@ class Batch:
 
 
 def choose_canvases(sizes: np.ndarray, max_canvases: int = MAX_CANVASES) -> np.ndarray:
-    """Chooses shapes that hold all the images with little padding.
+    """Chooses at most `max_canvases` shapes that hold all the images with little padding.
 
     Starts with a canvas for each distinct size, and merges the two whose merger adds the fewest
     pixels of padding in all, until there are few enough and another merger would cost more than the
     program that it saves.
 
-    Args:
-      sizes: (N, 2) int, width and height of each image in pixels; N > 0.
-      max_canvases: the most shapes there may be.
-
-    Returns:
-      (K, 2) int64, width and height of each canvas in pixels, K <= max_canvases, the smallest area
-      first.
+    `sizes` is (N, 2) int, width and height of each image in pixels, N > 0; the result is (K, 2)
+    int64, width and height of each canvas, the smallest area first.
     """
     groups, count = _distinct(np.asarray(sizes, np.int64))
     area = groups.prod(axis=1) * count

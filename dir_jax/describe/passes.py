@@ -7,102 +7,19 @@ Python interface all describe images in these three steps.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from dir_jax.data.headers import IS_ROOT_RIGHT, read_sizes, refuse_failures
-from dir_jax.data.images import ImageDataset
 from dir_jax.data.transforms import Transform
-from dir_jax.describe.extractor import ArraySink, Extractor
+from dir_jax.describe.extractor import Extractor
+from dir_jax.describe.image_lists import ImageList
 from dir_jax.describe.padded_shapes import Batch, choose_canvases
 from dir_jax.describe.resume import PartialDescriptors, StoredSink
-from dir_jax.errors import UserError
-
-# An image with more would need some 20 GB for the activations of a ResNet-50's first stage.
-MAX_PIXELS = 40_000_000
-
-
-@dataclasses.dataclass(frozen=True)
-class ImageList:
-    """Images to describe, and what their files' headers say.
-
-    Attributes:
-      name: what progress bars call the list.
-      dataset: the images.
-      sizes: (len(dataset), 2) int, width and height of each image in its file, in pixels.
-      unreadable: image number -> why its header cannot be read.
-      chosen: (N,) int, the images to describe, in this order; None for all of them.
-    """
-
-    name: str
-    dataset: ImageDataset
-    sizes: np.ndarray
-    unreadable: Mapping[int, str] = dataclasses.field(default_factory=dict)
-    chosen: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    @property
-    def indices(self) -> np.ndarray:
-        """(N,) int, the image that each place of the list means."""
-        return np.arange(len(self.dataset)) if self.chosen is None else self.chosen
-
-    def output_sizes(self, transform: Transform) -> tuple[np.ndarray, dict[int, str]]:
-        """The sizes of the images after a transform, found without opening them.
-
-        Args:
-          transform: what is applied to each image. Images of one size must come out in one size.
-
-        Returns:
-          sizes: (N, 2) int64, width and height in pixels; 1 × 1 for images that cannot be used.
-          failures: place in the list -> why this image cannot be used.
-
-        Raises:
-          UserError: the transform gives images of random sizes.
-        """
-        indices = self.indices
-        result = np.ones((len(indices), 2), np.int64)
-        failures = {
-            place: self.unreadable[image]
-            for place, image in enumerate(indices.tolist())
-            if image in self.unreadable
-        }
-        distinct, inverse = np.unique(self.sizes[indices], axis=0, return_inverse=True)
-        for group, size in enumerate(distinct.tolist()):
-            places = [p for p in np.flatnonzero(inverse == group).tolist() if p not in failures]
-            if not places:
-                continue
-            after, problem = _output_size(tuple(size), transform)
-            result[places] = after
-            if problem:
-                failures |= {p: self._image(p) + problem for p in places}
-        return result, failures
-
-    def check(self, transform: Transform) -> None:
-        """Raises UserError, naming the images, unless all of them can be used with a transform."""
-        _, failures = self.output_sizes(transform)
-        self.refuse(failures)
-
-    def refuse(self, failures: Mapping[int, str], advice: str = "") -> None:
-        """Raises UserError where there are failures; `advice` is what can be done about some."""
-        if len(self.unreadable) == len(self.dataset):
-            advice = IS_ROOT_RIGHT
-        elif len(failures) == len(self):
-            advice = ""
-        refuse_failures(failures, len(self), advice)
-
-    def _image(self, place: int) -> str:
-        return f"the image {self.dataset.path(int(self.indices[place]))}"
-
-
-def read_list(name: str, dataset: ImageDataset) -> ImageList:
-    """Reads the headers of a data set's images. Raises UserError where it has none."""
-    sizes, unreadable = read_sizes(dataset)
-    return ImageList(name, dataset, sizes, unreadable)
+from dir_jax.runtime.progress import progress_bar
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,6 +39,30 @@ class Pass:
     transform: Transform
     batches: list[Batch]
     failures: dict[int, str]
+
+
+class ArraySink:
+    """Keeps the descriptors of a pass in memory, as `StoredSink` keeps them on disk.
+
+    Attributes:
+      descriptors: (N, D) float32.
+      failures: place -> why there is no descriptor; its row is NaN.
+    """
+
+    def __init__(self, rows: int, width: int):
+        self.descriptors = np.zeros((rows, width), np.float32)
+        self.failures: dict[int, str] = {}
+
+    def is_done(self, batch: int) -> bool:
+        """Returns False: nothing is kept from an earlier run."""
+        return False
+
+    def write(
+        self, batch: int, places: np.ndarray, descriptors: np.ndarray, failures: Mapping[int, str]
+    ) -> None:
+        """Keeps the (n, D) descriptors of some places, and the reasons of failures."""
+        self.descriptors[places] = descriptors
+        self.failures |= failures
 
 
 def plan_passes(
@@ -160,10 +101,11 @@ def plan_passes(
     if not sum(map(len, usable)):
         return passes
     canvases = choose_canvases(np.concatenate(usable))
-    return [
-        dataclasses.replace(each, batches=list(_batches(extractor, each, sizes, canvases)))
-        for each, sizes in zip(passes, usable, strict=True)
-    ]
+    for each, sizes in zip(passes, usable, strict=True):
+        kept = np.delete(np.arange(len(each.images)), list(each.failures))
+        for batch in extractor.plan(sizes, canvases):
+            each.batches.append(dataclasses.replace(batch, places=kept[batch.places]))
+    return passes
 
 
 def run_passes(
@@ -194,22 +136,25 @@ def run_passes(
     """
     sinks: list[Any] = []
     for each in passes:
-        rows, width = len(each.images), extractor.width
+        images, width = each.images, extractor.width
+        rows = len(images)
         sink = ArraySink(rows, width) if store is None else store.sink(each.name, rows, width)
         # Written in every run, so that it makes no difference whether an earlier one got to it.
         failed = np.array(list(each.failures), int)
         sink.write(-1, failed, np.full((len(failed), width), np.nan, np.float32), {})
-        extractor.run(
-            variables,
-            each.images.dataset,
-            each.images.indices,
-            each.transform,
-            each.batches,
-            sink,
-            skip_failures=skip_failures,
-            description=each.name,
-            on_batch=on_batch,
-        )
+        todo = [number for number in range(len(each.batches)) if not sink.is_done(number)]
+        batches = [each.batches[number] for number in todo]
+        done = rows - sum(len(batch.places) for batch in batches)
+        found = extractor.run(variables, images.dataset, images.indices, each.transform, batches,
+                              skip_failures=skip_failures)  # fmt: skip
+        with (
+            contextlib.closing(found),
+            progress_bar(each.name, rows, "img", shown=True, done=done) as bar,
+        ):
+            for number, batch, (rows_of, failures) in zip(todo, batches, found, strict=True):
+                sink.write(number, batch.places, rows_of, failures)
+                bar.update(len(batch.places))
+                on_batch()
         sinks.append(sink)
     return sinks
 
@@ -243,30 +188,3 @@ def describe_lists(
     variables = extractor.replicate(params, stats)
     sinks = run_passes(extractor, variables, passes, on_batch=on_batch)
     return [sink.descriptors for sink in sinks]
-
-
-def _output_size(size: tuple[int, int], transform: Transform) -> tuple[tuple[int, int], str]:
-    """The size that an image comes out in, and why it cannot be used ('' where it can)."""
-    try:
-        low, high = transform.output_size(size, size)
-    except UserError as e:
-        return (1, 1), f": {e}"
-    if low != high:
-        raise UserError(
-            f"{transform!r} gives images of random sizes; images are described at one size"
-        )
-    if low[0] * low[1] > MAX_PIXELS:
-        return (1, 1), (
-            f" has {low[0]} x {low[1]} pixels, more than the {MAX_PIXELS // 1_000_000} million "
-            "that the network can be given; make it smaller, as Scale(1024, largest=True) does"
-        )
-    return low, ""
-
-
-def _batches(
-    extractor: Extractor, each: Pass, sizes: np.ndarray, canvases: np.ndarray
-) -> Iterator[Batch]:
-    """The batches of the images that can be used, by their places in the whole list."""
-    kept = np.delete(np.arange(len(each.images)), list(each.failures))
-    for batch in extractor.plan(sizes, canvases):
-        yield dataclasses.replace(batch, places=kept[batch.places])

@@ -77,7 +77,7 @@ class JudgedRankings:
 
     def query_box(self, query: int) -> np.ndarray | None:
         """(4,) left, top, right, bottom in pixels of `open_query`; None for a whole picture."""
-        boxes = getattr(self.dataset, "query_boxes", None)
+        boxes = getattr(self.queries, "boxes", None)
         return None if boxes is None else boxes[query]
 
     def relevant_and_junk(self, query: int, level: str) -> tuple[np.ndarray, np.ndarray]:

@@ -8,16 +8,21 @@ import logging
 import os
 import re
 import stat
+import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 import filelock
 
-from dir_jax.errors import UserError
+from dir_jax.errors import UserError, quoted
 
 log = logging.getLogger(__name__)
 
+_LEADS_OUT = re.compile(r"^[/\\]|^[A-Za-z]:|(^|[/\\])\.\.($|[/\\])")
+_NOT_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_LONGEST_NAME, _LONGEST_PART = 4096, 255  # bytes; a part is what stands between two slashes
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
@@ -28,14 +33,36 @@ def inside(folder: str | os.PathLike[str], name: str) -> Path:
     as a slash does, on every system.
 
     Raises:
-      UserError: the name is empty, absolute, starts with a drive, or contains `..` or NUL.
+      UserError: `check_name` refuses the name, or it is absolute, starts with a drive, or contains
+        `..`.
     """
-    parts = re.split(r"[/\\]", name)
-    if not parts[0] or ".." in parts or "\0" in name or re.match("[A-Za-z]:", name):
-        shown = repr(name[:200]) + "…" * (len(name) > 200)
-        expected = "expected a relative path without '..'"
-        raise UserError(f"{shown} is not a name inside {folder}: {expected}")
+    check_inside(folder, name)
     return Path(folder, name)
+
+
+def check_inside(folder: str | os.PathLike[str], name: str) -> None:
+    """Checks what `inside` checks; faster, for long lists."""
+    check_name(name)
+    if (".." in name or name[0] in "/\\" or name[1:2] == ":") and _LEADS_OUT.search(name):
+        expected = "expected a relative path without '..'"
+        raise UserError(f"{quoted(name)} is not a name inside {folder}: {expected}")
+
+
+def check_name(name: str) -> None:
+    """Checks that a name, which may be a path, from somebody else's file is one.
+
+    Raises:
+      UserError: the name is empty or too long, or contains control characters or lone surrogates.
+    """
+    if 0 < len(name) <= _LONGEST_PART / 4 and name.isprintable():  # quick, for long lists
+        return
+    if not name:
+        raise UserError("'' is not a name: it is empty")
+    if _NOT_TEXT.search(name):
+        raise UserError(f"{quoted(name)} is not a name: it has control characters or surrogates")
+    longest = max(len(part.encode()) for part in re.split(r"[/\\]", name))
+    if longest > _LONGEST_PART or len(name.encode()) > _LONGEST_NAME:
+        raise UserError(f"{quoted(name)} is too long for a name")
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
@@ -80,9 +107,20 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         scratch.write_text(text)
 
 
-def cache_folder(name: str) -> Path:
-    """The folder `dir_jax/NAME` in the user's cache folder; it may not exist yet."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dir_jax" / name
+def cache_folder(name: str, given: str | None = None) -> Path | None:
+    """The folder `given`, or else `dir_jax/NAME` in the user's cache folder, made if need be.
+
+    Where there is no home, or the folder cannot be written, a warning says so, and it is None.
+    """
+    try:
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        folder = Path(given) if given else Path(home) / "dir_jax" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except (OSError, RuntimeError) as e:
+        log.warning("no cache folder can be used, so nothing is kept for the next run: %s", e)
+        return None
 
 
 def take_lock(path: str | os.PathLike[str], busy: str) -> filelock.BaseFileLock:
@@ -96,11 +134,12 @@ def take_lock(path: str | os.PathLike[str], busy: str) -> filelock.BaseFileLock:
     """
     lock = filelock.FileLock(path, timeout=0)
     try:
-        lock.acquire()
+        with warnings.catch_warnings(action="error"):  # that a weaker kind of lock is tried
+            lock.acquire()
     except filelock.Timeout as e:
         raise UserError(busy) from e
-    except OSError as e:
-        if e.errno not in _NO_LOCKS:
-            raise UserError(f"cannot write {path}: {e.strerror or e}") from e
+    except (OSError, NotImplementedError, UserWarning) as e:
+        if getattr(e, "errno", errno.ENOSYS) not in _NO_LOCKS:
+            raise UserError(f"cannot write {path}: {getattr(e, 'strerror', None) or e}") from e
         log.warning("%s: this file system has no locks; run only one process at a time here", path)
     return lock

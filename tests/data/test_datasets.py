@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from dir_jax.data.headers import check_dataset
 from dir_jax.data.images import ImageDataset
 from dir_jax.data.labelled import LabelledDataset
 from dir_jax.errors import UserError
+from dir_jax.retrieval.protocols import evaluate_classic, evaluate_revisited
 from tests.data.pictures import write_image
 
 
@@ -32,13 +35,11 @@ def write(path: Path, text: str) -> str:
 
 class TestImageList:
     def test_rows(self, tmp_path):
-        file = write(tmp_path / "list.txt", "\ufeffa.jpg\r\n\r\n  sub/b c.jpg \r\n/whole/d.jpg")
+        file = write(tmp_path / "list.txt", "\ufeffa.jpg\r\n\r\n  sub/b c.jpg \r\n./d..jpg")
         dataset = create_dataset(f"ImageList({file!r}, 'root')")
         assert type(dataset) is ImageDataset
-        assert dataset.names == ["a.jpg", "sub/b c.jpg", "/whole/d.jpg"]
-        assert [dataset.path(i) for i in range(3)] == [
-            "root/a.jpg", "root/sub/b c.jpg", "/whole/d.jpg"
-        ]  # fmt: skip
+        assert dataset.names == ["a.jpg", "sub/b c.jpg", "./d..jpg"]
+        assert [dataset.path(i) for i in range(2)] == ["root/a.jpg", "root/sub/b c.jpg"]
         assert len(dataset) == 3
         assert create_dataset(f"ImageList({file!r})").path(0) == "a.jpg"
 
@@ -48,7 +49,7 @@ class TestImageList:
         with pytest.raises(UserError, match=r"empty\.txt is empty"):
             create_dataset(f"ImageList({write(tmp_path / 'empty.txt', '')!r})")
         (tmp_path / "latin.txt").write_bytes(b"caf\xe9.jpg\n")
-        with pytest.raises(UserError, match=r"latin\.txt is not UTF-8 text \(byte 3\)"):
+        with pytest.raises(UserError, match=r"latin\.txt, line 1: it is not UTF-8 text"):
             create_dataset(f"ImageList('{tmp_path}/latin.txt')")
 
 
@@ -83,10 +84,10 @@ class TestLabelled:
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            ('{"a.jpg": 1,\n "b.jpg" 2}', r"l\.json, line 2: not JSON"),
+            ('{"a.jpg": 1,\n "b.jpg" 2}', r"l\.json is not JSON: line 2: "),
             ("[1]", "holds a list; expected an object"),
             ("{}", "is empty"),
-            ('{"a.jpg": null}', r"label of 'a\.jpg' is None; expected a name or a number"),
+            ('{"a.jpg": null}', r"'a\.jpg': the label is None; expected a name or a number"),
             ('{"a.jpg": true}', "is True; expected"),
             ('{"a.jpg": [1]}', r"is \[1\]; expected"),
             ("[" * 100_000, "l.json"),
@@ -117,6 +118,86 @@ class TestLabelled:
             create_dataset(f"ImageClusters({file!r})")
 
 
+LEADING_OUT = ["/etc/passwd", "../a.jpg", "a/../../b.jpg", "..\\a.jpg", "C:\\a.jpg"]
+
+
+@pytest.mark.parametrize("name", LEADING_OUT)
+def test_names_that_lead_out_of_the_root(tmp_path, name):
+    """Where there is a root, the rows are somebody else's; without one, they are the user's own."""
+    labelled = write(tmp_path / "l.txt", f"a.jpg 1\n{name} 1\n")
+    plain = write(tmp_path / "p.txt", f"a.jpg\n\n{name}\n")
+    mapped = write(tmp_path / "m.json", json.dumps({"a.jpg": 1, name: 1}))
+    truths = [
+        write_truth(tmp_path / f"{key}.pkl", **{key: [name]}) for key in ("imlist", "qimlist")
+    ]
+    for spec, where in [
+        (f"ImageList({plain!r}, 'r')", r"p\.txt, line 3"),
+        (f"ImageListLabels({labelled!r}, 'r')", r"l\.txt, line 2"),
+        (f"ImageListLabels({mapped!r}, 'r')", r"m\.json"),
+        (f"ImageListLabelsQ({mapped!r}, {labelled!r}, 'r')", r"m\.json"),
+        (f"ImageClusters({mapped!r}, 'r')", r"m\.json"),
+        (f"ImageListRelevants({truths[0]!r}, 'r', 'jpg')", r"imlist\.pkl: 'imlist'"),
+        (f"ImageListRelevants({truths[1]!r})", r"qimlist\.pkl: 'qimlist'"),
+    ]:
+        with pytest.raises(UserError, match=rf"{where}: .* is not a name inside .*relative path"):
+            create_dataset(spec)
+    for spec in (f"ImageList({plain!r})", f"ImageListLabels({mapped!r})"):
+        assert name in create_dataset(spec).names
+
+
+@pytest.mark.parametrize("name", ["a\x07.jpg", "a\x1b[2J.jpg", "x" * 256, "é/" * 2000])
+@pytest.mark.parametrize("root", ["", ", 'r'"])
+def test_names_that_no_file_has(tmp_path, name, root):
+    file = write(tmp_path / "l.txt", f"a.jpg\n{name}\n")
+    with pytest.raises(UserError, match=r"l\.txt, line 2: .* (not|too long for) a name") as e:
+        create_dataset(f"ImageList({file!r}{root})")
+    assert len(str(e.value)) < 400
+    assert str(e.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"a\ud800.jpg": 1}, " is not JSON: it has half a character"),
+        ({"a.jpg": "\udc80"}, " is not JSON: it has half a character"),
+        ({"a.jpg": ""}, "'a.jpg': the label '' is not a name: it is empty"),
+        ({"a.jpg": "x" * 5000}, "'a.jpg': the label 'xxx.* is too long for a name"),
+        ({"": 1}, "'' is not a name: it is empty"),
+        ({"a.jpg": [[1] * 1000]}, r"'a\.jpg': the label is \[\[1, 1,.*; expected a name"),
+        ({"a.jpg": 1.5}, r"'a\.jpg': the label is 1\.5; expected a name"),
+    ],
+)
+def test_bad_names_in_json(tmp_path, content, message):
+    file = write(tmp_path / "l.json", json.dumps(content))
+    with pytest.raises(UserError, match=rf"l\.json:? ?{message}") as e:
+        create_dataset(f"ImageListLabels({file!r})")
+    assert len(str(e.value)) < 600
+    assert str(e.value).isprintable()
+
+
+@pytest.mark.parametrize("suffix", ["txt", "json"])
+def test_files_that_are_not_lists(tmp_path, suffix):
+    """A pipe, an endless device, a file of a terabyte, and others that are no text."""
+    os.mkfifo(tmp_path / f"pipe.{suffix}")
+    os.symlink("/dev/zero", tmp_path / f"zero.{suffix}")
+    with open(tmp_path / f"large.{suffix}", "wb") as stream:
+        stream.truncate(1 << 40)
+    (tmp_path / f"utf16.{suffix}").write_text("a.jpg 1\n", encoding="utf-16")
+    (tmp_path / f"nul.{suffix}").write_bytes(b"a.jpg\0 1\n")
+    (tmp_path / f"long.{suffix}").write_bytes(b"x" * 100_000)
+    (tmp_path / f"number.{suffix}").write_bytes(b'{"a.jpg": ' + b"9" * 9_000 + b"}")
+    for name in ("pipe", "zero", "large", "utf16", "nul", "long"):
+        for kind in ("ImageList", "ImageListLabels"):
+            if kind == "ImageList" and suffix == "json" and name != "pipe":
+                continue  # as a text file
+            with pytest.raises(UserError, match=rf"{name}\.{suffix}") as e:
+                create_dataset(f"{kind}('{tmp_path}/{name}.{suffix}')")
+            assert len(str(e.value)) < 500
+            assert str(e.value).isprintable()
+    with pytest.raises(UserError, match=rf"number\.{suffix}"):
+        create_dataset(f"ImageListLabels('{tmp_path}/number.{suffix}')")
+
+
 def write_truth(path: Path, **changes) -> str:
     content = {
         "imlist": ["a", "b.png", "c"],
@@ -139,23 +220,23 @@ class TestRelevants:
         assert isinstance(dataset, RelevantsDataset)
         assert dataset.names == ["a.png", "b.png", "c.png"]
         assert dataset.path(0) == f"{tmp_path}/pictures/a.png"
-        assert dataset.query_names == ["q.png"]
-        assert dataset.query_boxes.tolist() == [[1.5, 2.5, 9.4, 6.6]]
+        assert dataset.queries.names == ["q.png"]
+        assert dataset.queries.boxes.tolist() == [[1.5, 2.5, 9.4, 6.6]]
         truth = dataset.ground_truth[0]
         assert {k: v.tolist() for k, v in truth.items()} == {"easy": [0], "hard": [2], "junk": []}
         assert all(v.dtype == np.int64 for v in truth.values())
         # 1.5 and 2.5 go to the even number, as the original's do.
-        np.testing.assert_array_equal(np.asarray(dataset.open_query(0)), pixels[2:7, 2:9])
+        np.testing.assert_array_equal(np.asarray(dataset.queries.open(0)), pixels[2:7, 2:9])
         assert dataset.queries.size(0) == (7, 5)
-        assert pickle.loads(pickle.dumps(dataset)).open_query(0).size == (7, 5)
+        assert pickle.loads(pickle.dumps(dataset)).queries.open(0).size == (7, 5)
 
     def test_classic_without_boxes(self, tmp_path):
         write_image(tmp_path / "pics" / "q.jpg")
         file = write_truth(tmp_path / "a" / "g.pkl", gnd=[{"ok": np.array([1, 0]), "junk": [2]}])
         dataset = create_dataset(f"ImageListRelevants({file!r}, '{tmp_path}', 'pics')")
         assert list(dataset.ground_truth[0]) == ["ok", "junk"]
-        assert dataset.query_boxes is None
-        assert dataset.open_query(0).size == dataset.queries.size(0) == (12, 8)
+        assert dataset.queries.boxes is None
+        assert dataset.queries.open(0).size == dataset.queries.size(0) == (12, 8)
         assert dataset.path(2) == f"{tmp_path}/pics/c.jpg"
 
     def test_the_real_ground_truth(self, shared_data):
@@ -164,7 +245,7 @@ class TestRelevants:
         assert len(dataset) == 4993
         assert dataset.path(0) == "oxford5k/jpg/ashmolean_000283.jpg"
         assert len(dataset.queries) == len(dataset.ground_truth) == 70
-        assert dataset.query_boxes[0].tolist() == [136.5, 34.1, 648.5, 955.7]
+        assert dataset.queries.boxes[0].tolist() == [136.5, 34.1, 648.5, 955.7]
         assert dataset.ground_truth[0]["easy"][:3].tolist() == [30, 69, 296]
         # Of the 70 queries, two have no easy image (Radenović et al., table 2 counts them out).
         assert sum(len(t["easy"]) == 0 for t in dataset.ground_truth) == 2
@@ -179,34 +260,69 @@ class TestRelevants:
             ({"imlist": "abc"}, "'imlist' is not a list of image names"),
             ({"imlist": ["a", 3]}, "'imlist' is not a list of image names"),
             ({"qimlist": ["q", "r"]}, "'gnd' has 1 entries; expected a list of 2"),
-            ({"gnd": 5}, "'gnd' is a int; expected a list of 1"),
+            ({"gnd": 5}, "'gnd' is of type int; expected a list of 1"),
             ({"gnd": [[]]}, r"query 0 \(q\.jpg\) has neither 'ok' and 'junk' nor 'easy'"),
             ({"gnd": [{"ok": []}]}, "has neither"),
             ({"gnd": [{"easy": [], "junk": []}]}, "has neither"),
-            ({"gnd": [{"ok": [3], "junk": []}]}, "'ok' refers to image 3, but 'imlist' has 3"),
-            ({"gnd": [{"ok": [0], "junk": [-1]}]}, "'junk' refers to image -1"),
-            ({"gnd": np.array(1)}, "'gnd' is a ndarray; expected a list of 1"),
+            ({"gnd": [{"ok": [3], "junk": []}]}, "'ok' names the image 3; expected 0 to 2"),
+            ({"gnd": [{"ok": [0], "junk": [-1]}]}, "'junk' names the image -1; expected 0 to 2"),
+            ({"gnd": np.array(1)}, "'gnd' is of type ndarray; expected a list of 1"),
             ({"imlist": np.array("a")}, "'imlist' is not a list of image names"),
-            ({"gnd": [{"ok": [10**30], "junk": []}]}, "'ok' refers to image 1000000"),
-            ({"gnd": [{"ok": np.array(1), "junk": []}]}, "'ok' is not a list of image numbers"),
+            ({"gnd": [{"ok": [10**30], "junk": []}]}, "'ok' names the image 1000000"),
+            ({"gnd": [{"ok": np.array(1), "junk": []}]}, "'ok' is .*; expected a list"),
             ({"gnd": [{"bbx": [0, 0, 10**400, 1], "ok": [], "junk": []}]}, "'bbx' is"),
             ({"gnd": [{"bbx": np.array(1), "ok": [], "junk": []}]}, "'bbx' is"),
-            ({"gnd": [{"ok": [0.5], "junk": []}]}, "'ok' is not a list of image numbers"),
-            ({"gnd": [{"ok": ["a"], "junk": []}]}, "'ok' is not a list of image numbers"),
-            ({"gnd": [{"ok": [[0], [1, 2]], "junk": []}]}, "'ok' is not a list of image numbers"),
-            ({"gnd": [{"ok": 1, "junk": []}]}, "'ok' is not a list of image numbers"),
+            ({"gnd": [{"ok": [0.5], "junk": []}]}, r"'ok' names the image 0\.5; expected 0 to 2"),
+            ({"gnd": [{"ok": ["a"], "junk": []}]}, "'ok' names the image 'a'; expected 0 to 2"),
+            ({"gnd": [{"ok": [[0], [1, 2]], "junk": []}]}, r"'ok' names the image \[0\]"),
+            ({"gnd": [{"ok": 1, "junk": []}]}, "'ok' is .*; expected a list"),
             ({"gnd": [{"bbx": [1, 2, 3], "ok": [], "junk": []}]}, r"'bbx' is \[1, 2, 3\]"),
             ({"gnd": [{"bbx": [5, 2, 5.4, 9], "ok": [], "junk": []}]}, "'bbx' is"),
             ({"gnd": [{"bbx": [0, 0, float("nan"), 9], "ok": [], "junk": []}]}, "'bbx' is"),
             ({"qimlist": ["q", "r"],
               "gnd": [{"bbx": BOX, "ok": [], "junk": []}, {"ok": [], "junk": []}]},
              r"query 1 \(r\.jpg\): 'bbx' is None"),
+            ({"gnd": [{"ok": [True], "junk": []}]}, "'ok' names the image True"),
+            ({"gnd": [{"ok": np.array([1.0]), "junk": []}]}, r"'ok' names the image 1\.0"),
+            ({"gnd": [{"ok": np.array([10**30], object), "junk": []}]}, "names the image 100000"),
+            ({"gnd": [{"ok": np.array([2**63], "u8"), "junk": []}]}, "names the image 9223"),
+            ({"gnd": [{"bbx": ["1", "2", "3", "4"], "ok": [], "junk": []}]}, "'bbx' is"),
+            ({"gnd": [{"bbx": [0, 0, 1e9, 1e9], "ok": [], "junk": []}]}, "'bbx' is"),
+            ({"gnd": [{"bbx": [0, 0, -5, -5], "ok": [], "junk": []}]}, "'bbx' is"),
+            ({"gnd": [{"bbx": [[1], 2, 3, 4], "ok": [], "junk": []}]}, "'bbx' is"),
+            ({"gnd": [{"bbx": np.ones((2, 2)), "ok": [], "junk": []}]}, "'bbx' is"),
+            ({"imlist": ["\udc80", "b", "c"]}, "'imlist': '.udc80.jpg' is not a name"),
+            ({"imlist": ["x" * 9999, "b", "c"]}, "'imlist': 'xxx.*' is too long for a name"),
         ],
     )  # fmt: skip
     def test_bad_ground_truth(self, tmp_path, changes, message):
         file = write_truth(tmp_path / "gnd.pkl", **changes)
-        with pytest.raises(UserError, match=rf"gnd\.pkl.*{message}"):
+        with pytest.raises(UserError, match=rf"gnd\.pkl.*{message}") as e:
             create_dataset(f"ImageListRelevants({file!r})")
+        assert len(str(e.value)) < 500
+
+    @pytest.mark.parametrize(
+        ("query", "expected", "levels"),
+        [
+            ({"ok": [1], "junk": [0, 0]}, {"ok": [1], "junk": [0]}, {"": 1.0}),
+            ({"ok": [1, 1], "junk": []}, {"ok": [1], "junk": []}, {"": 0.25}),
+            ({"ok": [2, 1], "junk": [3, 1]}, {"ok": [2, 1], "junk": [3]}, {"": 5 / 12}),
+            # Image 1 is easy and junk: it is relevant at two levels, and junk at the third.
+            ({"easy": [1], "hard": [3], "junk": [1, 0]}, {"easy": [1], "hard": [3], "junk": [0]},
+             {"easy": 1.0, "medium": 0.5 * 1.0 + 0.5 * (1 / 2 + 2 / 3) / 2, "hard": 0.25}),
+        ],
+    )  # fmt: skip
+    def test_an_image_counts_once(self, tmp_path, caplog, query, expected, levels):
+        names = [str(i) for i in range(4)]
+        queries = {"qimlist": ["good", "bad"], "gnd": [{k: [] for k in query}, query]}
+        file = write_truth(tmp_path / "gnd.pkl", imlist=names, **queries)
+        dataset = create_dataset(f"ImageListRelevants({file!r})")
+        assert {k: v.tolist() for k, v in dataset.ground_truth[1].items()} == expected
+        assert re.search(r"gnd\.pkl names an image twice.* 1 queries \(bad\.jpg\)", caplog.text)
+        evaluate = evaluate_classic if "ok" in query else evaluate_revisited
+        found = evaluate(np.array([range(4)] * 2), dataset.ground_truth)
+        for level, ap in levels.items():
+            assert found["mAP" + f"-{level}" * bool(level)] == pytest.approx(ap, abs=1e-12)
 
     def test_queries_are_read_too(self, tmp_path):
         dataset = create_dataset(f"ImageListRelevants({write_truth(tmp_path / 'g.pkl')!r})")

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from dir_jax.data.datasets import create_dataset
 from dir_jax.data.headers import check_dataset
-from dir_jax.data.images import ImageDataset
+from dir_jax.data.images import ImageDataset, _formats
 from dir_jax.data.labelled import LabelledDataset
 from dir_jax.errors import UserError
 from tests.data.pictures import write_image
@@ -30,12 +30,67 @@ class TestImages:
             assert dataset.open(i).mode == "RGB"
             assert dataset.open(i).size == dataset.size(i) == (5, 4)
 
-    def test_ignores_exif_orientation(self, tmp_path):
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif", "avif"])
+    def test_orientation_is_ignored_in_every_format(self, tmp_path, suffix, orientation):
+        pixels = np.zeros((16, 24, 3), np.uint8)
+        pixels[:8, :12] = 255  # the corner tells a turn from every other
         exif = Image.Exif()
-        exif[0x0112] = 6  # turned by a quarter
-        write_image(tmp_path / "a.jpg", (12, 8), exif=exif)
-        dataset = ImageDataset(["a.jpg"], str(tmp_path))
-        assert dataset.open(0).size == dataset.size(0) == (12, 8)
+        exif[ExifTags.Base.Orientation] = orientation
+        Image.fromarray(pixels).save(tmp_path / f"a.{suffix}", exif=exif, quality=100)
+        dataset = ImageDataset([f"a.{suffix}"], str(tmp_path))
+        assert dataset.size(0) == (24, 16)
+        np.testing.assert_array_equal(np.asarray(dataset.open(0)) > 127, pixels > 127)
+
+    @pytest.mark.parametrize(
+        ("suffix", "scale", "kind"),
+        [
+            ("png", 257, np.uint16),
+            ("tif", 257, np.uint16),
+            ("tif", 16, np.uint16),  # 12 bits
+            ("tif", 1, np.uint16),  # 8 bits
+            ("tif", 1, np.int32),
+            ("tif", 257, np.int32),
+            ("tif", (2**31 - 1) / 255, np.int32),
+            ("tif", 1 / 255, np.float32),
+        ],
+    )
+    def test_numbers_of_more_than_8_bits_are_scaled(self, tmp_path, suffix, scale, kind):
+        """Pillow itself would cut them off at 255: white or black."""
+        grey = np.random.default_rng(0).integers(0, 256, (9, 7), np.uint8)
+        grey[0, 0] = 255
+        Image.fromarray((grey * np.float64(scale)).astype(kind)).save(tmp_path / f"a.{suffix}")
+        image = ImageDataset([f"a.{suffix}"], str(tmp_path)).open(0)
+        expected = np.repeat(grey[..., None], 3, axis=2)
+        np.testing.assert_allclose(np.asarray(image).astype(int), expected, atol=scale == 16)
+
+    @pytest.mark.parametrize(
+        ("values", "message"),
+        [
+            ([-1, 300], "of mode I, go from -1 to 300; expected 0 to 255, 4095, 65535 or"),
+            ([0, 2**20], "of mode I, go from 0 to 1048576"),
+            ([0.0, 255.0], r"of mode F, go from 0\.0 to 255\.0; expected 0 to 1"),
+            ([0.0, np.nan], "of mode F, go from nan to nan"),
+        ],
+    )
+    def test_numbers_of_no_usual_range(self, tmp_path, values, message):
+        kind = np.float32 if isinstance(values[0], float) else np.int32
+        Image.fromarray(np.array([values], kind)).save(tmp_path / "a.tif")
+        dataset = ImageDataset(["a.tif"], str(tmp_path))
+        with pytest.raises(UserError, match=rf"a\.tif cannot be read: its pixels, {message}"):
+            dataset.open(0)
+
+    def test_more_pixels_than_are_decoded(self, tmp_path, monkeypatch, recwarn):
+        write_image(tmp_path / "a.png", (30, 20))
+        dataset = ImageDataset(["a.png"], str(tmp_path))
+        _formats.cache_clear()  # pytest has reset Python's filters of warnings
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400)  # Pillow warns
+        assert dataset.open(0).size == (30, 20)
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)  # and refuses twice as many
+        for call in (dataset.open, dataset.size):
+            with pytest.raises(UserError, match=r"a\.png has more than 400 pixels; make it"):
+                call(0)
+        assert not recwarn.list
 
     @pytest.mark.parametrize("call", [ImageDataset.open, ImageDataset.size])
     def test_names_the_file_that_fails(self, tmp_path, call):

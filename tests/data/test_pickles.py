@@ -233,7 +233,7 @@ def test_what_is_shared_costs_once(tmp_path):
 
 def test_what_is_not_a_file_of_bounded_size(tmp_path):
     os.mkfifo(tmp_path / "fifo")
-    with pytest.raises(UserError, match="is not a file"):
+    with pytest.raises(UserError, match="not a regular file"):
         load_pickle(str(tmp_path / "fifo"))
     with open(tmp_path / "large", "wb") as stream:
         stream.truncate(1 << 40)

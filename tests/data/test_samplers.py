@@ -236,5 +236,5 @@ class TestClassesByImages:
         assert ClassesByImages(labels, 4, 1, 0)(0).shape == (4,)  # no pairs are needed
 
     def test_more_classes_than_there_are(self):
-        with pytest.raises(UserError, match=r"batch of 5 classes .* has only 3"):
+        with pytest.raises(UserError, match=r"batch of 5 classes .* only 3"):
             ClassesByImages(labels_of([4, 4, 4]), 5, 2, 0)

@@ -246,12 +246,21 @@ class TestText:
                 0,
             ),
             ("RandomScale(3, 5, ar=(2, 1))", "a pair low <= high", 0),
-            ("RandomScale(3, 5, ar=('a', 1))", "ar='a' should be a number", 0),
+            ("RandomScale(3, 5, ar=('a', 1))", "ar=('a', 1) should be a number", 0),
             ("RandomRotation(-1)", "degrees=-1 should be a number from 0 to 180", 0),
             ("RandomRotation(1, LANCZOS)", "should be one of NEAREST, BILINEAR, BICUBIC", 0),
             ("RandomTilting(2)", "magnitude=2", 0),
-            ("RandomTilting(0.5, 'left, lift')", "'lift' is none of left, right, up, down", 0),
-            ("RandomTilting(0.5, '')", "should name a side", 0),
+            (
+                "RandomTilting(0.5, 'left, lift')",
+                "'left, lift' should be 'all', or some of left",
+                0,
+            ),
+            ("RandomTilting(0.5, '')", "directions='' should be 'all', or some of left", 0),
+            ("Scale(8, can_upscale='no')", "can_upscale='no' should be True or False", 0),
+            ("RandomScale(1, 2, largest=3)", "largest=3 should be True or False", 0),
+            ("Scale(1e400)", "size=inf, a float, multiplies the sides", 0),
+            ("Pad(10**9)", "found 10**9", 4),
+            ("Pad(1000000000)", "size=1000000000 should be an integer from 1 to 65535", 0),
             ("ColorJitter(-0.1)", "brightness=-0.1", 0),
             ("ColorJitter(1e400)", "brightness=inf should be a number from 0", 0),
             ("ColorJitter(hue=0.6)", "hue=0.6 should be a number from 0 to 0.5", 0),
@@ -266,6 +275,31 @@ class TestText:
         assert words in str(caught.value)
         assert lines[1] == f"  {text}"
         assert lines[2] == "  " + " " * caret + "^"
+
+    @pytest.mark.parametrize(
+        ("text", "words"),
+        [
+            (f"Scale(0x{'f' * 5000})", "size=a int that is too long to show should be"),
+            (f"Scale(1{'0' * 5000})", "syntax error: Exceeds the limit"),
+            (f"Scale('{'x' * 5000}')", "size='xxx"),
+            (f"ColorJitter(1{'0' * 400})", "brightness=1000"),
+            (f"Pad(3, (1{'0' * 400}, 0, 0))", "color=(1000"),
+            (f"Scale((1{', 1' * 3000}))", "size=(1, 1"),
+            (f"RandomTilting(0.1, '{'x,' * 500}')", "directions='x,x"),
+            (f"Scale({'x' * 3000}=1)", "Scale has no argument xxx"),
+            (f"{'x' * 3000}(1)", "no transform named xxx"),
+            ("Scale(1), " * 10_000, "at most 20,000 characters are read"),
+        ],
+        ids=range(10),
+    )
+    def test_long_arguments_are_shortened(self, text, words):
+        with pytest.raises(UserError) as caught:
+            parse_transforms(text)
+        assert words in str(caught.value)
+        assert len(str(caught.value)) < 1000
+        assert all(
+            line.count("0") + line.count("x") <= 210 for line in str(caught.value).split("\n")
+        )
 
     def test_nothing_is_evaluated(self, tmp_path):
         witness = tmp_path / "witness"

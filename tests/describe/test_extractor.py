@@ -11,7 +11,8 @@ from dir_jax.data.datasets import create_dataset
 from dir_jax.data.images import ImageDataset
 from dir_jax.data.transforms import parse_transforms
 from dir_jax.describe.extractor import Extractor
-from dir_jax.describe.passes import ImageList, describe_lists, read_list
+from dir_jax.describe.image_lists import ImageList, read_list
+from dir_jax.describe.passes import describe_lists
 from dir_jax.errors import UserError
 from dir_jax.models import create_model
 from dir_jax.models.preprocess import IMAGENET_MEAN, IMAGENET_STD, normalize

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dir_jax.errors import UserError
-from dir_jax.runtime.files import inside
+from dir_jax.runtime.files import check_name, inside
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "./a.jpg", "a/b.jpg", "a..b/..c", "...", "ä b\\c", "a/"])
@@ -15,7 +15,7 @@ def test_stays(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["", "/a", "..", "../a", "a/..", "a/../b", "a\\..\\b", "\\a", "C:\\a", "c:a", "a\0b", "//a"],
+    ["/a", "..", "../a", "a/..", "a/../b", "a\\..\\b", "\\a", "C:\\a", "c:a", "//a"],
 )
 def test_leads_out(name):
     with pytest.raises(UserError) as e:
@@ -26,5 +26,26 @@ def test_leads_out(name):
 
 
 def test_long_names_are_cut():
-    with pytest.raises(UserError, match=r"^'/x{199}'… is not"):
-        inside("sets", "/" + "x" * 10_000)
+    with pytest.raises(UserError, match=r"^'/[/x]{137}…[/x]{59}' is not a name inside"):
+        inside("sets", "/x" * 2000)
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("", "is not a name: it "),
+        ("a\0b", "is not a name: it "),
+        ("a\x1b[2J.jpg", "is not a name: it "),
+        ("a\nb.jpg", "is not a name: it "),
+        ("\ud800.jpg", "is not a name: it "),
+        ("x" * 256, "is too long for a name"),
+        ("é" * 128, "is too long for a name"),
+        ("é/" * 1400, "is too long for a name"),
+    ],
+)
+def test_names_that_no_file_has(name, problem):
+    for check in (check_name, lambda name: inside("sets", name)):
+        with pytest.raises(UserError, match=problem) as e:
+            check(name)
+        assert len(str(e.value)) < 300
+        assert str(e.value).isprintable()

@@ -19,7 +19,7 @@ def test_text_and_json(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"\xff", r"not UTF-8 text \(byte 0\)"),
+        (b"\n\n\xff", "line 3: it is not UTF-8 text"),
         (b"x" * 101, "has 0 MiB; at most 0 are read"),
         (b"{\n5", "not JSON: line 2: "),
         (b"", "not JSON: line 1: "),

@@ -28,7 +28,6 @@ BASE_URLS: Mapping[str, str] = {
     "ground_truth": "http://cmp.felk.cvut.cz/cnnimageretrieval/data/test",
 }
 
-
 _OXFORD = ("oxbuildings/oxbuild_images",)
 _PARIS = ("parisbuildings/paris_1", "parisbuildings/paris_2")
 # Each data set's folder, ground truth, and archives of images (without `.tgz`).
@@ -79,7 +78,7 @@ def download_dataset(
     except TransferError as e:
         files = ", ".join([truth, *(f"{a}.tgz (or {a}{_BLURRED}.tgz)" for a in archives)])
         raise UserError(
-            f"{e}; run this again later, or put into {folder} by hand what it lacks of: {files}"
+            f"{e}; run this again later, or fetch what {folder} lacks yourself: {files}"
         ) from e
     except OSError as e:  # of the disk: those of the network are TransferErrors
         raise UserError(
@@ -122,7 +121,7 @@ def _missing(truth: Path) -> set[str]:
     there = set()
     with contextlib.suppress(FileNotFoundError), os.scandir(truth.with_name("jpg")) as entries:
         there = {entry.name for entry in entries if entry.is_file()}
-    return {*found.names, *found.query_names} - there
+    return {*found.names, *found.queries.names} - there
 
 
 def _fetch(folder: Path, urls: list[str], limit: int, progress: bool) -> Path:

@@ -12,8 +12,8 @@ import re
 import tarfile
 from pathlib import Path
 
-from dir_jax.errors import UserError
-from dir_jax.runtime.files import inside
+from dir_jax.errors import UserError, quoted, shown
+from dir_jax.runtime.files import inside, open_regular
 from dir_jax.runtime.progress import progress_bar
 
 _LARGEST_READ = 1 << 20  # bytes; tarfile reads a header's extensions at once, however long
@@ -33,7 +33,7 @@ def extract_images(archive: Path, folder: Path, limit: int, *, progress: bool = 
     name = archive.name.removesuffix(".partial")
     bar = progress_bar(f"extract {name}", None, "img", progress)
     try:
-        with bar, _Bounded(archive) as stream:
+        with bar, open_regular(archive) as file, _Bounded(fileobj=file) as stream:
             stream.limit, written = limit, 0
             with tarfile.open(fileobj=stream, mode="r:") as tar:
                 kept: list[tarfile.TarInfo] = tar.members  # type: ignore[attr-defined]
@@ -48,22 +48,23 @@ def extract_images(archive: Path, folder: Path, limit: int, *, progress: bool = 
                     stream.check(written)  # a sparse file is larger than its share of the tar
                     base = re.split(r"[/\\]", member.name)[-1]
                     if (folder / base).exists():
-                        raise UserError(f"its member {member.name[:200]!r} has another's name")
+                        name = quoted(member.name)
+                        raise UserError(f"its member {name} has the name of another")
                     flat = member.replace(name=base, deep=False)
                     tar.extract(flat, folder, set_attrs=False, filter="data")
                     bar.update()
             # tarfile stops silently at a damaged header, as it does at the empty block at the end.
             if stream.last != bytes(512):
-                raise UserError("it is cut off, or damaged, within the tar")
+                raise UserError("the tar in it is cut off or damaged")
             while block := stream.read(_LARGEST_READ):
                 if any(block):
-                    raise UserError("it goes on after its end")
+                    raise UserError("it has more data after the end of the tar")
     except gzip.BadGzipFile as e:  # an OSError, but not one of the disk's
         raise UserError(f"it is damaged, or not a gzip file ({e})") from e
     except (UserError, OSError):
         raise
     except Exception as e:  # a hostile or damaged archive can fail in any of tarfile's steps
-        raise UserError(f"it is damaged ({str(e)[:200] or type(e).__name__})") from e
+        raise UserError(f"it is damaged ({shown(e) or type(e).__name__})") from e
 
 
 class _Bounded(gzip.GzipFile):
@@ -90,7 +91,7 @@ class _Bounded(gzip.GzipFile):
 
 def _check(member: tarfile.TarInfo, folder: Path) -> None:
     """Refuses devices, pipes, and whatever leads out of the folder."""
-    name = member.name[:200]
+    name = quoted(member.name)
     try:
         inside(folder, member.name)
         tarfile.data_filter(member, str(folder))
@@ -98,6 +99,8 @@ def _check(member: tarfile.TarInfo, folder: Path) -> None:
             start = posixpath.dirname(member.name) if member.issym() else ""
             inside(folder, posixpath.normpath(posixpath.join(start, member.linkname)))
     except tarfile.SpecialFileError as e:
-        raise UserError(f"its member {name!r} is a device, a pipe or unknown") from e
-    except (UserError, tarfile.FilterError) as e:
-        raise UserError(f"its member {name!r} leads out of the folder") from e
+        raise UserError(f"its member {name} is a device, a pipe or of an unknown type") from e
+    except tarfile.FilterError as e:
+        raise UserError(f"its member {name} leads out of the folder") from e
+    except UserError as e:
+        raise UserError(f"its member {name} is refused: {e}") from e

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import time
 from pathlib import Path
@@ -18,9 +19,10 @@ from typing import Any
 import requests
 
 from dir_jax.data.download.connection import PROGRESS, BrokenError, Connection, TransferError
-from dir_jax.errors import UserError
+from dir_jax.errors import UserError, quoted
 from dir_jax.runtime.files import write_text
 from dir_jax.runtime.progress import progress_bar
+from dir_jax.runtime.reading import read_json
 
 _ATTEMPTS = 5  # in a row that bring less than PROGRESS
 _PAUSE = 1.0  # seconds before the second attempt; doubled before each further one
@@ -129,7 +131,7 @@ def _version(url: str, limit: int, answer: requests.Response) -> Record:
     length = None if "Transfer-Encoding" in headers else headers.get("Content-Length")
     if length and not (re.fullmatch("[0-9]{1,18}", length) and int(length) <= limit):
         raise TransferError(
-            f"{url} has the Content-Length {length[:100]!r}; at most {limit:,} bytes are accepted"
+            f"{url} has the Content-Length {quoted(length)}; at most {limit:,} are accepted"
         )
     marks = (headers.get("ETag", ""), headers.get("Last-Modified", ""))
     validator = next((m for m in marks if m.isprintable() and m[:2] not in ("", "W/")), None)
@@ -159,19 +161,22 @@ def read_records(folder: Path) -> dict[str, Record]:
       UserError: it is damaged.
     """
     file = folder / "downloads.json"
-    try:
-        content = json.loads(file.read_text())
-        records = {name: {key: r.get(key) for key in _KEYS} for name, r in content.items()}
-        if all(isinstance(r[key], kind) for r in records.values() for key, kind in _KEYS.items()):
-            return records
-        raise TypeError
-    except FileNotFoundError:
+    if not os.path.lexists(file):
         return {}
-    except (ValueError, TypeError, AttributeError, RecursionError) as e:
+    advice = "delete it, and later downloads are recorded again"
+    try:
+        content = read_json(file)
+    except UserError as e:
+        raise UserError(f"{e}; {advice}") from e
+    records = content.values() if isinstance(content, dict) else [None]
+    if not all(
+        isinstance(r, dict) and all(isinstance(r.get(key), kind) for key, kind in _KEYS.items())
+        for r in records
+    ):
         raise UserError(
-            f"{file} is damaged: expected the url, size and sha256 of each download; delete it, "
-            "and later downloads are recorded again"
-        ) from e
+            f"{file} is damaged: expected the url, size and sha256 of each download; {advice}"
+        )
+    return {name: {key: record.get(key) for key in _KEYS} for name, record in content.items()}
 
 
 def _record(folder: Path, name: str, record: Record | None) -> None:

@@ -3,15 +3,56 @@
 Names, arguments and defaults are those of the original toolbox, so its texts mean the same here.
 """
 
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from dir_jax.data.calls import parse_calls
 from dir_jax.data.transforms.appearance import ColorJitter, RandomErasing
-from dir_jax.data.transforms.base import Identity, Transform
-from dir_jax.data.transforms.chain import Compose, parse_transforms
+from dir_jax.data.transforms.base import Identity, LazyTransform, Transform
 from dir_jax.data.transforms.framing import CenterCrop, Pad, PadSquare, RandomBorder, RandomCrop
 from dir_jax.data.transforms.resizing import RandomScale, Scale
+from dir_jax.data.transforms.views import Size, SizeRange, View
 from dir_jax.data.transforms.warping import RandomFlip, RandomRotation, RandomTilting
 
-__all__ = [
-    "CenterCrop", "ColorJitter", "Compose", "Identity", "Pad", "PadSquare", "RandomBorder",
-    "RandomCrop", "RandomErasing", "RandomFlip", "RandomRotation", "RandomScale", "RandomTilting",
-    "Scale", "Transform", "parse_transforms",
-]  # fmt: skip
+TRANSFORMS: dict[str, type[Transform]] = {cls.__name__: cls for cls in (
+    Identity, Scale, Pad, PadSquare, CenterCrop, RandomScale, RandomCrop, RandomRotation,
+    RandomFlip, RandomTilting, ColorJitter, RandomErasing, RandomBorder,
+)}  # fmt: skip
+"""Every transform that a text can name."""
+
+
+@dataclass(frozen=True, repr=False)
+class Compose(LazyTransform):
+    """Applies transforms in order; its repr is a text that `parse_transforms` reads."""
+
+    transforms: tuple[Transform, ...] = ()
+
+    def view(self, view: View, rng: np.random.Generator) -> View:
+        for transform in self.transforms:
+            view = transform.view(view, rng)
+        return view
+
+    def output_size(self, smallest: Size, largest: Size) -> SizeRange:
+        for transform in self.transforms:
+            smallest, largest = transform.output_size(smallest, largest)
+        return smallest, largest
+
+    def __repr__(self) -> str:
+        return ", ".join(map(repr, self.transforms))
+
+
+def parse_transforms(text: str | None) -> Compose:
+    """Makes the chain of transforms that a text describes.
+
+    The text has calls of the classes in `TRANSFORMS`, such as 'Scale(1050), Pad(800)', in which an
+    interpolation is BILINEAR or Image.BILINEAR. A blank text, or None, leaves images as they are.
+    Raises UserError, which shows the place, where it cannot be read or an argument is wrong.
+    """
+    filters = {method.name: method for method in Image.Resampling}
+    # The original evaluates its texts where Pillow's Image is in scope.
+    filters |= {f"Image.{name}": method for name, method in filters.items()}
+    return Compose(tuple(parse_calls(text or "", TRANSFORMS, what="transform", names=filters)))

@@ -30,7 +30,7 @@ class ColorJitter(Transform):
 
     def __post_init__(self) -> None:
         for name in ("brightness", "contrast", "saturation"):
-            self._check(name, check_number, 0)
+            self._check(name, check_number, 0, 255)
         self._check("hue", check_number, 0, 0.5)
 
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from numbers import Integral
@@ -14,6 +13,8 @@ import numpy as np
 from PIL import Image
 
 from dir_jax.data.transforms.views import Size, SizeRange, View, view_of
+from dir_jax.errors import quoted
+from dir_jax.fields import is_whole
 
 LONGEST_SIDE = 65_535  # pixels, the limit of JPEG: a larger argument is a mistake
 
@@ -29,10 +30,7 @@ class Transform(ABC):
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
         """Changes an RGB image to another, or returns the image itself; never changes it in place.
 
-        All that is random comes from `rng`.
-
-        Raises:
-          UserError: the image is too small for this transform.
+        All that is random comes from `rng`. Raises UserError for an image that is too small.
         """
 
     def view(self, view: View, rng: np.random.Generator) -> View:
@@ -42,14 +40,9 @@ class Transform(ABC):
     def output_size(self, smallest: Size, largest: Size) -> SizeRange:
         """The smallest and largest (width, height) of the results, whatever is drawn.
 
-        They are equal only where the size is fixed.
-
-        Args:
-          smallest: (width, height); every image is at least that wide and that high.
-          largest: (width, height); every image is at most that wide and that high.
-
-        Raises:
-          UserError: an image within the bounds is too small for this transform.
+        They are equal only where the size is fixed. Each image is at least as wide and as high as
+        `smallest`, and at most as `largest`, both (width, height) in pixels. Raises UserError where
+        an image within the bounds is too small for this transform.
         """
         return smallest, largest
 
@@ -97,21 +90,25 @@ def check_integer(
     """Checks pixels: an integer in [low, LONGEST_SIDE], or a tuple with one for each of `parts`."""
     if parts and isinstance(value, tuple | list):
         if len(value) != len(parts):
-            raise ValueError(f"{name}={value!r} should be a number or ({', '.join(parts)})")
+            raise wrong(name, value, f"a number or ({', '.join(parts)})")
         return tuple(check_integer(name, each, low) for each in value)
-    good = isinstance(value, Integral) and not isinstance(value, bool)
-    if not good or not low <= int(value) <= LONGEST_SIDE:  # type: ignore[call-overload]
-        raise ValueError(f"{name}={value!r} should be an integer from {low} to {LONGEST_SIDE}")
-    return int(value)  # type: ignore[call-overload]
+    if is_whole(value, low, LONGEST_SIDE):
+        return int(value)  # type: ignore[call-overload]
+    raise wrong(name, value, f"an integer from {low} to {LONGEST_SIDE}")
 
 
-def check_number(name: str, value: object, low: float = -math.inf, high: float = math.inf) -> float:
-    """Checks that an argument is a finite number in [low, high]; an integer stays an integer."""
-    good = isinstance(value, int | float) and not isinstance(value, bool)
-    if good and low <= value <= high and math.isfinite(value):  # type: ignore[operator, arg-type]
-        return value  # type: ignore[return-value]
-    bounds = f" from {low}" * math.isfinite(low) + f" to {high}" * math.isfinite(high)
-    raise ValueError(f"{name}={value!r} should be a number{bounds}")
+def check_number(name: str, value: object, low: float, high: float) -> float:
+    """Checks that an argument is a number in [low, high]; an integer stays an integer."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high:
+        return value
+    raise wrong(name, value, f"a number from {low} to {high}")
+
+
+def check_flag(name: str, value: object) -> bool:
+    """Checks that an argument is True or False."""
+    if isinstance(value, int) and value in (0, 1):
+        return bool(value)
+    raise wrong(name, value, "True or False")
 
 
 def check_color(name: str, color: object) -> tuple[int, ...]:
@@ -121,9 +118,7 @@ def check_color(name: str, color: object) -> tuple[int, ...]:
             if all(isinstance(c, Integral) for c in color):
                 return tuple(int(check_number(name, c, 0, 255)) for c in color)
             return tuple(int(255 * check_number(name, c, 0, 1)) for c in color)
-    raise ValueError(
-        f"{name}={color!r} should be three integers from 0 to 255 or three fractions from 0 to 1"
-    )
+    raise wrong(name, color, "three integers from 0 to 255 or three fractions from 0 to 1")
 
 
 def check_interpolation(
@@ -133,5 +128,9 @@ def check_interpolation(
     for method in allowed:
         if method == value and not isinstance(value, bool):
             return method
-    names = ", ".join(method.name for method in allowed)
-    raise ValueError(f"{name}={value!r} should be one of {names}")
+    raise wrong(name, value, f"one of {', '.join(method.name for method in allowed)}")
+
+
+def wrong(name: str, value: object, expected: str) -> ValueError:
+    """The error of an argument that makes no sense."""
+    return ValueError(f"{name}={quoted(value)} should be {expected}")

@@ -14,10 +14,11 @@ from PIL import Image
 from dir_jax.data.transforms.base import (
     LazyTransform,
     Transform,
+    check_flag,
     check_integer,
     check_interpolation,
-    check_number,
     join,
+    wrong,
 )
 from dir_jax.data.transforms.views import Size, SizeRange, View, resized, view_of
 
@@ -32,6 +33,11 @@ class _Resize(Transform):
 
     can_upscale: bool
     can_downscale: bool
+
+    def _check_options(self) -> None:
+        self._check("interpolation", check_interpolation, Image.Resampling)
+        for name in ("largest", "can_upscale", "can_downscale"):
+            self._check(name, check_flag)
 
     @property
     @abstractmethod
@@ -91,23 +97,17 @@ class Scale(_Resize):
             self._check("size", check_integer, 1, ("width", "height"))
         elif not 0 < self.size <= 4:
             raise ValueError(f"size={self.size!r}, a float, multiplies the sides: 0 < size <= 4")
-        self._check("interpolation", check_interpolation, Image.Resampling)
+        self._check_options()
 
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
         size = self._size_after(image.size, self._target(image.size))
         return image if size == image.size else image.resize(size, self.interpolation)
 
     def output_size(self, smallest: Size, largest: Size) -> SizeRange:
-        low, high = (self._size_after(size, self._target(size)) for size in (smallest, largest))
-        if smallest == largest:
-            return low, high
-        if isinstance(self.size, float):
-            # The smallest images are the first to be left as they are: the change rounds to 0.
-            if high == largest:
-                return smallest, largest
-            targets = _at_least_one(self._targets((smallest, largest)))
-            return join(targets, (smallest, largest)) if low == smallest else targets
-        return super().output_size(smallest, largest)
+        if smallest != largest:
+            return super().output_size(smallest, largest)
+        size = self._size_after(smallest, self._target(smallest))
+        return size, size
 
     @property
     def _most(self) -> int:
@@ -168,7 +168,7 @@ class RandomScale(LazyTransform, _Resize):
         self._check("min_size", check_integer, 1)
         self._check("max_size", check_integer, self.min_size)
         self._check("ar", _check_aspect)
-        self._check("interpolation", check_interpolation, Image.Resampling)
+        self._check_options()
 
     def view(self, view: View, rng: np.random.Generator) -> View:
         low, high = self._aspects
@@ -244,8 +244,9 @@ class RandomScale(LazyTransform, _Resize):
 def _check_aspect(name: str, value: Any) -> float | tuple[float, ...]:
     pair = isinstance(value, tuple | list)
     low, high = value if pair and len(value) == 2 else (value, value)
-    if not 0.2 < check_number(name, low) <= check_number(name, high) < 5:
-        raise ValueError(f"{name}={value!r} should be a number or a pair low <= high in ]0.2, 5[")
+    numbers = all(isinstance(x, int | float) and not isinstance(x, bool) for x in (low, high))
+    if not (numbers and 0.2 < low <= high < 5):
+        raise wrong(name, value, "a number or a pair low <= high in ]0.2, 5[")
     return (low, high) if pair else low
 
 

@@ -8,7 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from dir_jax.data.transforms.base import LazyTransform, Transform, check_interpolation, check_number
+from dir_jax.data.transforms.base import (
+    LazyTransform,
+    Transform,
+    check_interpolation,
+    check_number,
+    wrong,
+)
 from dir_jax.data.transforms.views import Size, View, transformed, view_of
 
 BILINEAR = Image.Resampling.BILINEAR
@@ -72,13 +78,9 @@ class RandomTilting(Transform):
 
     def __post_init__(self) -> None:
         self._check("magnitude", check_number, 0, 1)
-        if not isinstance(self.directions, str) or not self._sides:
-            raise ValueError(f"directions={self.directions!r} should name a side, or be 'all'")
-        if unknown := [side for side in self._sides if side not in _DIRECTIONS]:
-            raise ValueError(
-                f"directions={self.directions!r}: {unknown[0]!r} is none of "
-                f"{', '.join(_DIRECTIONS)}, and not 'all' by itself"
-            )
+        sides = self._sides if isinstance(self.directions, str) else ()
+        if not sides or not set(sides) <= set(_DIRECTIONS):
+            raise wrong("directions", self.directions, "'all', or some of left, right, up and down")
 
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
         largest = math.ceil(max(image.size) * self.magnitude)

@@ -138,7 +138,7 @@ class TestRefusals:
         pictures = [f"{server.address}{path}" for path in (OXFORD, BLURRED)]
         for url in pictures:
             assert f"{url} answers HTTP {status} " in message
-        assert f"put into {server.folder} by hand what it lacks of: " in message
+        assert f"fetch what {server.folder} lacks yourself: " in message
         assert message.endswith(f"{server.address}{TRUTH}, {pictures[0]} (or {pictures[1]})")
         assert server.paths == [TRUTH, OXFORD, BLURRED]
 
@@ -150,7 +150,7 @@ class TestRefusals:
             message = server.fails(".", "RParis6K", **bases)
         truth = base + serving.TRUTHS["RParis6K"]
         assert f"no answer from {truth} (Connection refused), 5 times" in message
-        assert f"put into {server.root}/paris6k by hand what it lacks of: {truth}, " in message
+        assert f"fetch what {server.root}/paris6k lacks yourself: {truth}, " in message
         for path in PARIS:
             assert f"{base}{path} (or {base}{path.replace('.tgz', '-v1.tgz')})" in message
 
@@ -234,7 +234,7 @@ FOREVER = {
     "headers": (OK, b"a: b\r\n", "headers"),
     "a body": (OK + b"\r\n", b"x" * 65536, "more than the 50,000 bytes"),
     "a body that is announced": (OK + b"Content-Length: 1000000000000\r\n\r\n", b"x" * 65536,
-                                 "'1000000000000'; at most 50,000 bytes are accepted"),
+                                 "'1000000000000'; at most 50,000 are accepted"),
     "chunks": (CHUNKED, b"1000\r\n" + b"x" * 4096 + b"\r\n", "more than the 50,000 bytes"),
     "the size of a chunk": (CHUNKED, b"1;" + b"x" * 4096, "broke off"),
     "a trailer": (CHUNKED + b"0\r\n", b"a: b\r\n" * 100, "262,144 bytes of headers"),

@@ -1,0 +1,108 @@
+"""Lists of images to describe: what their files' headers say, and which of them can be used."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+from dir_jax.data.headers import IS_ROOT_RIGHT, read_sizes, refuse_failures
+from dir_jax.data.images import ImageDataset
+from dir_jax.data.transforms import Transform
+from dir_jax.errors import UserError
+
+# An image with more would need some 20 GB for the activations of a ResNet-50's first stage.
+MAX_PIXELS = 40_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageList:
+    """Images to describe, and what their files' headers say.
+
+    Attributes:
+      name: what progress bars call the list.
+      dataset: the images.
+      sizes: (len(dataset), 2) int, width and height of each image in its file, in pixels.
+      unreadable: image number -> why its header cannot be read.
+      chosen: (N,) int, the images to describe, in this order; None for all of them.
+    """
+
+    name: str
+    dataset: ImageDataset
+    sizes: np.ndarray
+    unreadable: Mapping[int, str] = dataclasses.field(default_factory=dict)
+    chosen: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @property
+    def indices(self) -> np.ndarray:
+        """(N,) int, the image that each place of the list means."""
+        return np.arange(len(self.dataset)) if self.chosen is None else self.chosen
+
+    def path(self, place: int) -> str:
+        """The path of the image at a place of the list."""
+        return self.dataset.path(int(self.indices[place]))
+
+    def output_sizes(self, transform: Transform) -> tuple[np.ndarray, dict[int, str]]:
+        """The sizes of the images after a transform, found without opening them.
+
+        Returns:
+          sizes: (N, 2) int64, width and height in pixels; 1 × 1 for images that cannot be used.
+          failures: place in the list -> why this image cannot be used.
+
+        Raises:
+          UserError: the transform gives images of one size different sizes.
+        """
+        indices = self.indices
+        result = np.ones((len(indices), 2), np.int64)
+        failures = {
+            place: self.unreadable[image]
+            for place, image in enumerate(indices.tolist())
+            if image in self.unreadable
+        }
+        distinct, inverse = np.unique(self.sizes[indices], axis=0, return_inverse=True)
+        for group, size in enumerate(distinct.tolist()):
+            places = [p for p in np.flatnonzero(inverse == group).tolist() if p not in failures]
+            if places:
+                result[places], problem = _output_size(tuple(size), transform)
+                if problem:
+                    failures |= {p: f"the image {self.path(p)}{problem}" for p in places}
+        return result, failures
+
+    def check(self, transform: Transform) -> None:
+        """Raises UserError, naming the images, unless all of them can be used with a transform."""
+        self.refuse(self.output_sizes(transform)[1])
+
+    def refuse(self, failures: Mapping[int, str], advice: str = "") -> None:
+        """Raises UserError where there are failures; `advice` is what can be done about some."""
+        if len(self.unreadable) == len(self.dataset):
+            advice = IS_ROOT_RIGHT
+        elif len(failures) == len(self):
+            advice = ""
+        refuse_failures(failures, len(self), advice)
+
+
+def read_list(name: str, dataset: ImageDataset) -> ImageList:
+    """Reads the headers of a data set's images. Raises UserError where it has none."""
+    return ImageList(name, dataset, *read_sizes(dataset))
+
+
+def _output_size(size: tuple[int, int], transform: Transform) -> tuple[tuple[int, int], str]:
+    """The size that an image comes out in, and why it cannot be used ('' where it can)."""
+    try:
+        low, high = transform.output_size(size, size)
+    except UserError as e:
+        return (1, 1), f": {e}"
+    if low != high:
+        raise UserError(
+            f"{transform!r} gives images of random sizes; images are described at one size"
+        )
+    if low[0] * low[1] > MAX_PIXELS:
+        return (1, 1), (
+            f" has {low[0]} x {low[1]} pixels, more than the {MAX_PIXELS // 1_000_000} million "
+            "that the network can be given; make it smaller, as Scale(1024, largest=True) does"
+        )
+    return low, ""
