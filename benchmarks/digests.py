@@ -20,6 +20,7 @@ from benchmarks.results import write_figures
 from benchmarks.side_by_side import machine
 from dir_jax.checkpoint import read_model, save_model
 from dir_jax.description import check_digests, describe_model
+from dir_jax.model_recipe import Recipe
 from dir_jax.models import create_model
 from dir_jax.models.preprocess import Preprocessing
 from dir_jax.models.variables import split_variables
@@ -42,7 +43,7 @@ def main() -> None:
         figures = {}
         for what, items in (("model", {"arrays": arrays}),
                             ("training state", {"arrays": arrays, "train": adam})):  # fmt: skip
-            description = describe_model(model, Preprocessing(), items, None)
+            description = describe_model(model, Preprocessing(), items, None, Recipe())
             verify = functools.partial(check_digests, description, items, "it")
             figures[f"digests of a {what}"] = median_seconds(verify)
         figures["save_model"] = median_seconds(lambda: save_model(path, model, overwrite=True))
