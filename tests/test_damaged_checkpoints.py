@@ -12,6 +12,7 @@ from flax import nnx
 
 from dir_jax.checkpoint import read_model, save_model
 from dir_jax.errors import UserError
+from dir_jax.model_recipe import Recipe
 from dir_jax.models import create_model
 from dir_jax.models.architectures import ARCHITECTURES, Architecture
 from dir_jax.models.layers import BatchNorm, Linear
@@ -108,7 +109,14 @@ def test_a_flipped_bit_in_a_model(saved):
 def test_a_flipped_bit_in_a_training_state(network, tmp_path):
     checkpoints = RunCheckpoints(tmp_path / "run", keep=1)
     train = {"optimizer": {"count": np.int32(3), "mu": np.random.default_rng(1).random((6, 4))}}
-    checkpoints.save(3, network, train, preprocessing=Preprocessing(), mean_average_precision=0.5)
+    checkpoints.save(
+        3,
+        network,
+        train,
+        preprocessing=Preprocessing(),
+        recipe=Recipe(),
+        mean_average_precision=0.5,
+    )
     checkpoints.close()
 
     def read():
@@ -225,7 +233,7 @@ def test_a_step_that_keeps_orbax_from_opening_the_run(content, network, tmp_path
     run, train = tmp_path / "run", {"optimizer": {"count": np.int32(3)}}
     checkpoints = RunCheckpoints(run, keep=2)
     for step in (3, 4):
-        checkpoints.save(step, network, train, preprocessing=Preprocessing())
+        checkpoints.save(step, network, train, preprocessing=Preprocessing(), recipe=Recipe())
     checkpoints.close()
 
     def damage(step):
@@ -275,6 +283,7 @@ import jax
 import numpy as np
 from dir_jax.checkpoint import read_model, save_model
 from dir_jax.commands.running import Parser, run_parsed
+from dir_jax.model_recipe import Recipe
 from dir_jax.models import create_model
 from dir_jax.models.preprocess import Preprocessing
 from dir_jax.training.recipe import _set_up_logging
@@ -288,7 +297,7 @@ train = {"optimizer": {"mu": np.random.default_rng(0).random(500_000)}}
 def save_step(step):
     checkpoints = RunCheckpoints(folder / "checkpoints", keep=1)
     try:
-        checkpoints.save(step, model, train, preprocessing=Preprocessing())
+        checkpoints.save(step, model, train, preprocessing=Preprocessing(), recipe=Recipe())
         checkpoints.wait()
     finally:
         checkpoints.close()
