@@ -12,8 +12,8 @@ import safetensors.torch
 import torch
 from sklearn.decomposition import PCA
 
+from converters.conversion import convert
 from converters.file_errors import CheckpointFileError
-from converters.from_torch import convert
 from converters.to_torch import to_published
 from dir_jax.checkpoint import Preprocessing
 from dir_jax.loading import load_model
