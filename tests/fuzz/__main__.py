@@ -28,6 +28,8 @@ from tests.fuzz.mutators import Files
 from tests.fuzz.readers import READERS
 from tests.fuzz.sandbox import Outcome, Reading, in_process
 
+# In memory, where there is such a folder: thousands of files are made and deleted.
+_PLACE = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 _BATCH = 50  # inputs of a reader before the next reader's, where there is a time to fill
 _KINDS = ("read", "refused", "failed")
 _BY_SUFFIX: dict[str, Sequence[mutators.Mutator]] = {
@@ -110,7 +112,7 @@ def main() -> int:
     for first in itertools.count(args.start, step):
         for name in names:
             began, seeds = time.monotonic(), range(first, first + step)
-            with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
+            with tempfile.TemporaryDirectory(prefix="fuzz-", dir=_PLACE) as folder:
                 found = outcomes(name, seeds, Path(folder), shapes=first == args.start)
                 for seed, outcome in found:
                     counts[name][outcome.kind] += 1

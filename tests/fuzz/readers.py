@@ -219,7 +219,7 @@ _RECORDS = {"a.tgz": {**_PART, "sha256": "0" * 64}, "gnd.pkl.partial": {"url": "
 def _read_archive(folder: Path) -> None:
     (folder / "out").mkdir()
     try:
-        archives.extract_images(folder / "a.tgz", folder / "out", 1 << 20, progress=False)
+        archives.extract_images(folder / "a.tgz", folder / "out", 1 << 20)
     except OSError as e:  # as `download_dataset` does
         raise UserError(e.strerror or str(e)) from e
 
