@@ -97,11 +97,9 @@ def main() -> int:
     add("--seconds", type=float, help="goes on for so long instead")
     add("--start", type=int, default=0, help="the first seed")
     add("--seed", type=int, help="only makes this input, and shows what becomes of it")
-    add("--part", default="1/1", metavar="I/N", help="only the Ith of N parts of the readers")
     add("--json", metavar="FILE", help="writes the counts and failures")
     args = parser.parse_args()
-    part, parts = map(int, args.part.split("/"))
-    names = (args.readers or list(READERS))[part - 1 :: parts]
+    names = args.readers or list(READERS)
     if args.seed is not None:
         return max(_show(name, args.seed) for name in names)
     counts = {name: collections.Counter(dict.fromkeys(_KINDS, 0)) for name in names}
