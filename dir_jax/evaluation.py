@@ -15,11 +15,7 @@ from dir_jax.data.ground_truth import RelevantsDataset
 from dir_jax.data.images import ImageDataset
 from dir_jax.data.labelled import LabelledDataset
 from dir_jax.errors import UserError
-from dir_jax.retrieval.expansion import (
-    augment_database,
-    check_expansion,
-    expand_queries,
-)
+from dir_jax.retrieval.expansion import augment_database, check_expansion, expand_queries
 from dir_jax.retrieval.metrics import count_positives, evaluate_labelled
 from dir_jax.retrieval.protocols import (
     check_ground_truth,
@@ -115,8 +111,8 @@ def expand_descriptors(
     Args:
       database: (N, D) float32.
       queries: (Q, D) float32, or None where the database's own images are the queries.
-      aqe: k and alpha of `expand_queries`, or None for no query expansion.
-      adba: k and alpha of `augment_database`, or None for no augmentation.
+      aqe: k and alpha of `expand_queries`, or None for none.
+      adba: k and alpha of `augment_database`, or None for none.
 
     Returns:
       The database and the queries; None only where queries are still the database's rows.
@@ -212,7 +208,7 @@ def rankings_to_show(
       dataset: what was evaluated.
       evaluation: the result.
       database: (N, D) float32, as it was evaluated.
-      queries: (Q, D) float32, as they were evaluated; None where they are the database's rows.
+      queries: (Q, D) float32, in the same way; None where they are the database's rows.
       shown: (S,) integers, numbers of the queries to show; by default all queries of an
         Oxford-style set, and the worst of a labelled one.
       most: how many queries of a labelled set are shown by default.

@@ -56,7 +56,7 @@ def extracted_paths(output: str, has_queries: bool) -> list[str]:
 
 
 def saved_paths(stem: str, has_queries: bool) -> list[str]:
-    """The files that `test_dir --save-feats STEM` writes: the database's, then the queries'."""
+    """The files that `test_dir --save-feats` writes: the database's, then the queries'."""
     kinds = ("bdescs", "qdescs") if has_queries else ("bdescs",)
     return [f"{stem}.{kind}.npy" for kind in kinds]
 
@@ -139,13 +139,12 @@ def save_kapture(features: GlobalFeatures, descriptors: Descriptors, length: int
                     write(descriptors.dataset.names[i], row)
 
 
-def load_descriptors(path: str, rows: int, width: int | None = None) -> np.ndarray:
+def load_descriptors(path: str, rows: int) -> np.ndarray:
     """Reads the descriptors of a .npy file.
 
     Args:
       path: the file.
       rows: how many images the descriptors are to be of, N.
-      width: how long each is to be, D; any length by default.
 
     Returns:
       (N, D) float32. The rows of images that could not be described, of which PATH.failed.txt has
@@ -156,7 +155,7 @@ def load_descriptors(path: str, rows: int, width: int | None = None) -> np.ndarr
     """
     try:
         with open_regular(path) as file:
-            found = _read_npy(path, file, rows, width)
+            found = _read_npy(path, file, rows)
     except FileNotFoundError as e:
         raise UserError(f"there is no file {path}") from e
     except OSError as e:
@@ -175,7 +174,7 @@ def load_descriptors(path: str, rows: int, width: int | None = None) -> np.ndarr
     return found
 
 
-def _read_npy(path: str, file: BinaryIO, rows: int, width: int | None) -> np.ndarray:
+def _read_npy(path: str, file: BinaryIO, rows: int) -> np.ndarray:
     start = file.read(8)
     if start[:2] == b"PK":
         raise UserError(f"{path} is not a .npy file, but an archive of several")
@@ -186,11 +185,10 @@ def _read_npy(path: str, file: BinaryIO, rows: int, width: int | None) -> np.nda
         shape, by_columns, dtype = readers[start[6]](file)
     except Exception as e:  # Python's parser reads it, and fails in many ways
         raise UserError(f"{path} is damaged: its header cannot be read") from e
-    expected = f"({rows}, {'D' if width is None else width})"
-    if dtype.kind != "f" or len(shape) != 2 or shape[0] != rows or width not in (None, shape[1]):
+    if dtype.kind != "f" or len(shape) != 2 or shape[0] != rows or not shape[1]:
         raise UserError(
             f"{path} holds {shown(dtype)} of shape {shown(shape)}; expected floats of shape "
-            f"{expected}, a row for each of {rows} images"
+            f"({rows}, D), a row for each of {rows} images"
         )
     size = os.fstat(file.fileno()).st_size - file.tell()
     if not 0 < shape[1] <= size or size != rows * shape[1] * dtype.itemsize:

@@ -31,6 +31,7 @@ from dir_jax.data.ground_truth import QueryDataset
 from dir_jax.describe.image_lists import ImageList, Pass
 from dir_jax.errors import UserError, shown
 from dir_jax.runtime.files import open_regular, replacing, take_lock, write_text
+from dir_jax.runtime.platforms import sync_data, write_at
 from dir_jax.runtime.reading import parse_json, read_json
 
 _SECONDS_BETWEEN_SYNCS = 5.0
@@ -199,7 +200,7 @@ class StoredSink:
             raise _damaged(self._path, f"expected {size} bytes")
         self._unmarked: list[int] = []
         self._synced = time.monotonic()
-        flags = os.O_RDWR | os.O_CREAT
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
         try:
             self._rows = os.open(self._path, flags)
             self._marks = os.open(marks, flags)
@@ -224,7 +225,7 @@ class StoredSink:
         try:
             for place, row in zip(places.tolist(), descriptors, strict=True):
                 data = np.ascontiguousarray(row, np.float32).tobytes()
-                if os.pwrite(self._rows, data, place * len(data)) != len(data):
+                if write_at(self._rows, data, place * len(data)) != len(data):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             for place, reason in failures.items():
                 data = f"{json.dumps([place, reason])}\n".encode()
@@ -248,12 +249,11 @@ class StoredSink:
         Raises:
           UserError: this fails, as when the disk is full.
         """
-        sync = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
         try:
-            sync(self._rows)
-            sync(self._failures)
+            sync_data(self._rows)
+            sync_data(self._failures)
             for batch in self._unmarked:
-                os.pwrite(self._marks, b"\1", batch)
+                write_at(self._marks, b"\1", batch)
         except OSError as e:
             self._unmarked = []  # a second try could succeed without the rows
             raise UserError(f"cannot write {self._path}: {e.strerror}") from e

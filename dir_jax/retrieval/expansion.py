@@ -51,18 +51,8 @@ def expand_queries(
 def augment_database(database: np.ndarray | jax.Array, *, k: int, alpha: float) -> np.ndarray:
     """Adds to each database descriptor its most similar others, weighted by similarity (ADBA).
 
-    As `expand_queries` with each row as a query whose k nearest are among the other rows.
-
-    Args:
-      database: (N, D) float.
-      k: how many others are added to each row, in 0 … N − 1; 0 leaves the database as it is.
-      alpha: the power of the similarity, not negative.
-
-    Returns:
-      (N, D) float32, of unit norm.
-
-    Raises:
-      UserError: k or alpha is out of range.
+    As `expand_queries` with each row of the (N, D) database as a query whose k nearest, 0 … N − 1,
+    are among the other rows.
     """
     check_expansion(k, alpha, len(database) - 1)
     if k == 0:

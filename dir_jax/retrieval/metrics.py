@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import chex
 import jax
@@ -87,13 +89,9 @@ def evaluate_labelled(
     on_device = jnp.asarray(classes)
     for start, _ in blocks(len(own), size):
         rows = slice(start, start + size)
-        total[rows], first[rows] = _score_block(
-            jax.lax.dynamic_slice_in_dim(queries, start, size),
-            query_classes[rows],
-            own[rows],
-            descriptors,
-            on_device,
-        )
+        asked = jax.lax.dynamic_slice_in_dim(queries, start, size)
+        scored = _score_block(asked, query_classes[rows], own[rows], descriptors, on_device)
+        total[rows], first[rows] = scored
     ap = np.where(valid, total / np.maximum(positives, 1), np.nan)
     return LabelledMetrics(
         mAP=float(ap[valid].mean()),
@@ -106,22 +104,16 @@ def evaluate_labelled(
 def count_positives(labels: np.ndarray, query_labels: np.ndarray | None = None) -> np.ndarray:
     """Counts the images that are relevant to each query: those of its label, except itself.
 
-    Args:
-      labels: (N,) integers, the database's labels.
-      query_labels: (Q,) integers, where queries are other images; by default every image of the
-        database queries the rest.
-
-    Returns:
-      (Q,) int64.
+    (Q,) int64 from (N,) labels of the database and (Q,) of queries that are other images; by
+    default every image of the database queries the rest.
 
     Raises:
       UserError: no query has a relevant image, so there is nothing to evaluate.
     """
     own = query_labels is None
     asked = labels if query_labels is None else query_labels
-    distinct, counts = np.unique(labels, return_counts=True)
-    by_label = dict(zip(distinct.tolist(), counts.tolist(), strict=True))
-    positives: np.ndarray = np.array([by_label.get(c, 0) - own for c in asked.tolist()], np.int64)
+    by_label = collections.Counter(labels.tolist())
+    positives: np.ndarray = np.array([by_label[c] - own for c in asked.tolist()], np.int64)
     if (positives > 0).any():
         return positives
     if own:
@@ -146,11 +138,7 @@ def _check_finite(descriptors: jax.Array, what: str) -> None:
 
 @jax.jit
 def _score_block(
-    queries: jax.Array,
-    query_classes: jax.Array,
-    own: jax.Array,
-    descriptors: jax.Array,
-    classes: jax.Array,
+    queries: jax.Array, query_classes: Any, own: Any, descriptors: jax.Array, classes: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """For each query: the sum of the precisions at its positives, and the rank of the first."""
     size, num_images = len(queries), len(descriptors)

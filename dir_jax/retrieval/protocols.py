@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from dir_jax.errors import UserError
-from dir_jax.retrieval.ranks import Places, Scores, find_places, places_by_ranking
+from dir_jax.retrieval.ranks import Scores, places_by_ranking, places_by_score
 
 # Level of a protocol -> the grades that are relevant, and those that are junk: taken out of the
 # ranking, so that they count neither for nor against. The classic protocol has one level, '', and
@@ -33,16 +33,7 @@ def evaluate_classic(
 ) -> dict[str, float | np.ndarray]:
     """Scores rankings by the classic protocol: 'ok' is relevant, 'junk' is taken out.
 
-    Args:
-      rankings: (Q, N) integers, each row all N database images from the best on; or `Scores`.
-      ground_truth: Q dicts of 'ok' and 'junk': numbers of database images.
-
-    Returns:
-      'mAP', 'mP@1', 'mP@5', 'mP@10': means over the queries that have positives, NaN where none
-      has; 'ap': (Q,) float64, NaN for queries without positives.
-
-    Raises:
-      UserError: the ground truth is of another kind, or refers to images outside the ranking.
+    As `evaluate_revisited`, but the ground truth has 'ok' and 'junk', and names have no level.
     """
     return _evaluate(rankings, ground_truth, list(CLASSIC_LEVELS))
 
@@ -52,8 +43,7 @@ def evaluate_revisited(
 ) -> dict[str, float | np.ndarray]:
     """Scores rankings by the revisited protocol, at its three levels.
 
-    Easy: the easy images are relevant, junk and hard ones are taken out. Medium: easy and hard are
-    relevant, junk is taken out. Hard: the hard ones are relevant, junk and easy are taken out.
+    What is relevant and what is taken out at each level is in `REVISITED_LEVELS`.
 
     Args:
       rankings: (Q, N) integers, each row all N database images from the best on; or `Scores`.
@@ -76,34 +66,24 @@ def levels_of(ground_truth: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def relevant_and_junk(truth: Mapping[str, Any], level: str) -> tuple[np.ndarray, np.ndarray]:
-    """The images that count for a query at a level, and those taken out of its ranking.
-
-    Args:
-      truth: the query's numbers of database images by grade.
-      level: a key of `LEVELS`.
-
-    Returns:
-      Two arrays of int64.
-    """
+    """The images that count for a query at a level of `LEVELS`, and those taken out: two int64."""
     relevant, junk = (
         np.concatenate([np.asarray(truth[grade], np.int64).reshape(-1) for grade in grades])
         for grades in LEVELS[level]
     )
-    return relevant, junk
+    # Sets: none counts twice, and what is relevant at a level is not junk there.
+    return np.unique(relevant), np.setdiff1d(junk, relevant)
 
 
 def check_ground_truth(
     ground_truth: Sequence[Mapping[str, Any]], num_images: int, levels: Sequence[str]
 ) -> None:
-    """Checks that a ground truth can be evaluated at some levels.
+    """Raises UserError if a query lacks a grade of the levels, or refers to an image not there.
 
     Args:
       ground_truth: for each query, its numbers of database images by grade.
       num_images: how many images the database has.
       levels: keys of `LEVELS`.
-
-    Raises:
-      UserError: a query lacks a grade, or refers to images outside the database.
     """
     needed = dict.fromkeys(grade for level in levels for part in LEVELS[level] for grade in part)
     for query, truth in enumerate(ground_truth):
@@ -135,8 +115,8 @@ def positive_ranks(ranking: np.ndarray, positive: np.ndarray, junk: np.ndarray) 
     Returns:
       (P,) int64, 0-based and increasing.
     """
-    images = np.unique(np.concatenate([positive, junk]))
-    return _ranks(Places(images, places_by_ranking(ranking, images)), positive, junk)
+    places = places_by_ranking(ranking)
+    return _ranks(places[positive], places[junk])
 
 
 def average_precision(ranks: np.ndarray, num_positives: int) -> float:
@@ -170,9 +150,7 @@ def precision_at(ranks: np.ndarray, k: int) -> float:
 
 
 def _evaluate(
-    rankings: np.ndarray | Scores,
-    ground_truth: Sequence[Mapping[str, Any]],
-    levels: Sequence[str],
+    rankings: np.ndarray | Scores, ground_truth: Sequence[Mapping[str, Any]], levels: Sequence[str]
 ) -> dict[str, float | np.ndarray]:
     rankings = rankings if isinstance(rankings, Scores) else np.asarray(rankings)
     shape = (rankings.values if isinstance(rankings, Scores) else rankings).shape
@@ -187,14 +165,15 @@ def _evaluate(
     for query, truth in enumerate(ground_truth):
         graded = [relevant_and_junk(truth, level) for level in levels]
         images = np.concatenate([part for parts in graded for part in parts])
-        places = find_places(rankings, query, images)
+        if isinstance(rankings, Scores):
+            places = places_by_score(rankings.values[query], np.unique(images))
+        else:
+            places = places_by_ranking(rankings[query])
         for row, (positive, junk) in zip(measures, graded, strict=True):
             if len(positive):
-                ranks = _ranks(places, positive, junk)
-                row[query] = [
-                    average_precision(ranks, len(positive)),
-                    *(precision_at(ranks, k) for k in _PRECISIONS),
-                ]
+                ranks = _ranks(places[positive], places[junk])
+                at = [precision_at(ranks, k) for k in _PRECISIONS]
+                row[query] = [average_precision(ranks, len(positive)), *at]
     result: dict[str, float | np.ndarray] = {}
     for level, values in zip(levels, measures, strict=True):
         suffix = f"-{level}" if level else ""
@@ -205,7 +184,7 @@ def _evaluate(
     return result
 
 
-def _ranks(places: Places, positive: np.ndarray, junk: np.ndarray) -> np.ndarray:
+def _ranks(positive: np.ndarray, junk: np.ndarray) -> np.ndarray:
     """(P,) int64, increasing: the positives' places, less the junk that comes before each."""
-    found = np.sort(places[positive])
-    return found - np.searchsorted(np.sort(places[junk]), found)
+    found = np.sort(positive)
+    return found - np.searchsorted(np.sort(junk), found)

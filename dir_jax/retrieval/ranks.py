@@ -24,42 +24,11 @@ class Scores:
     values: np.ndarray
 
 
-@dataclasses.dataclass(frozen=True)
-class Places:
-    """The places of some images in one query's ranking; `places[numbers]` looks them up.
-
-    Attributes:
-      images: (P,) int64, increasing numbers of database images.
-      values: (P,) int64, how many database images come before each.
-    """
-
-    images: np.ndarray
-    values: np.ndarray
-
-    def __getitem__(self, images: np.ndarray) -> np.ndarray:
-        """(K,) int64, 0-based, from (K,) numbers of images that are among `images`."""
-        return self.values[np.searchsorted(self.images, images)]
-
-
-def find_places(rankings: np.ndarray | Scores, query: int, images: np.ndarray) -> Places:
-    """Finds some images in one query's ranking.
-
-    Args:
-      rankings: (Q, N) integers, each row all database images from the best on; or `Scores`.
-      query: the row.
-      images: (P,) integers, numbers of database images.
-    """
-    images = np.unique(images)
-    if isinstance(rankings, Scores):
-        return Places(images, places_by_score(rankings.values[query], images))
-    return Places(images, places_by_ranking(rankings[query], images))
-
-
-def places_by_ranking(ranking: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """The places of images in a ranking: (P,) int64, 0-based, from (N,) and (P,) integers."""
+def places_by_ranking(ranking: np.ndarray) -> np.ndarray:
+    """The place of each image in a ranking: (N,) int64, 0-based, from (N,) integers."""
     places = np.empty(len(ranking), np.int64)
     places[ranking] = np.arange(len(ranking))
-    return places[images]
+    return places
 
 
 def places_by_score(scores: np.ndarray, images: np.ndarray) -> np.ndarray:
@@ -70,7 +39,7 @@ def places_by_score(scores: np.ndarray, images: np.ndarray) -> np.ndarray:
       images: (P,) integers, numbers of database images, each at most once.
 
     Returns:
-      (P,) int64, 0-based.
+      (N,) int64, 0-based; only the places of `images` are set.
     """
     if np.isnan(scores).any():
         scores = np.where(np.isnan(scores), -np.inf, scores)
@@ -86,7 +55,8 @@ def places_by_score(scores: np.ndarray, images: np.ndarray) -> np.ndarray:
     place = np.empty(len(scores), np.int64)
     place[close[by_level]] = np.arange(len(close))
     level = np.searchsorted(levels, own)
-    return above[level] + place[images] - np.searchsorted(order[by_level], level)
+    place[images] += above[level] - np.searchsorted(order[by_level], level)
+    return place
 
 
 def _count_above(levels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -39,7 +39,7 @@ def top_k(
       block_size: how many database rows are compared at once.
 
     Returns:
-      scores: (Q, k) float32, dot products, the largest first.
+      scores: (Q, k) float32, the largest first.
       indices: (Q, k) int32, rows of the database; of equal scores the lower index comes first.
         Rows with NaN (images that could not be read) come last, with the score NaN.
 
@@ -56,10 +56,7 @@ def top_k(
     for query_start, _ in blocks(len(queries), query_size) if query_size else ():
         rows = slice(query_start, query_start + query_size)
         few = rows_of(queries, query_start, query_size)
-        best = (
-            jnp.full((query_size, k), -jnp.inf, jnp.float32),
-            jnp.zeros((query_size, k), jnp.int32),
-        )
+        best = _nothing_yet(query_size, k)
         for start, first_new in blocks(len(database), size):
             best = _merge_block(best, few, rows_of(database, start, size), start, first_new)
         scores[rows], indices[rows] = best
@@ -72,27 +69,15 @@ def nearest_others(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k other rows most similar to each row of a database, exactly.
 
-    As `top_k` with the database as its own queries, but in half the time, as each pair is compared
-    only once.
-
-    Args:
-      database: (N, D) float.
-      k: how many rows to find for each row, at most N − 1.
-      block_size: the most rows compared with as many others at once.
-
-    Returns:
-      scores: (N, k) float32, as `top_k` gives them.
-      indices: (N, k) int32.
-
-    Raises:
-      UserError: k is not in 1 .. N − 1.
+    As `top_k` with the (N, D) database as its own queries, but in half the time, as each pair is
+    compared only once, at most `block_size` rows with as many others. k is at most N − 1.
     """
     chex.assert_rank(database, 2)
     count = len(database)
     if not 1 <= k < count:
         raise UserError(f"cannot find the {k} nearest others in a database of {count} descriptors")
     size = -(-count // -(-count // block_size))  # of equal blocks, so that few pairs come twice
-    best = jnp.full((count, k), -jnp.inf, jnp.float32), jnp.zeros((count, k), jnp.int32)
+    best = _nothing_yet(count, k)
     walk = list(blocks(count, size))
     for number, (start, first_new) in enumerate(walk):
         rows = rows_of(database, start, size)
@@ -108,15 +93,9 @@ def nearest_others(
 def score_all(
     queries: np.ndarray | jax.Array, database: np.ndarray | jax.Array, *, block_size: int = 65536
 ) -> np.ndarray:
-    """The dot product of each query with each database row.
+    """The dot products of (Q, D) queries and an (N, D) database: (Q, N) float32.
 
-    Args:
-      queries: (Q, D) float.
-      database: (N, D) float; a NumPy array is sent to the device block by block.
-      block_size: how many database rows are compared at once.
-
-    Returns:
-      (Q, N) float32.
+    A NumPy database is sent to the device in blocks of `block_size` rows.
     """
     chex.assert_rank([queries, database], 2)
     chex.assert_equal_shape_suffix([queries, database], 1)
@@ -131,13 +110,7 @@ def score_all(
 def rank_all(
     queries: np.ndarray | jax.Array, database: np.ndarray | jax.Array, *, block_size: int = 1024
 ) -> np.ndarray:
-    """Ranks the whole database for each query.
-
-    Args:
-      queries: (Q, D) float.
-      database: (N, D) float.
-      block_size: how many queries are ranked at once; memory on the device is
-        O(N · (D + block_size)).
+    """Ranks a whole (N, D) database for each of (Q, D) queries, `block_size` queries at once.
 
     Returns:
       (Q, N) int32, rows of the database by falling dot product; equal scores are in the database's
@@ -159,6 +132,10 @@ _LOWEST = np.finfo(np.float32).min
 _all_scores = jax.jit(dot_products)
 
 
+def _nothing_yet(queries: int, k: int) -> _Best:
+    return jnp.full((queries, k), -jnp.inf, jnp.float32), jnp.zeros((queries, k), jnp.int32)
+
+
 @jax.jit
 def _rank(queries: jax.Array, database: jax.Array) -> jax.Array:
     return jnp.argsort(-dot_products(queries, database), axis=1, stable=True).astype(jnp.int32)
@@ -166,11 +143,7 @@ def _rank(queries: jax.Array, database: jax.Array) -> jax.Array:
 
 @functools.partial(jax.jit, donate_argnums=0)
 def _merge_block(
-    best: _Best,
-    queries: jax.Array,
-    block: jax.Array,
-    start: jax.Array,
-    first_new: jax.Array,
+    best: _Best, queries: jax.Array, block: jax.Array, start: jax.Array, first_new: jax.Array
 ) -> _Best:
     """Merges a block's best into the best so far."""
     numbers = start + jnp.arange(len(block), dtype=jnp.int32)

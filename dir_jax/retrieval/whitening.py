@@ -57,10 +57,8 @@ class Whitening:
         if missing := [name for name in names if name not in arrays]:
             raise UserError(f"the whitening lacks {', '.join(map(repr, missing))}")
         mean, components, variance = (np.asarray(arrays[name]) for name in names[:3])
-        if components.ndim != 2 or (variance.shape, mean.shape) != (
-            components.shape[:1],
-            components.shape[1:],
-        ):
+        shape = components.shape
+        if len(shape) != 2 or (variance.shape, mean.shape) != (shape[:1], shape[1:]):
             raise UserError(
                 f"the whitening's shapes do not fit together: mean_ {mean.shape}, components_ "
                 f"{components.shape}, explained_variance_ {variance.shape}; expected (D,), (K, D) "
@@ -120,7 +118,7 @@ def apply_whitening(
     x: jax.typing.ArrayLike,
     whitening: Whitening,
     *,
-    power: float = 0.5,
+    power: float = 0.25,
     dims: int | None = None,
     m: float = 1.0,
 ) -> jax.Array:
@@ -152,15 +150,10 @@ def apply_whitening(
         raise UserError(
             f"the whitening is for descriptors of {width} dimensions, but these have {x.shape[-1]}"
         )
-    mean, components, variance = (
-        jnp.asarray(each, jnp.float32)
-        for each in (
-            whitening.mean_,
-            whitening.components_[:dims],
-            whitening.explained_variance_[:dims],
-        )
-    )
+    mean = jnp.asarray(whitening.mean_, jnp.float32)
+    components = jnp.asarray(whitening.components_[:dims], jnp.float32)
     x = jnp.matmul(x - mean, components.T, precision=jax.lax.Precision.HIGHEST)
     if whitening.whiten:
+        variance = jnp.asarray(whitening.explained_variance_[:dims], jnp.float32)
         x = x / (m * variance**power)
     return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)

@@ -28,6 +28,19 @@ SUMMARY = "summary.json"  # written last: once it is there, the run is complete
 _WHITEN = 2  # separates the random choice of whitening images from other random streams
 
 
+def is_complete(directory: Path, step: int, num_steps: int) -> bool:
+    """Whether the results of the last of `num_steps` are there.
+
+    Those of a shorter run, which is being lengthened, are put aside.
+    """
+    summary = directory / SUMMARY
+    if not summary.exists() or step >= num_steps:
+        return summary.exists()
+    if jax.process_index() == 0:
+        summary.rename(directory / f"summary-{step}-steps.json")
+    return False
+
+
 def write_results(
     directory: Path,
     config: ml_collections.ConfigDict,
@@ -58,6 +71,7 @@ def write_results(
         current.network(state),
         preprocessing=setup.preprocessing,
         whitenings=whitenings,
+        recipe=setup.recipe.changed(whiten=next(iter(whitenings), None)),
         notes={"step": config.num_steps, "metrics": summary["after"]},
         overwrite=True,
     )
@@ -79,10 +93,17 @@ def _learn_whitening(
         return {}
     # From no more images than were trained on, so that a trial run of a few steps ends soon.
     most = config.whitening.max_images or config.num_steps * config.batch_size
-    chosen = choose_pool(setup.data.dataset.labels, most, config.seed, _WHITEN)
+    chosen = choose_pool(setup.dataset.labels, most, config.seed, _WHITEN)
     descriptors = current.describe(state, chosen, setup.whitening_transform, "learn whitening")
     try:
-        return {config.whitening.name: learn_whitening(descriptors)}
+        whitening = learn_whitening(descriptors)
     except UserError as e:  # the descriptors are all alike; the model is still worth keeping
         log.warning("no whitening is learned: %s", e)
         return {}
+    kept, width = whitening.components_.shape
+    if kept < width:
+        log.warning(
+            "the whitening has %d of %d dimensions: %d images do not vary along more "
+            "(config.whitening.max_images, config.num_steps)", kept, width, len(chosen)
+        )  # fmt: skip
+    return {config.whitening.name: whitening}

@@ -297,12 +297,12 @@ def test_a_full_disk_keeps_what_was_done(open_store, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr("os.pwrite", full)
-        with pytest.raises(UserError, match="cannot write .*float32: No space left on device"):
+        with pytest.raises(UserError, match=r"cannot write .*float32: No space left on device"):
             sink.write(1, np.array([2, 3]), ROWS[2:4], {})
     sink.write(2, np.array([4, 5]), ROWS[4:6], {})
     with monkeypatch.context() as patch:
         patch.setattr("os.fdatasync", full)
-        with pytest.raises(UserError, match="cannot write .*float32: No space left on device"):
+        with pytest.raises(UserError, match=r"cannot write .*float32: No space left on device"):
             store.sync()
     store.close()
     store = open_store()

@@ -107,8 +107,8 @@ def test_places_by_score_are_those_of_a_stable_sort(values: list[float], data: s
     )
     images = data.draw(st.lists(st.integers(0, len(values) - 1), unique=True))
     expected = [order.index(i) for i in images]
-    found = places_by_score(scores, np.array(images, np.int64))
-    np.testing.assert_array_equal(found, expected)
+    numbers = np.array(images, np.int64)
+    np.testing.assert_array_equal(places_by_score(scores, numbers)[numbers], expected)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -124,7 +124,7 @@ def test_places_among_many(dtype: type, spread: float) -> None:
                      kind="stable")] = np.arange(20_000)  # fmt: skip
     for images in (rng.integers(40, 20_000, 100), rng.integers(0, 20_000, 3), np.arange(60)):
         images = np.unique(images)
-        np.testing.assert_array_equal(places_by_score(scores, images), place[images])
+        np.testing.assert_array_equal(places_by_score(scores, images)[images], place[images])
 
 
 def test_scores_are_rankings() -> None:
@@ -159,6 +159,25 @@ def test_precision_stops_at_the_last_positive() -> None:
     assert precision_at(ranks, 1) == 1
     assert precision_at(ranks, 2) == 0.5
     assert precision_at(ranks, 10) == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(
+    ("truth", "expected"),
+    [
+        ({"ok": [1], "junk": [0, 0]}, {"": 1.0}),
+        ({"ok": [1, 1], "junk": []}, {"": 0.25}),
+        ({"ok": [2, 1], "junk": [3, 1]}, {"": 5 / 12}),
+        ({"easy": [1], "hard": [3], "junk": [1, 0]}, {"easy": 1, "medium": 19 / 24, "hard": 0.25}),
+        ({"easy": [1], "hard": [1, 3], "junk": [0]}, {"easy": 1, "medium": 19 / 24}),
+        ({"easy": [1], "hard": [1, 3], "junk": [0]}, {"hard": 19 / 24}),
+    ],
+)
+def test_positives_and_junk_are_sets(truth, expected) -> None:
+    """By hand, over 0 1 2 3: an image counts once, and is not junk where it is relevant."""
+    evaluate = evaluate_classic if "ok" in truth else evaluate_revisited
+    found = evaluate(np.arange(4)[None], [truth])
+    for level, ap in expected.items():
+        assert found["mAP" + f"-{level}" * bool(level)] == pytest.approx(ap, abs=1e-12)
 
 
 def test_no_query_with_positives() -> None:

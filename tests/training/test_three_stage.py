@@ -13,8 +13,10 @@ from dir_jax.losses import (
     grouped_triplet_loss,
     listwise_average_precision_loss,
 )
-from dir_jax.models import create_model
+from dir_jax.models import RetrievalNetwork, create_model
+from dir_jax.models.options import ModelConfig
 from dir_jax.models.preprocess import IMAGENET_MEAN, IMAGENET_STD, normalize
+from dir_jax.models.resnet import BASIC, Variant
 from dir_jax.models.variables import merge_variables, split_variables
 from dir_jax.runtime.replicas import create_replicas
 from dir_jax.training.config import default_config
@@ -52,8 +54,10 @@ def make_batch(size, side=40, classes=4, seed=0, signal=0.4):
 
 
 @functools.cache
-def network(arch="resnet18_rmac", out_dim=16, **options):
-    return create_model(arch, out_dim=out_dim, seed=3, **options)
+def network(**options):
+    """A ResNet with one block a stage: what is tested does not depend on the depth."""
+    config = ModelConfig("resnet10_rmac", out_dim=16, **options)
+    return RetrievalNetwork(config, Variant(BASIC, (1, 1, 1, 1)), rng=np.random.default_rng(3))
 
 
 def run_step(
@@ -101,6 +105,18 @@ def assert_same_update(new, reference, tolerance):
         assert np.abs(new.params[name] - expected).max() <= tolerance * scale, name
 
 
+def test_what_a_step_tells_of_its_numbers():
+    """The mean cosine of all pairs; and an update by infinity, which leaves NaN."""
+    images, labels = make_batch(16, seed=0)
+    _, (first, second) = run_step(images, labels, devices=2, optimizer=optax.sgd(np.inf), steps=2)
+    x = np.asarray(jax.jit(network())(normalize(images, **NORM)))
+    expected = (x @ x.T)[np.triu_indices(16, 1)].mean()
+    assert first["mean_similarity"] == pytest.approx(expected, abs=1e-5)
+    assert np.isfinite(first["loss"])
+    assert not first["finite"]
+    assert np.isnan(second["loss"])
+
+
 def undivided(images, labels, *, batch_norm="frozen", loss=AP):
     """The textbook step: one differentiable function of the whole batch."""
     graphdef, params, stats = split_variables(network())
@@ -121,6 +137,7 @@ def gradient_error(loss, seed):
     _, before, _ = split_variables(network())
     state, (metrics,) = run_step(images, labels, loss=loss, batch_norm="frozen_statistics")
     assert metrics["loss"] == pytest.approx(float(value), rel=1e-5)
+    assert metrics["finite"]
     errors = []
     for key, expected in gradient.items():
         moved = np.asarray(before[key]) - state.params[key]  # rate 1: the gradient
@@ -171,7 +188,8 @@ def test_trained_batch_norm_in_one_chunk_is_that_of_the_undivided_batch():
     state, (metrics,) = run_step(images, labels, chunk=12, batch_norm="trained")
     _, before, stats = split_variables(network())
     assert metrics["loss"] == pytest.approx(float(value), rel=1e-5)
-    kernel = "layer4.1.conv2.kernel"
+    assert metrics["finite"]
+    kernel = "layer4.0.conv2.kernel"
     moved = np.asarray(before[kernel]) - state.params[kernel]
     np.testing.assert_allclose(
         moved, gradient[kernel], rtol=0, atol=1e-4 * np.abs(gradient[kernel]).max()
