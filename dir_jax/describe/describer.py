@@ -22,7 +22,7 @@ from dir_jax.describe.extractor import Extractor
 from dir_jax.describe.image_lists import read_list
 from dir_jax.describe.passes import plan_passes, run_passes
 from dir_jax.describe.resume import PartialDescriptors
-from dir_jax.errors import UserError, shown
+from dir_jax.errors import NotFiniteError, UserError, shown
 from dir_jax.model_recipe import Recipe
 from dir_jax.models.variables import split_variables
 from dir_jax.retrieval.blockwise import blocks
@@ -55,7 +55,7 @@ class Descriptors:
         """Yields (first row, rows): (n, D) float32 finished descriptors, in order, each once.
 
         Raises:
-          UserError: a descriptor is no longer finite.
+          NotFiniteError: a descriptor is no longer finite.
         """
         size = min(_ROWS, len(self))
         for start, first_new in blocks(len(self), size):
@@ -63,7 +63,7 @@ class Descriptors:
             rows = rows[first_new - start :]
             for row in np.flatnonzero(~np.isfinite(rows).all(axis=1)).tolist():
                 if first_new + row not in self.failures:
-                    raise UserError(
+                    raise NotFiniteError(
                         f"the descriptor of {shown(self.dataset.path(first_new + row))} is not "
                         "finite (NaN or infinite) once scales are pooled and whitened; give other "
                         "powers (--gemp, --whitenp)"

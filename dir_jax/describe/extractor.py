@@ -18,7 +18,7 @@ from dir_jax.data.transforms import Transform
 from dir_jax.data.workers import Prefetcher
 from dir_jax.describe.padded_loader import PaddedLoader
 from dir_jax.describe.padded_shapes import Batch, plan_batches
-from dir_jax.errors import UserError
+from dir_jax.errors import NotFiniteError
 from dir_jax.models.network import RetrievalNetwork
 from dir_jax.models.preprocess import normalize
 from dir_jax.models.variables import merge_variables
@@ -95,12 +95,12 @@ class Extractor:
         """Puts a network's variables, dotted path -> host array, on the devices for `run`.
 
         Raises:
-          UserError: some are not finite; the first is named.
+          NotFiniteError: some are not finite; the first is named.
         """
         for name, array in (*params.items(), *stats.items()):
             # NaN is the smallest value and the largest; and no array of a mask is made.
             if array.size and not np.isfinite([array.min(), array.max()]).all():
-                raise UserError(
+                raise NotFiniteError(
                     f"the network describes no images: its {name} has values that are not finite "
                     "(NaN or infinite), so that no descriptor would be; use an earlier checkpoint"
                 )

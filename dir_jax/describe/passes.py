@@ -19,7 +19,7 @@ from dir_jax.describe.extractor import Extractor
 from dir_jax.describe.image_lists import ImageList, Pass
 from dir_jax.describe.padded_shapes import choose_canvases
 from dir_jax.describe.resume import PartialDescriptors, StoredSink
-from dir_jax.errors import UserError, shown
+from dir_jax.errors import NotFiniteError, shown
 from dir_jax.runtime.progress import progress_bar
 
 
@@ -114,7 +114,8 @@ def run_passes(
       One sink for each pass, with its `descriptors`, (N, D) float32, and its `failures`.
 
     Raises:
-      UserError: an image cannot be used, or its descriptor is not finite (it is named).
+      UserError: an image cannot be used (it is named).
+      NotFiniteError: the network or a descriptor is not finite.
     """
     sinks: list[Any] = []
     for each in passes:
@@ -147,7 +148,7 @@ def _refuse_not_finite(
 ) -> None:
     for row in np.flatnonzero(~np.isfinite(descriptors).all(axis=1)):
         if places[row] not in failures:
-            raise UserError(
+            raise NotFiniteError(
                 f"the network's descriptor of the image {shown(images.path(places[row]))} is not "
                 "finite (NaN or infinite), although its parameters are: its numbers overflow, as "
                 "they can in bfloat16 or with a large power of gem"
@@ -178,6 +179,7 @@ def describe_lists(
 
     Raises:
       UserError: an image cannot be used (it is named), or the transform gives random sizes.
+      NotFiniteError: the network or a descriptor is not finite.
     """
     passes = plan_passes(extractor, lists, [transform])
     variables = extractor.replicate(params, stats)
