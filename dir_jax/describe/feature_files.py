@@ -14,7 +14,6 @@ its own. `test_dir` keeps descriptors before whitening in STEM.bdescs.npy and ST
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -31,8 +30,6 @@ from dir_jax.runtime.reading import read_text
 if TYPE_CHECKING:
     from dir_jax.describe.describer import Descriptors
     from dir_jax.describe.kapture_features import GlobalFeatures
-
-log = logging.getLogger(__name__)
 
 
 def extracted_paths(output: str, has_queries: bool) -> list[str]:
@@ -140,38 +137,21 @@ def save_kapture(features: GlobalFeatures, descriptors: Descriptors, length: int
 
 
 def load_descriptors(path: str, rows: int) -> np.ndarray:
-    """Reads the descriptors of a .npy file.
-
-    Args:
-      path: the file.
-      rows: how many images the descriptors are to be of, N.
+    """Reads the descriptors of `rows` images from a .npy file.
 
     Returns:
-      (N, D) float32. The rows of images that could not be described, of which PATH.failed.txt has
-      as many, are NaN.
+      (rows, D) float32; they may not be finite.
 
     Raises:
       UserError: there is no such file, it is damaged, or holds something else.
     """
     try:
         with open_regular(path) as file:
-            found = _read_npy(path, file, rows)
+            return _read_npy(path, file, rows)
     except FileNotFoundError as e:
         raise UserError(f"there is no file {path}") from e
     except OSError as e:
         raise UserError(f"{path} cannot be read: {e.strerror or e}") from e
-    bad = np.flatnonzero(~np.isfinite(found).all(axis=1))
-    failed = Path(f"{path}.failed.txt")
-    left_out = len(read_text(failed).splitlines()) if len(bad) and failed.exists() else 0
-    if len(bad) != left_out:
-        raise UserError(
-            f"{path} has {len(bad)} rows that are not finite (NaN or infinite), the first that of "
-            f"image number {bad[0] + 1}; {failed.name} says that {left_out} could not be described"
-        )
-    if left_out:
-        log.warning("%s: %d images could not be described and are left out", path, left_out)
-        found[bad] = np.nan
-    return found
 
 
 def _read_npy(path: str, file: BinaryIO, rows: int) -> np.ndarray:
@@ -194,7 +174,7 @@ def _read_npy(path: str, file: BinaryIO, rows: int) -> np.ndarray:
     if not 0 < shape[1] <= size or size != rows * shape[1] * dtype.itemsize:
         raise UserError(f"{path} is damaged: {shown(shape)} {dtype} are not {size} bytes")
     numbers = np.fromfile(file, dtype).reshape(shape, order="F" if by_columns else "C")
-    with np.errstate(over="ignore"):  # what is too large becomes infinite, which is refused
+    with np.errstate(over="ignore"):  # what is too large becomes infinite
         return np.ascontiguousarray(numbers, np.float32)
 
 
