@@ -35,11 +35,19 @@ def _parser() -> Parser:
 def _main(args: argparse.Namespace) -> None:
     from dir_jax.data.datasets import create_dataset
     from dir_jax.describe.describer import describe_with_queries, queries_of
-    from dir_jax.describe.feature_files import extracted_paths, make_folder, save_descriptors
+    from dir_jax.describe.feature_files import (
+        check_groups,
+        extracted_paths,
+        make_folder,
+        save_descriptors,
+    )
 
     recipe = recipe_of(args)
     dataset = create_dataset(args.dataset, db_root=args.db_root)
-    paths = extracted_paths(args.output, queries_of(dataset) is not None)
+    queries = queries_of(dataset)
+    paths = extracted_paths(args.output, queries is not None)
+    for path, images in zip(paths, [dataset, queries], strict=False):
+        check_groups(path, images.names)
     describer = create_describer(args, recipe)
     make_folder(args.output)
     described = describe_with_queries(describer, dataset, partial=f"{args.output}.partial")

@@ -12,12 +12,12 @@ import dataclasses
 import json
 import os
 import sys
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dir_jax.commands.flags import add_dataset_flags, add_model_flags, create_describer, recipe_of
 from dir_jax.commands.running import Parser, run_parsed
-from dir_jax.errors import UserError
+from dir_jax.errors import UserError, shown
 from dir_jax.runtime.allocator import restart_with_allocator
 
 if TYPE_CHECKING:
@@ -100,12 +100,12 @@ def _main(args: argparse.Namespace) -> None:
         _save_features(args.save_feats, describer, dataset)
         return
     if args.load_feats:
-        database, queries = _load_features(args.load_feats, describer, dataset)
+        database, queries = _load_features(args, describer, dataset)
     else:
         database, queries = _describe(describer, dataset)
     with jax.default_device(describer.devices[0]):
         database, queries = expand_descriptors(database, queries, aqe=aqe, adba=adba)
-        evaluation = evaluate_descriptors(dataset, database, queries)
+        evaluation = evaluate_descriptors(dataset, database, queries, allow_missing=True)
         for name, value in evaluation.metrics.items():
             print(f" * {name} = {value:g}")
         if args.out_json:
@@ -130,14 +130,18 @@ def _expansion(flag: str, values: list[str] | None) -> tuple[int, float] | None:
 
 
 def _read_results(file: str | None) -> dict[str, Any]:
+    from dir_jax.runtime.reading import read_json
+
     if not file or not os.path.exists(file):
         return {}
     try:
-        results = json.loads(Path(file).read_text())
-    except (OSError, ValueError) as e:
-        raise UserError(f"--out-json {file} cannot be added to: {e}") from e
-    if not isinstance(results, dict):
-        raise UserError(f"--out-json {file} cannot be added to: it does not hold an object")
+        results = read_json(file)
+        if not isinstance(results, dict):
+            raise UserError(f"{shown(file)} does not hold an object")
+        json.dumps(results, indent=1)  # as it will be written
+    except (UserError, RecursionError) as e:
+        why = e if isinstance(e, UserError) else "it is nested too deeply"
+        raise UserError(f"--out-json {shown(file)} cannot be added to: {why}") from e
     return results
 
 
@@ -155,30 +159,37 @@ def _describe(describer: Describer, dataset: ImageDataset) -> tuple[np.ndarray, 
     from dir_jax.describe.describer import describe_with_queries
 
     found = describe_with_queries(describer, dataset).lists
-    for descriptors in found:
-        for reason in descriptors.failures.values():
-            print(f"left out: {reason}", file=sys.stderr)
+    _print_left_out([descriptors.failures for descriptors in found])
     return found[0].array(), found[1].array() if len(found) > 1 else None
 
 
+def _print_left_out(failures: Sequence[Mapping[int, str]]) -> None:
+    reasons = [reason for each in failures for reason in each.values()]
+    for reason in reasons:
+        print(f"left out: {reason}", file=sys.stderr)
+    if reasons:
+        print(f"{len(reasons)} images are left out")
+
+
 def _load_features(
-    folder: str, describer: Describer, dataset: ImageDataset
+    args: argparse.Namespace, describer: Describer, dataset: ImageDataset
 ) -> tuple[np.ndarray, np.ndarray | None]:
     from dir_jax.describe.describer import queries_of
     from dir_jax.describe.feature_files import load_descriptors, saved_paths
 
     queries = queries_of(dataset)
     lists = [dataset] if queries is None else [dataset, queries]
-    paths = saved_paths(os.path.join(folder, "feats"), queries is not None)
-    width = describer.descriptor_size
+    paths = saved_paths(os.path.join(args.load_feats, "feats"), queries is not None)
+    width, skip = describer.descriptor_size, args.on_error == "skip"
     try:
         found = [
-            load_descriptors(path, len(images), width)
+            load_descriptors(path, images.names, width, skip_failures=skip)
             for path, images in zip(paths, lists, strict=True)
         ]
     except UserError as e:
         raise UserError(f"--load-feats: {e}") from e
-    database, *rest = map(describer.whiten, found)
+    _print_left_out([failures for _, failures in found])
+    database, *rest = (describer.whiten(rows) for rows, _ in found)
     return database, rest[0] if rest else None
 
 

@@ -25,11 +25,11 @@ from dir_jax.describe.extractor import Extractor
 from dir_jax.describe.image_lists import read_list
 from dir_jax.describe.passes import Pass, plan_passes, run_passes
 from dir_jax.describe.resume import PartialDescriptors
-from dir_jax.errors import UserError
+from dir_jax.errors import UserError, shown
 from dir_jax.models.variables import split_variables
-from dir_jax.retrieval.blockwise import blocks
+from dir_jax.retrieval.blockwise import blocks, finite_rows
 from dir_jax.retrieval.scales import pool_scales
-from dir_jax.retrieval.whitening import Whitening, apply_whitening
+from dir_jax.retrieval.whitening import Whitening, apply_whitening, check_divisor
 
 _ROWS = 4096  # pooled and whitened at once
 _ADVICE = "--on-error skip (on_error='skip' in Python) leaves them out"
@@ -103,10 +103,18 @@ class Descriptors:
         return len(self.dataset)
 
     def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Yields (first row, rows): (n, D) float32 finished descriptors, in order, each once."""
+        """Yields (first row, rows): (n, D) float32 finished descriptors, in order, each once.
+
+        Raises:
+          UserError: an image whose descriptor should be finite has one that is not.
+        """
         size = min(_ROWS, len(self))
         for start, first_new in blocks(len(self), size):
             rows = self._finish([scale[start : start + size] for scale in self._scales])
+            for row in np.flatnonzero(~finite_rows(rows)).tolist():
+                if start + row not in self.failures:
+                    path = shown(self.dataset.path(start + row))
+                    raise UserError(f"the finished descriptor of the image {path} is not finite")
             yield first_new, rows[first_new - start :]
 
     def array(self) -> np.ndarray:
@@ -143,6 +151,9 @@ class Describer:
         self.devices = list(devices) if devices else jax.devices()[:1]
         self._transforms = recipe.transforms()
         self._whitening = recipe.whitening(checkpoint)
+        if self._whitening is not None:
+            power, dims, m = recipe.whitenp, recipe.whitenv, recipe.whitenm
+            check_divisor(self._whitening, power=power, dims=dims, m=m)
         pool_scales([np.ones((1, 1))], pooling=recipe.pooling, p=recipe.gemp)  # refuses nonsense
         self._skip = skip_failures
         model = checkpoint.model

@@ -18,9 +18,11 @@ from dir_jax.data.transforms import Transform
 from dir_jax.data.workers import Prefetcher
 from dir_jax.describe.padded_loader import PaddedLoader
 from dir_jax.describe.padded_shapes import Batch, plan_batches
+from dir_jax.errors import UserError, shown
 from dir_jax.models.network import RetrievalNetwork
 from dir_jax.models.preprocess import normalize
 from dir_jax.models.variables import merge_variables
+from dir_jax.retrieval.blockwise import finite_rows
 from dir_jax.runtime.replicas import REPLICATED, ROWS, MeshReplicas
 
 # Pixels of a batch for each device: CPUs gain nothing from more, accelerators gain little.
@@ -119,7 +121,7 @@ class Extractor:
           why an image has no descriptor, whose row is NaN.
 
         Raises:
-          UserError: an image cannot be used (it is named).
+          UserError: an image cannot be used, or has a descriptor that is not finite (it is named).
         """
         replicas = self._replicas
         share = jax.process_index(), jax.process_count()
@@ -131,6 +133,15 @@ class Extractor:
             batch: Batch, failures: dict[int, str], result: jax.Array
         ) -> tuple[np.ndarray, dict[int, str]]:
             values = replicas.fetch(result)[: len(batch.places)]
+            not_finite = np.flatnonzero(~finite_rows(values)).tolist()
+            bad = [row for row in not_finite if row not in failures]
+            if bad:
+                paths = [dataset.path(int(indices[batch.places[row]])) for row in bad]
+                why = "the network gives the image {} a descriptor that is not finite".format
+                if not skip_failures:
+                    more = f" (and {len(bad) - 1} more of {len(values)})" if len(bad) > 1 else ""
+                    raise UserError(why(shown(paths[0])) + more)
+                failures |= dict(zip(bad, map(why, paths), strict=True))
             if failures:
                 values = values.copy()
                 values[list(failures)] = np.nan
