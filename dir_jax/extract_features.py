@@ -46,8 +46,9 @@ def _main(args: argparse.Namespace) -> None:
     dataset = create_dataset(args.dataset, db_root=args.db_root)
     queries = queries_of(dataset)
     paths = extracted_paths(args.output, queries is not None)
-    for path, images in zip(paths, [dataset, queries], strict=False):
-        check_groups(path, images.names)
+    for images in (dataset, queries):
+        if images is not None:
+            check_groups(paths[0], images.names)
     describer = create_describer(args, recipe)
     make_folder(args.output)
     described = describe_with_queries(describer, dataset, partial=f"{args.output}.partial")
