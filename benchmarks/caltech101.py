@@ -115,7 +115,7 @@ def run_peer(data: str, loss: str, seed: int, steps: int | None) -> dict[str, An
     held_out = setup.held_out.labelled
     assert held_out is not None
     network = load_network(create_network(config))
-    labels = setup.data.dataset.labels
+    labels = setup.dataset.labels
     criterion = losses.SmoothAPLoss() if loss == "smooth-ap" else losses.FastAPLoss(num_bins=20)
 
     def evaluate() -> dict[str, float]:
@@ -138,7 +138,7 @@ def run_peer(data: str, loss: str, seed: int, steps: int | None) -> dict[str, An
     )  # fmt: skip
     schedule = create_schedule(config.optimizer, config.num_steps)
     with BatchLoader(
-        setup.data.dataset, setup.data.transform, setup.sampler, seed=seed,
+        setup.dataset, setup.transform, setup.sampler, seed=seed,
         rows=np.arange(config.batch_size), unit=config.batch_size, start_step=0,
         stop_step=config.num_steps, num_workers=0, prefetch=2,
     ) as loader:  # fmt: skip

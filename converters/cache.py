@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import logging
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 from dir_jax.description import FORMAT_VERSION
@@ -19,8 +22,8 @@ _CONVERTER_VERSION = 2  # to be raised when the same file converts to something 
 def cached_conversion(path: str | os.PathLike[str], *, again: bool = False) -> Path:
     """The checkpoint directory that a file of PyTorch converts to; converted at the first call.
 
-    It is kept under the file's content, in `dir_jax/converted` of the user's cache folder. With
-    `again`, what is kept there is replaced.
+    It is kept under the file's content, in `dir_jax/converted` of the user's cache folder; if there
+    is none, until the process ends. With `again`, what is kept there is replaced.
 
     Raises:
       CheckpointFileError: the file cannot be converted.
@@ -32,7 +35,11 @@ def cached_conversion(path: str | os.PathLike[str], *, again: bool = False) -> P
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as e:
         raise UserError(f"{file} cannot be read: {e.strerror or e}") from e
-    target = cache_folder("converted") / f"{digest}-{FORMAT_VERSION}.{_CONVERTER_VERSION}"
+    kept = cache_folder("converted")
+    if kept is None:
+        kept = Path(tempfile.mkdtemp())
+        atexit.register(shutil.rmtree, kept, ignore_errors=True)
+    target = kept / f"{digest}-{FORMAT_VERSION}.{_CONVERTER_VERSION}"
     if target.is_dir() and not again:
         return target
     from converters.conversion import convert

@@ -7,6 +7,11 @@ every command of dir_jax. Nothing in FILE is run, whatever it contains.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the other imports, so that Ctrl-C ends them quietly
+    from dir_jax.runtime.start import start_program
+
+    start_program()
+
 import argparse
 import os
 import sys

@@ -7,6 +7,11 @@ scikit-learn. Converting it back gives DIR's model, bit for bit.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the other imports, so that Ctrl-C ends them quietly
+    from dir_jax.runtime.start import start_program
+
+    start_program()
+
 import argparse
 import contextlib
 import dataclasses

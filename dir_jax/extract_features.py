@@ -9,12 +9,16 @@ stopped.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the other imports, so that Ctrl-C ends them quietly
+    from dir_jax.runtime.start import start_program
+
+    start_program(computes=True)
+
 import argparse
 import sys
 
 from dir_jax.commands.flags import add_dataset_flags, add_model_flags, create_describer, recipe_of
 from dir_jax.commands.running import Parser, run_parsed
-from dir_jax.runtime.allocator import restart_with_allocator
 
 
 def main(prog: str | None = None) -> int:
@@ -61,5 +65,4 @@ def _main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    restart_with_allocator()
     sys.exit(main())

@@ -7,6 +7,11 @@ stopped or killed resumes where it stopped.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the other imports, so that Ctrl-C ends them quietly
+    from dir_jax.runtime.start import start_program
+
+    start_program(computes=True)
+
 import argparse
 import os
 import re
@@ -16,7 +21,6 @@ from collections.abc import Mapping
 from dir_jax.commands.flags import add_model_flags, create_describer, recipe_of
 from dir_jax.commands.running import Parser, run_parsed
 from dir_jax.errors import UserError
-from dir_jax.runtime.allocator import restart_with_allocator
 
 
 def main(prog: str | None = None) -> int:
@@ -83,5 +87,4 @@ def _print_left_out(failures: Mapping[int, str]) -> None:
 
 
 if __name__ == "__main__":
-    restart_with_allocator()
     sys.exit(main())

@@ -7,6 +7,11 @@ and the classic sets are downloaded to $DB_ROOT if they are not there.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the other imports, so that Ctrl-C ends them quietly
+    from dir_jax.runtime.start import start_program
+
+    start_program(computes=True)
+
 import argparse
 import dataclasses
 import json
@@ -18,7 +23,6 @@ from typing import TYPE_CHECKING, Any
 from dir_jax.commands.flags import add_dataset_flags, add_model_flags, create_describer, recipe_of
 from dir_jax.commands.running import Parser, run_parsed
 from dir_jax.errors import UserError, shown
-from dir_jax.runtime.allocator import restart_with_allocator
 
 if TYPE_CHECKING:
     import numpy as np
@@ -243,5 +247,4 @@ def _write_report(
 
 
 if __name__ == "__main__":
-    restart_with_allocator()
     sys.exit(main())

@@ -7,6 +7,11 @@ resumes a run that was stopped or killed.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the other imports, so that Ctrl-C ends them quietly
+    from dir_jax.runtime.start import start_program
+
+    start_program(computes=True)
+
 import argparse
 import sys
 
@@ -14,7 +19,6 @@ from dir_jax.commands.flags import add_cache_flag
 from dir_jax.commands.recipes import ConfigParser, load_config
 from dir_jax.commands.running import run_parsed
 from dir_jax.errors import UserError
-from dir_jax.runtime.allocator import restart_with_allocator
 
 
 def main(prog: str | None = None) -> int:
@@ -44,5 +48,4 @@ def _main(args: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    restart_with_allocator()
     sys.exit(main())

@@ -91,7 +91,7 @@ def test_metadata(contents):
 def test_one_console_command(contents):
     scripts = configparser.ConfigParser()
     scripts.read_string(dist_info(contents, "entry_points.txt"))
-    assert dict(scripts["console_scripts"]) == {"dir-jax": "dir_jax.commands.main:main"}
+    assert dict(scripts["console_scripts"]) == {"dir-jax": "dir_jax.commands.main:script"}
 
 
 def test_version_is_said_once_and_repeated_right():

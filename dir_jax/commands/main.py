@@ -7,6 +7,8 @@ import sys
 from typing import NamedTuple
 
 from dir_jax.errors import did_you_mean
+from dir_jax.runtime.allocator import restart_with_allocator
+from dir_jax.runtime.start import start_program
 
 
 class Command(NamedTuple):
@@ -35,6 +37,12 @@ COMMANDS = {
 }
 
 
+def script() -> int:
+    """The console script `dir-jax`."""
+    start_program()
+    return main()
+
+
 def main(prog: str = "dir-jax") -> int:
     """Runs the command that sys.argv names, or lists the commands; returns the exit code.
 
@@ -56,8 +64,6 @@ def main(prog: str = "dir-jax") -> int:
         return 2
     command = COMMANDS[name]
     if command.computes and not {"-h", "--help"} & set(rest):
-        from dir_jax.runtime.allocator import restart_with_allocator
-
         restart_with_allocator()
     sys.argv[:2] = [command.module]
     return importlib.import_module(command.module).main(f"{prog} {name}")

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import os
 import runpy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dir_jax.commands.running import Parser
-from dir_jax.errors import UserError, did_you_mean
+from dir_jax.errors import UserError, did_you_mean, quoted, shown
 
 if TYPE_CHECKING:
     import ml_collections
@@ -48,7 +49,8 @@ class ConfigParser(Parser):
         flag = argument.partition("=")[0]
         prefix, dot, key = flag.partition(".")
         if dot and prefix.startswith("--") and did_you_mean(prefix, ["--config"]):
-            raise UserError(f"there is no flag {flag}; did you mean --config.{key}?")
+            flag, meant = shown(flag), shown(f"--config.{key}")
+            raise UserError(f"there is no flag {flag}; did you mean {meant}?")
         super()._check_flag(argument)
 
 
@@ -57,9 +59,7 @@ def load_config(recipe: str, overrides: Sequence[str] = ()) -> ml_collections.Co
 
     `recipe` is a name from `recipes()` or the path of a Python file with a `get_config()`; followed
     by `:ARGUMENT`, if its `get_config` takes one. Values are for `validate_config` to check.
-
-    Raises:
-      UserError: there is no such recipe, it fails, or a key does not exist or has another type.
+    Raises UserError where there is no such recipe or key, or the recipe fails.
     """
     from absl import flags
     from ml_collections import config_flags
@@ -72,9 +72,9 @@ def load_config(recipe: str, overrides: Sequence[str] = ()) -> ml_collections.Co
     try:
         rest = values(arguments)[1:]
     except (flags.Error, TypeError, ValueError) as e:
-        raise UserError(str(e).splitlines()[0]) from e
+        raise UserError(shown(str(e).partition("\n")[0])) from e
     if rest:
-        raise UserError(f"unexpected argument {rest[0]!r}: flags begin with --")
+        raise UserError(f"unexpected argument {quoted(rest[0])}: flags begin with --")
     return config
 
 
@@ -98,12 +98,13 @@ def _run(recipe: str) -> ml_collections.ConfigDict:
         config = content["get_config"](*([argument] if colon else []))
     except UserError:
         raise
-    except Exception as e:  # the file is anyone's code, and can raise anything
+    except (Exception, SystemExit) as e:  # the file is anyone's code, and can raise anything
         why = f"it has no {e}" if isinstance(e, KeyError) else f"{type(e).__name__}: {e}"
-        raise UserError(f"--config {recipe} cannot be used: {' '.join(why.split())}") from e
+        why = shown(" ".join(why.split()))
+        raise UserError(f"--config {shown(recipe)} cannot be used: {why}") from e
     if not isinstance(config, ml_collections.ConfigDict):
         raise UserError(
-            f"--config {recipe} cannot be used: its get_config() returned "
+            f"--config {shown(recipe)} cannot be used: its get_config() returned "
             f"a {type(config).__name__}; expected an ml_collections.ConfigDict"
         )
     return config
@@ -112,14 +113,14 @@ def _run(recipe: str) -> ml_collections.ConfigDict:
 def _find(name: str) -> Path:
     """The file that --config means."""
     if name.endswith(".py") or Path(name).name != name:
-        if not Path(name).is_file():
-            raise UserError(f"--config: there is no file {name}")
+        if not os.path.isfile(name):
+            raise UserError(f"--config: there is no file {shown(name)}")
         return Path(name)
     known = recipes()
     if name not in known:
         raise UserError(
-            f"--config: there is no recipe named {name!r}{did_you_mean(name, known)}; the recipes "
-            f"are {', '.join(known)}; for a file of your own, give its path, which ends in .py"
+            f"--config: there is no recipe named {quoted(name)}{did_you_mean(name, known)}; "
+            f"the recipes are {', '.join(known)}; a file of your own is given by its path, with .py"
         )
     return known[name]
 
@@ -136,4 +137,4 @@ def _check_keys(overrides: Sequence[str], config: ml_collections.ConfigDict) -> 
             continue
         if inner := [k for k in known if k.startswith(f"{key}.")]:
             raise UserError(f"config.{key} is a group of keys; set one, such as config.{inner[0]}")
-        raise UserError(f"there is no key config.{key}{keys.did_you_mean(key)}")
+        raise UserError(f"there is no key config.{shown(key)}{keys.did_you_mean(key)}")

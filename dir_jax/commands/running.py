@@ -9,7 +9,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from dir_jax.errors import UserError, did_you_mean
+from dir_jax.errors import UserError, did_you_mean, quoted, shown
+from dir_jax.runtime.signals import Interrupts
 
 
 class Parser(argparse.ArgumentParser):
@@ -30,9 +31,7 @@ class Parser(argparse.ArgumentParser):
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
         """The flags' values, from the command line without the command itself.
 
-        Raises:
-          UserError: there is no such flag, which is reported before any other mistake; or a flag
-            lacks its value, has a wrong one, or is missing.
+        Raises UserError for a mistake; an unknown flag is reported before any other.
         """
         if any(argument in ("-h", "--help") for argument in arguments):
             self.print_help()
@@ -42,12 +41,12 @@ class Parser(argparse.ArgumentParser):
             self._check_flag(argument)
         args, rest = self.parse_known_args(arguments)
         if rest:
-            raise UserError(f"unexpected argument {rest[0]!r}: flags begin with --")
+            raise UserError(f"unexpected argument {quoted(rest[0])}: flags begin with --")
         return args
 
     def error(self, message: str) -> NoReturn:
         """Raises UserError."""
-        raise UserError(f"{message} (--help lists the flags)")
+        raise UserError(f"{shown(message)} (--help lists the flags)")
 
     def _check_flag(self, argument: str) -> None:
         flag = argument.partition("=")[0]
@@ -55,7 +54,7 @@ class Parser(argparse.ArgumentParser):
         known = self._option_string_actions
         if not is_flag or flag in known or (flag[1] != "-" and flag[:2] in known):
             return
-        self.error(f"there is no flag {flag}{did_you_mean(flag, known)}")
+        self.error(f"there is no flag {shown(flag)}{did_you_mean(flag, known)}")
 
 
 def with_hyphens(argument: str) -> str:
@@ -69,22 +68,24 @@ def run_parsed(
     """Parses the command line, runs a command, and returns its exit code.
 
     A mistake of the user's is one line on standard error and exit code 2; Ctrl-C is 130. Any other
-    error is a bug of ours, and keeps its traceback.
-
-    `main` gets the flags' values and returns an exit code, or None for 0. `prog` is how the command
-    was called, such as 'dir-jax train'; by default `python -m MODULE`.
+    error is a bug of ours, and keeps its traceback. `main` gets the flags' values; None is 0.
+    `prog` is how the command was called, such as 'dir-jax train'; by default `python -m MODULE`.
     """
     if prog:
         parser.description = (parser.description or "").replace(parser.prog, prog)
         parser.prog = prog
-    try:
-        return main(parser.parse(sys.argv[1:])) or 0
-    except UserError as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # whoever read the output has had enough, as `head` has
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+    with Interrupts() as interrupts:
+        try:
+            try:
+                return main(parser.parse(sys.argv[1:])) or 0
+            except UserError as e:
+                print(f"error: {e}", file=sys.stderr)
+                return 2
+            except BrokenPipeError:  # whoever read the output has had enough, as `head` has
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                return 141
+        except BaseException as e:
+            if not isinstance(e, KeyboardInterrupt) and not interrupts.received:
+                raise
+            print("interrupted", file=sys.stderr)
+            return 130

@@ -13,6 +13,7 @@ from PIL import Image
 from dir_jax.data.images import ImageDataset, check_names
 from dir_jax.data.pickles import load_pickle
 from dir_jax.errors import UserError, quoted, shown
+from dir_jax.fields import is_whole
 
 # Of the classic protocol, and of the revisited one (Radenović et al., CVPR 2018).
 _GRADES = (("ok", "junk"), ("easy", "hard", "junk"))
@@ -132,20 +133,14 @@ def _grades(where: str, entry: Any, num_images: int) -> dict[str, list[int]]:
         numbers: Any = entry[grade]
         if isinstance(numbers, np.ndarray) and numbers.ndim == 1:
             numbers = numbers.tolist()  # of Python's numbers
-        if not isinstance(numbers, list | tuple) or not all(map(_is_integer, numbers)):
-            problem = f"{grade!r} is {quoted(numbers)}; expected a list of image numbers"
-            raise UserError(f"{where}: {problem}")
-        if outside := [n for n in numbers if not 0 <= n < num_images]:
-            raise UserError(
-                f"{where}: {grade!r} refers to image {shown(outside[0])}, but 'imlist' has "
-                f"{num_images}"
-            )
+        if not isinstance(numbers, list | tuple):
+            problem = f"is {quoted(numbers)}; expected a list of image numbers"
+            raise UserError(f"{where}: {grade!r} {problem}")
+        if wrong := [n for n in numbers if not is_whole(n, 0, num_images - 1)]:
+            problem = f"names the image {quoted(wrong[0])}; expected 0 to {num_images - 1}"
+            raise UserError(f"{where}: {grade!r} {problem}")
         found[grade] = [int(n) for n in numbers]
     return found
-
-
-def _is_integer(number: Any) -> bool:
-    return isinstance(number, int | np.integer) and not isinstance(number, bool)
 
 
 def _as_sets(grades: dict[str, list[int]]) -> tuple[dict[str, np.ndarray], bool]:

@@ -51,7 +51,7 @@ class TfdsDataset(LabelledDataset):
             )
         name, split = match["name"], match["split"] or "train"
         self._spec = (name, split, data_dir)
-        with _damage_named(name):
+        with _damage_named(f"{name}:{split}"):
             self._open()
             numbers = self._read_labels()
         classes = getattr(self._source.dataset_info.features["label"], "names", None)

@@ -20,6 +20,7 @@ import numpy as np
 from absl import flags
 
 from dir_jax.errors import UserError
+from dir_jax.runtime.signals import ENDING, hold_signals
 
 T = TypeVar("T")
 
@@ -111,17 +112,22 @@ def _start(
     # Starts all workers now, while the caller prepares other things. `close` then ends all of them;
     # it would miss those that have not delivered anything.
     iterator.get_state()
-    iterator.start_prefetch()
+    hold_signals(True)  # the workers let them wait until they can ignore them
+    try:
+        iterator.start_prefetch()
+    finally:
+        hold_signals(False)
     return iterator
 
 
 def _live_with_parent(index: int, count: int) -> None:
     """Makes a worker process live exactly as long as its parent wants it to."""
     del index, count
-    # Ctrl-C and SIGTERM from a scheduler reach the whole process group. The main process decides
+    # Ctrl-C, and SIGTERM from a scheduler, reach the whole process group. The main process decides
     # what they mean, and may still need batches in order to end cleanly.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in ENDING:
+        signal.signal(number, signal.SIG_IGN)
+    hold_signals(False)
     parent = parent_process()
     assert parent is not None
 

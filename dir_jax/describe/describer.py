@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -30,6 +29,7 @@ from dir_jax.models.variables import split_variables
 from dir_jax.retrieval.blockwise import blocks, finite_rows
 from dir_jax.retrieval.scales import pool_scales
 from dir_jax.retrieval.whitening import Whitening, apply_whitening, check_divisor
+from dir_jax.runtime.platforms import count_cores
 
 _ROWS = 4096  # pooled and whitened at once
 _ADVICE = "--on-error skip (on_error='skip' in Python) leaves them out"
@@ -163,7 +163,7 @@ class Describer:
             width=model.descriptor_size,
             mean=checkpoint.preprocessing.mean,
             std=checkpoint.preprocessing.std,
-            num_workers=min(threads, len(os.sched_getaffinity(0))),
+            num_workers=min(threads, count_cores()),
             devices=self.devices,
         )
         self._model = dataclasses.asdict(model.config)

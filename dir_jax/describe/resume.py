@@ -22,6 +22,7 @@ import numpy as np
 
 from dir_jax.errors import UserError
 from dir_jax.runtime.files import take_lock, write_text
+from dir_jax.runtime.platforms import read_at, sync_data, write_at
 
 _SECONDS_BETWEEN_SYNCS = 5.0
 
@@ -110,7 +111,7 @@ class StoredSink:
     def __init__(self, path: Path, rows: int, width: int):
         self._shape = rows, width
         self._path = path.with_name(f"{path.name}.float32")
-        flags = os.O_RDWR | os.O_CREAT
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
         try:
             self._rows = os.open(self._path, flags)
             self._batches = os.open(path.with_name(f"{path.name}.batches"), flags | os.O_APPEND)
@@ -118,7 +119,7 @@ class StoredSink:
             os.ftruncate(self._rows, rows * width * 4)
         except OSError as e:
             raise UserError(f"cannot write {self._path}: {e.strerror}") from e
-        marks = os.pread(self._batches, os.fstat(self._batches).st_size, 0)
+        marks = read_at(self._batches, os.fstat(self._batches).st_size, 0)
         # A number that was cut off belongs to a batch that is described again.
         os.ftruncate(self._batches, len(marks) // 4 * 4)
         self._done = set(np.frombuffer(marks[: len(marks) // 4 * 4], np.int32).tolist())
@@ -141,7 +142,7 @@ class StoredSink:
         try:
             for place, row in zip(places.tolist(), descriptors, strict=True):
                 data = np.ascontiguousarray(row, np.float32).tobytes()
-                if os.pwrite(self._rows, data, place * len(data)) != len(data):
+                if write_at(self._rows, data, place * len(data)) != len(data):
                     raise OSError(28, "No space left on device")
             for place, reason in failures.items():
                 os.write(self._failures, (json.dumps([place, reason]) + "\n").encode())
@@ -159,8 +160,8 @@ class StoredSink:
 
     def sync(self) -> None:
         """Makes sure that all rows are on the disk, then marks their batches as done."""
-        os.fdatasync(self._rows)
-        os.fdatasync(self._failures)
+        sync_data(self._rows)
+        sync_data(self._failures)
         os.write(self._batches, np.array(self._unmarked, np.int32).tobytes())
         self._done.update(self._unmarked)
         self._unmarked = []
@@ -182,7 +183,7 @@ class StoredSink:
 
 def _read_failures(file: int) -> dict[int, str]:
     failures = {}
-    text = os.pread(file, os.fstat(file).st_size, 0)
+    text = read_at(file, os.fstat(file).st_size, 0)
     for row in text.split(b"\n")[:-1]:  # anything after the last line break was cut off
         place, reason = json.loads(row)
         failures[int(place)] = str(reason)

@@ -71,7 +71,8 @@ def relevant_and_junk(truth: Mapping[str, Any], level: str) -> tuple[np.ndarray,
         np.concatenate([np.asarray(truth[grade], np.int64).reshape(-1) for grade in grades])
         for grades in LEVELS[level]
     )
-    return relevant, junk
+    # Sets: none counts twice, and what is relevant at a level is not junk there.
+    return np.unique(relevant), np.setdiff1d(junk, relevant)
 
 
 def check_ground_truth(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
+from dir_jax.runtime.signals import hold_signals
+
 # glibc gives large arrays back to the system at every call, and gets them again page by page; so it
 # does with all that threads other than the first allocate. From one heap that never shrinks, in
 # pages of two megabytes where the system allows, ResNet-50 takes a sixth less time, and as little
@@ -25,4 +27,9 @@ def restart_with_allocator() -> None:
     if "CS_GNU_LIBC_VERSION" not in names or "GLIBC_TUNABLES" in os.environ:
         return
     environment = {**os.environ, "GLIBC_TUNABLES": ALLOCATOR}
-    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+    # Python prints a traceback at a Ctrl-C while it starts; `start_program` will take it.
+    hold_signals(True)
+    try:
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+    except OSError:  # it works without, only slower
+        hold_signals(False)

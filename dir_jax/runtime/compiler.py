@@ -33,16 +33,12 @@ def compiler_options(platform: str) -> dict[str, str] | None:
 def set_up_jax(cache: str | None, *, log_compiles: bool = False, asynchronous: bool = True) -> None:
     """Keeps compiled programs on disk, so that a second run starts fast. To be called first.
 
-    Args:
-      cache: the folder; None is `dir_jax/xla` in the user's cache folder, '' keeps nothing.
-      log_compiles: whether each compilation is logged.
-      asynchronous: whether a CPU computes while the host goes on. Not worth it where the host has
-        nothing else to do: programs sent ahead take their memory at once, from what is free then.
+    The folder `cache` is `dir_jax/xla` in the user's cache folder by default; '' keeps nothing.
+    `asynchronous` lets a CPU compute while the host goes on. That is not worth it where the host
+    has nothing else to do: programs sent ahead take their memory at once, from what is free then.
     """
-    if cache is None:
-        cache = str(cache_folder("xla"))
-    if cache:
-        jax.config.update("jax_compilation_cache_dir", cache)
+    if cache != "" and (folder := cache_folder("xla", cache)) is not None:
+        jax.config.update("jax_compilation_cache_dir", str(folder))
         # All of them: the many small ones take as long together as one network.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_log_compiles", log_compiles)

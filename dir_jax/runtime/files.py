@@ -8,6 +8,8 @@ import logging
 import os
 import re
 import stat
+import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -105,9 +107,20 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         scratch.write_text(text)
 
 
-def cache_folder(name: str) -> Path:
-    """The folder `dir_jax/NAME` in the user's cache folder; it may not exist yet."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dir_jax" / name
+def cache_folder(name: str, given: str | None = None) -> Path | None:
+    """The folder `given`, or else `dir_jax/NAME` in the user's cache folder, made if need be.
+
+    Where there is no home, or the folder cannot be written, a warning says so, and it is None.
+    """
+    try:
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        folder = Path(given) if given else Path(home) / "dir_jax" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except (OSError, RuntimeError) as e:
+        log.warning("no cache folder can be used, so nothing is kept for the next run: %s", e)
+        return None
 
 
 def take_lock(path: str | os.PathLike[str], busy: str) -> filelock.BaseFileLock:
@@ -121,11 +134,12 @@ def take_lock(path: str | os.PathLike[str], busy: str) -> filelock.BaseFileLock:
     """
     lock = filelock.FileLock(path, timeout=0)
     try:
-        lock.acquire()
+        with warnings.catch_warnings(action="error"):  # that a weaker kind of lock is tried
+            lock.acquire()
     except filelock.Timeout as e:
         raise UserError(busy) from e
-    except OSError as e:
-        if e.errno not in _NO_LOCKS:
-            raise UserError(f"cannot write {path}: {e.strerror or e}") from e
+    except (OSError, NotImplementedError, UserWarning) as e:
+        if getattr(e, "errno", errno.ENOSYS) not in _NO_LOCKS:
+            raise UserError(f"cannot write {path}: {getattr(e, 'strerror', None) or e}") from e
         log.warning("%s: this file system has no locks; run only one process at a time here", path)
     return lock

@@ -24,13 +24,8 @@ def progress_bar(
 ) -> tqdm:
     """A bar with the rate; where standard error is not a terminal, a line every ten seconds.
 
-    Args:
-      name: what is being done, such as 'describe'.
-      total: the number of units, if it is known.
-      unit: 'B' for bytes, or what is counted, such as 'img'.
-      shown: whether anything is shown.
-      done: the number of units that an earlier run has done.
-      delay: the seconds after which it appears, for what is usually quick.
+    `unit` is 'B' for bytes, or what is counted, such as 'img'; `done` of them were done by an
+    earlier run. What is usually quick appears only after `delay` seconds.
     """
     look: dict[str, Any] = {"leave": False, "delay": delay}
     if not sys.stderr.isatty():

@@ -25,18 +25,16 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from dir_jax.runtime.compiler import compiler_options
 
 AXIS = "data"
-
-
 Kind = enum.Enum("Kind", "REPLICATED ROWS PARTIAL SCALAR")
 REPLICATED, ROWS, PARTIAL, SCALAR = Kind
+Kinds = Kind | tuple[Kind, ...]
+Program = Callable[..., Any]
 
 
 class MeshReplicas:
     """Some devices (by default all) as a one-dimensional mesh, by `jax.jit(jax.shard_map(…))`.
 
-    Attributes:
-      count: the number of devices in all processes.
-      local_count: the number of devices of this process.
+    `count` is the number of devices in all processes, `local_count` in this one.
     """
 
     def __init__(self, devices: Sequence[jax.Device] | None = None):
@@ -49,11 +47,7 @@ class MeshReplicas:
         self._divided = NamedSharding(mesh, PartitionSpec(AXIS))
 
     def wrap(
-        self,
-        function: Callable[..., Any],
-        inputs: tuple[Kind, ...],
-        outputs: Kind | tuple[Kind, ...],
-        donate: Sequence[int] = (),
+        self, function: Program, inputs: Kinds, outputs: Kinds, donate: tuple[int, ...] = ()
     ) -> jax.stages.Wrapped:
         """Compiles a function to run on every replica.
 
@@ -73,15 +67,10 @@ class MeshReplicas:
 
         # check_vma=False: a gradient stays the replica's own until the step sums it, as with pmap.
         # With the check, differentiating by a replicated parameter would sum after every chunk.
-        sharded = jax.shard_map(
-            local,
-            mesh=self._whole.mesh,
-            in_specs=jax.tree.map(spec, inputs),
-            out_specs=jax.tree.map(spec, outputs),
-            check_vma=False,
-        )
+        specs = {"in_specs": jax.tree.map(spec, inputs), "out_specs": jax.tree.map(spec, outputs)}
+        sharded = jax.shard_map(local, mesh=self._whole.mesh, **specs, check_vma=False)
         options = compiler_options(self._devices[0].platform)
-        return jax.jit(sharded, donate_argnums=tuple(donate), compiler_options=options)
+        return jax.jit(sharded, donate_argnums=donate, compiler_options=options)
 
     def put_rows(self, rows: np.ndarray) -> Any:
         """Puts the rows of this process, (local rows, …), on its devices."""
@@ -103,34 +92,22 @@ class PmapReplicas(MeshReplicas):
     """
 
     def wrap(
-        self,
-        function: Callable[..., Any],
-        inputs: tuple[Kind, ...],
-        outputs: Kind | tuple[Kind, ...],
-        donate: Sequence[int] = (),
+        self, function: Program, inputs: Kinds, outputs: Kinds, donate: tuple[int, ...] = ()
     ) -> jax.stages.Wrapped:
-        return jax.pmap(  # all results have the leading axis, whatever their kinds
-            function,
-            axis_name=AXIS,
-            in_axes=tuple(None if kind is SCALAR else 0 for kind in inputs),
-            donate_argnums=tuple(donate),
-            devices=self._devices,
-        )
+        # All results have the leading axis, whatever their kinds.
+        axes = jax.tree.map(lambda kind: None if kind is SCALAR else 0, inputs)
+        return jax.pmap(function, AXIS, in_axes=axes, donate_argnums=donate, devices=self._devices)
 
     def put_rows(self, rows: np.ndarray) -> Any:
         return rows.reshape(self.local_count, -1, *rows.shape[1:])
 
     def replicate(self, tree: Any) -> Any:
-        return jax.device_put(
-            jax.tree.map(lambda x: np.stack([np.asarray(x)] * self.local_count), tree),
-            NamedSharding(Mesh(np.array(self._local), (AXIS,)), PartitionSpec(AXIS)),
-        )
+        copies = jax.tree.map(lambda x: np.stack([np.asarray(x)] * self.local_count), tree)
+        mesh = Mesh(np.array(self._local), (AXIS,))
+        return jax.device_put(copies, NamedSharding(mesh, PartitionSpec(AXIS)))
 
     def fetch(self, tree: Any) -> Any:
         return jax.tree.map(lambda x: np.asarray(x.addressable_data(0))[0], tree)
-
-
-Replicas = MeshReplicas
 
 
 def _of_partial(change: Callable[[Any], Any], kinds: Any, values: Any) -> Any:
@@ -140,6 +117,6 @@ def _of_partial(change: Callable[[Any], Any], kinds: Any, values: Any) -> Any:
     )
 
 
-def create_replicas(parallel: str, devices: Sequence[jax.Device] | None = None) -> Replicas:
+def create_replicas(parallel: str, devices: Sequence[jax.Device] | None = None) -> MeshReplicas:
     """Creates replicas on some devices (by default all), by 'shard_map' or by 'pmap'."""
     return PmapReplicas(devices) if parallel == "pmap" else MeshReplicas(devices)

@@ -13,15 +13,16 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
-from dir_jax.errors import UserError
+from dir_jax.errors import UserError, quoted, shown
 
 
 class _Key(NamedTuple):
-    """A key of the config."""
+    """A key of the config. A value must have the default's type, and as many numbers."""
 
-    default: Any  # its type is the type that the key must have
-    choices: tuple[str, ...] = ()  # where it must be one of these
-    at_least: float | None = None  # where it is a number with a smallest value
+    default: Any
+    low: float = 0  # the smallest and the largest that a number may be
+    high: float = 2**31 - 1
+    choices: tuple[str, ...] = ()  # what a text may be; anything by default
     changes_numbers: bool = True  # False: a run may be resumed with another value
 
 
@@ -29,12 +30,12 @@ def config_keys() -> dict[str, Any]:
     """Every key that training reads, with its default, its meaning and what it may be."""
     return {
         # Seed of the random weights, the batches, the augmentation and the dropout.
-        "seed": _Key(0, at_least=0),
-        "num_steps": _Key(100, at_least=0),  # Updates in the whole run.
-        "batch_size": _Key(128, at_least=1),  # Images in one update, over all devices.
+        "seed": _Key(0),
+        "num_steps": _Key(100),  # Updates in the whole run.
+        "batch_size": _Key(128, 1, 1 << 20),  # Images in one update, over all devices.
         # Images that go through one device at a time. It bounds the memory; with 'trained'
         # BatchNorm it is also the group of images that are normalised together.
-        "chunk_size": _Key(16, at_least=1),
+        "chunk_size": _Key(16, 1, 1 << 20),
         # How a step is run on several devices: by jax.shard_map or by jax.pmap.
         "parallel": _Key("shard_map", choices=("shard_map", "pmap")),
         # What BatchNorm does in training. 'frozen': nothing of it changes (fine-tuning);
@@ -44,19 +45,19 @@ def config_keys() -> dict[str, Any]:
         "model": {
             # The architecture, such as 'resnet101_rmac'; `dir_jax.models` lists them.
             "arch": _Key("resnet50_rmac"),
-            "out_dim": _Key(2048),  # Values in a descriptor.
+            "out_dim": _Key(2048, 1, 1 << 16),  # Values in a descriptor.
             "pooling": _Key("gem"),  # 'gem', 'max' or 'avg'.
-            "gemp": _Key(3.0),  # GeM's power before the first update; it is trained.
+            "gemp": _Key(3.0, 0.01, 1000),  # GeM's power before the first update; it is trained.
             # Whether the pooled features are L2-normalised before the projection.
             "norm_features": _Key(False),
             # How much more than the border the centre of the feature map counts; 0.0 for no bias.
             "center_bias": _Key(0.0),
-            "dropout_p": _Key(0.0),  # Probability that dropout drops a feature; 0.0 for no dropout.
+            "dropout_p": _Key(0.0, 0, 0.99),  # Share of features that dropout drops.
             "without_fc": _Key(False),  # Whether the projection (`fc`) is left out.
             # Type of the computation, 'float32' or 'bfloat16'. Parameters are always float32.
-            "dtype": _Key("float32"),
+            "dtype": _Key("float32", choices=("float32", "bfloat16")),
             # Precision of float32 products: 'default' lets a GPU use TF32 and a TPU bfloat16.
-            "precision": _Key("highest"),
+            "precision": _Key("highest", choices=("default", "high", "highest")),
             # Checkpoint to start from, ours or a file of PyTorch; '' for random weights.
             "init": _Key(""),
         },
@@ -73,42 +74,41 @@ def config_keys() -> dict[str, Any]:
             # Folder of the data sets that go by name; '' for the environment variable DB_ROOT.
             "db_root": _Key("", changes_numbers=False),
             # Mean and standard deviation of the red, green and blue channels, for images in [0, 1].
-            "mean": _Key((0.485, 0.456, 0.406)),
-            "std": _Key((0.229, 0.224, 0.225)),
+            "mean": _Key((0.485, 0.456, 0.406), -1000, 1000),
+            "std": _Key((0.229, 0.224, 0.225), 1e-6, 1000),
             # Transforms of the training images; they must give all images one size.
             "transform": _Key(""),
+            # What a resumed run does if a list or an image file is no longer what it was.
+            "on_change": _Key("stop", choices=("stop", "continue"), changes_numbers=False),
             # Processes that decode images; 0 for threads of the training process.
-            "num_workers": _Key(2, at_least=0, changes_numbers=False),
+            "num_workers": _Key(2, 0, 1024, changes_numbers=False),
             # Arrays of up to `chunk_size` images that each of them prepares ahead.
-            "prefetch": _Key(4, at_least=1, changes_numbers=False),
+            "prefetch": _Key(4, 1, 1024, changes_numbers=False),
         },
         "sampler": {
             # Which images make a batch. 'every_class': all classes in equal shares; 'classes':
             # `images_per_class` images of some classes; 'shuffle': random permutations of all
             # images; 'mined': triplets with hard negatives, see `mining`.
             "name": _Key("every_class", choices=("every_class", "classes", "shuffle", "mined")),
-            # Images of each class in a batch, for 'classes'.
-            "images_per_class": _Key(4, at_least=2),
+            "images_per_class": _Key(4, 2),  # In a batch, for 'classes'.
         },
         "loss": {
-            # A row of `dir_jax.losses.LOSSES`: 'ap', 'tie_aware_ap', 'triplet' or
-            # 'triplet_log_exp'.
+            # A row of `dir_jax.losses.LOSSES`: 'ap', 'tie_aware_ap', 'triplet', 'triplet_log_exp'.
             "name": _Key("ap"),
-            # Bins of the histogram of similarities, for the AP losses.
-            "num_bins": _Key(20, at_least=2),
+            "num_bins": _Key(20, 2, 10_000),  # Bins of similarity, for the AP losses.
             # Whether all classes of a batch count equally, for the AP losses.
             "class_weighted": _Key(False),
-            "margin": _Key(0.1),  # Margin between the distances of a triplet, for 'triplet'.
+            "margin": _Key(0.1, 0, 10),  # Margin between the distances of a triplet, for 'triplet'.
             # Triplets of a batch that the triplet losses use, unless the sampler is 'mined'.
             "mining": _Key("hardest", choices=("hardest", "semihard", "all")),
         },
         # Triplets chosen from the descriptors of a pool of images, for the sampler 'mined'.
         "mining": {
             # Images in the pool, chosen at random each time; 0 for all of the data set.
-            "pool_size": _Key(0, at_least=0),
-            "refresh_every": _Key(100, at_least=1),  # Steps from one pool to the next.
+            "pool_size": _Key(0),
+            "refresh_every": _Key(100, 1),  # Steps from one pool to the next.
             # Hardest negatives of an anchor, of which each triplet gets one at random.
-            "negatives": _Key(10, at_least=1),
+            "negatives": _Key(10, 1),
             # Which image of the anchor's class is its positive.
             "positives": _Key("random", choices=("random", "hardest", "easiest")),
             # Transforms of the pool's images; '' for those of `eval.transform`.
@@ -116,39 +116,39 @@ def config_keys() -> dict[str, Any]:
         },
         "optimizer": {
             "name": _Key("adam", choices=("adam", "sgd")),
-            "learning_rate": _Key(1e-4, at_least=0),  # The highest learning rate.
+            "learning_rate": _Key(1e-4),  # The highest learning rate.
             # How the rate falls: 'linear' or 'cosine' to 0 at the last step, or not at all.
             "schedule": _Key("linear", choices=("linear", "constant", "cosine")),
-            "warmup_steps": _Key(0, at_least=0),  # Steps in which the rate first rises.
-            "momentum": _Key(0.9),  # Momentum of 'sgd'.
+            "warmup_steps": _Key(0),  # Steps in which the rate first rises.
+            "momentum": _Key(0.9, 0, 1),  # Momentum of 'sgd'.
             # Multiple of the parameters that is added to their gradient, as in torch's optimisers.
-            "weight_decay": _Key(0.0, at_least=0),
+            "weight_decay": _Key(0.0),
         },
         "eval": {
             # Steps from one evaluation to the next; 0 for before and after training only.
-            "every": _Key(0, at_least=0),
+            "every": _Key(0),
             # Transforms of the images to evaluate on; '' for images as they are.
             "transform": _Key(""),
             # Most images described at once on each device; large images are fewer.
-            "batch_size": _Key(32, at_least=1, changes_numbers=False),
+            "batch_size": _Key(32, 1, 65536, changes_numbers=False),
         },
         # PCA whitening, learned from training images at the end of the run and kept with the model.
         "whitening": {
             "name": _Key("train"),  # Name that it is kept under; '' for no whitening.
             # Most images to learn it from, chosen at random; 0 for as many as training has seen.
-            "max_images": _Key(0, at_least=0),
+            "max_images": _Key(0),
             "transform": _Key(""),  # Transforms of these images; '' for those of `eval.transform`.
             # Power of the eigenvalues in the whitened evaluation that the summary reports.
-            "power": _Key(0.25),
+            "power": _Key(0.25, 0, 10),
         },
         "checkpoint": {
-            # Steps from one checkpoint to the next.
-            "every": _Key(50, at_least=1, changes_numbers=False),
+            "every": _Key(50, 1, changes_numbers=False),  # Steps from one to the next.
             # How many of the newest checkpoints are kept, besides the best.
-            "keep": _Key(2, at_least=1, changes_numbers=False),
+            "keep": _Key(2, 1, changes_numbers=False),
         },
-        # Steps from one row of the log to the next.
-        "log_every": _Key(1, at_least=1, changes_numbers=False),
+        "log_every": _Key(
+            1, 1, changes_numbers=False
+        ),  # Steps from one row of the log to the next.
     }
 
 
@@ -164,26 +164,28 @@ def default_config() -> ml_collections.ConfigDict:
 def validate_config(config: ml_collections.ConfigDict) -> None:
     """Raises UserError, naming the keys, unless a config has exactly the keys there are, with
     values of their types, choices and ranges that go together."""
-    expected = flatten(config_keys())
-    found = flatten(config.to_dict())
+    expected, found = flatten(config_keys()), flatten(config.to_dict())
     if missing := [key for key in expected if key not in found]:
         raise UserError(
-            f"the config lacks {', '.join('config.' + key for key in missing)}; start it from "
-            "dir_jax.training.config.default_config()"
+            f"the config lacks {len(missing)} keys: {', '.join(f'config.{k}' for k in missing[:5])}"
+            f"{', …' * (len(missing) > 5)}; start it from dir_jax.training.config.default_config()"
         )
     for key in found:
         if key not in expected:
-            raise UserError(f"the config has config.{key}, which is not a key{did_you_mean(key)}")
+            raise UserError(
+                f"the config has config.{shown(key)}, which is not a key{did_you_mean(key)}"
+            )
+    from dir_jax.losses import LOSSES  # not above: a recipe is read before jax is needed
+
+    expected["loss.name"] = _Key("ap", choices=tuple(LOSSES))
     for key, rule in expected.items():
-        _check_value(key, found[key], rule)
+        if not _fits(found[key], rule):
+            raise UserError(f"config.{key} is {quoted(found[key])}; expected {_words(rule)}")
     if not found["data.train"]:
         raise UserError(
             "config.data.train names no data set; give one, such as "
             """--config.data.train='ImageListLabels("list.txt", "root")'"""
         )
-    from dir_jax.losses import LOSSES  # not above: a recipe is read before jax is needed
-
-    _check_value("loss.name", found["loss.name"], _Key("ap", choices=tuple(LOSSES)))
     if found["sampler.name"] == "mined" and LOSSES[found["loss.name"]].of_triplets is None:
         names = [repr(name) for name, loss in LOSSES.items() if loss.of_triplets]
         raise UserError(
@@ -198,40 +200,41 @@ def validate_config(config: ml_collections.ConfigDict) -> None:
         )
 
 
-def _check_value(key: str, value: Any, rule: _Key) -> None:
-    wanted = (int, float) if isinstance(rule.default, float) else type(rule.default)
-    if not isinstance(value, wanted) or isinstance(value, bool) != isinstance(rule.default, bool):
-        raise UserError(
-            f"config.{key} is {value!r}, a {type(value).__name__}; "
-            f"expected a {type(rule.default).__name__}"
-        )
-    if rule.choices and value not in rule.choices:
-        raise UserError(f"config.{key} is {value!r}; choose from {', '.join(rule.choices)}")
-    if rule.at_least is not None and value < rule.at_least:
-        raise UserError(f"config.{key} is {value}; the smallest value is {rule.at_least}")
+def _fits(value: Any, rule: _Key) -> bool:
+    default = rule.default
+    if isinstance(default, tuple):
+        same_length = isinstance(value, tuple | list) and len(value) == len(default)
+        return same_length and all(_fits(x, rule._replace(default=default[0])) for x in value)
+    if isinstance(default, bool | str):
+        return isinstance(value, type(default)) and (not rule.choices or value in rule.choices)
+    number = int if isinstance(default, int) else int | float
+    is_number = isinstance(value, number) and not isinstance(value, bool)
+    return is_number and rule.low <= value <= rule.high  # NaN is not
 
 
-def nearest_key(name: str) -> str | None:
-    """The key that a name which is no key, such as 'lr' or 'batchsize', most likely means.
-
-    It is spelled almost like `name`, or its last part is that of `name` or is abbreviated by it.
-    """
-    keys = list(flatten(config_keys()))
-    last = name.split(".")[-1]
-    if near := difflib.get_close_matches(name, keys, n=1, cutoff=0.85):
-        return near[0]
-    for key in keys:
-        own = key.split(".")[-1]
-        if last in (own, "".join(word[0] for word in own.split("_"))):
-            return key
-    near = difflib.get_close_matches(name, keys, n=1)
-    return near[0] if near else None
+def _words(rule: _Key) -> str:
+    """What a value may be."""
+    default = rule.default
+    if isinstance(default, bool | str):
+        text = "one of " + ", ".join(rule.choices) if rule.choices else "a text"
+        return "True or False" if isinstance(default, bool) else text
+    what = "a whole number" if isinstance(default, int) else "a number"
+    what = f"{len(default)} numbers" if isinstance(default, tuple) else what
+    return f"{what} from {rule.low:,} to {rule.high:,}"
 
 
 def did_you_mean(name: str) -> str:
-    """A phrase that suggests the nearest key; '' where none is near."""
-    near = nearest_key(name)
-    return f"; did you mean config.{near}?" if near else ""
+    """A phrase that suggests the key that `name`, such as 'lr' or 'batchsize', most likely means.
+
+    It is spelled almost like `name`, or its last part is that of `name` or is abbreviated by it;
+    '' where there is no such key.
+    """
+    keys = list(flatten(config_keys()))
+    parts = {key: key.split(".")[-1] for key in keys}
+    last = name.split(".")[-1]
+    same = [k for k, own in parts.items() if last in (own, "".join(w[0] for w in own.split("_")))]
+    near = difflib.get_close_matches(name, same or keys, n=1) or same
+    return f"; did you mean config.{near[0]}?" if near else ""
 
 
 def config_differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
@@ -256,5 +259,5 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         if isinstance(value, dict):
             flat |= flatten(value, f"{prefix}{key}.")
         else:
-            flat[prefix + key] = value
+            flat[f"{prefix}{key}"] = value
     return flat

@@ -13,17 +13,18 @@ from dir_jax.describe.extractor import Extractor
 from dir_jax.describe.passes import describe_lists
 from dir_jax.models import RetrievalNetwork
 from dir_jax.models.variables import Variables, merge_variables, split_variables
-from dir_jax.runtime.replicas import Replicas
+from dir_jax.runtime.replicas import MeshReplicas
 from dir_jax.training.held_out import DescribedSets
 from dir_jax.training.setup import Setup
 from dir_jax.training.state import TrainState
+from dir_jax.training.stopping import check_descriptors
 
 
 class CurrentNetwork:
     """The network with the variables of a state, which is REPLICATED.
 
-    Each shape of images is compiled when it first comes. `on_batch` is called after each batch of
-    images, and may raise to stop. An image that cannot be used is a UserError that names it.
+    `on_batch` is called after each batch of images, and may raise to stop. An image that cannot be
+    used is a UserError that names it.
     """
 
     def __init__(
@@ -31,7 +32,7 @@ class CurrentNetwork:
         network: RetrievalNetwork,
         setup: Setup,
         config: ml_collections.ConfigDict,
-        replicas: Replicas,
+        replicas: MeshReplicas,
         on_batch: Callable[[], None],
     ):
         self._graphdef, _, _ = split_variables(network)
@@ -55,19 +56,19 @@ class CurrentNetwork:
 
     def describe_held_out(self, state: TrainState) -> DescribedSets:
         """Describes the data sets that the run is evaluated on."""
-        return self._setup.held_out.describe(
-            self._extractor, *self._variables(state), on_batch=self._on_batch
-        )
+        variables = self._variables(state)
+        return self._setup.held_out.describe(self._extractor, *variables, on_batch=self._on_batch)
 
     def describe(
         self, state: TrainState, chosen: np.ndarray, transform: Compose, name: str
     ) -> np.ndarray:
-        """Describes the training images `chosen`, (N,) int; `name` is for the progress bar.
+        """The descriptors, (N, D) float32 of norm 1, of the training images `chosen`, (N,) int.
 
-        Returns:
-          (N, D) float32 descriptors of norm 1.
+        `name` is for the progress bar.
         """
-        images = dataclasses.replace(self._setup.data.images, name=name, chosen=chosen)
-        return describe_lists(
+        images = dataclasses.replace(self._setup.images, name=name, chosen=chosen)
+        [found] = describe_lists(
             self._extractor, *self._variables(state), [images], transform, on_batch=self._on_batch
-        )[0]
+        )
+        check_descriptors(images, found)
+        return found

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from dir_jax.data.loader import BatchLoader
 from dir_jax.data.samplers import Sampler
 from dir_jax.runtime.progress import progress_bar
-from dir_jax.runtime.replicas import Replicas
+from dir_jax.runtime.replicas import MeshReplicas
 from dir_jax.training.current import CurrentNetwork
 from dir_jax.training.mining import MinedSampler, MinedTriplets, choose_pool, mine_triplets
 from dir_jax.training.setup import Setup
@@ -27,19 +27,16 @@ class Feed:
 
     Where the sampler is 'mined', triplets are mined with the current state when a run starts and
     every `config.mining.refresh_every` steps. Nothing is loaded before the first batch.
-
-    Attributes:
-      triplets: those mined last, which a resumed run starts with; or None.
-      bar: the progress bar of the images trained on; there is one after the first batch.
     """
 
-    bar: tqdm
+    bar: tqdm  # of the images trained on; there is one after the first batch
+    triplets: MinedTriplets | None  # those mined last, which a resumed run starts with
 
     def __init__(
         self,
         config: ml_collections.ConfigDict,
         setup: Setup,
-        replicas: Replicas,
+        replicas: MeshReplicas,
         current: CurrentNetwork,
         triplets: MinedTriplets | None,
     ):
@@ -53,16 +50,13 @@ class Feed:
     def __call__(self, step: int, state: TrainState) -> tuple[Iterator[np.ndarray], np.ndarray]:
         """The `chunks` and `labels` of a step, as `ThreeStageStep` takes them.
 
-        Steps are asked for one after the other: the next items of the iterator are this step's
-        chunks. `state`, which is REPLICATED, is that after `step` updates.
-
-        Raises:
-          UserError: images cannot be read, or there is nothing to mine from.
+        Steps are asked for one after the other, with the REPLICATED state before each. Raises
+        UserError where images cannot be read, or there is nothing to mine from.
         """
         if self._sampler is None or step >= self._stop:
             self._start(step, state)
         assert self._sampler is not None
-        labels = self._setup.data.dataset.labels[self._sampler(step)]
+        labels = self._setup.dataset.labels[self._sampler(step)]
         return self._chunks, _local(labels)
 
     def __enter__(self) -> Self:
@@ -72,10 +66,10 @@ class Feed:
         self._open.close()
 
     def _start(self, step: int, state: TrainState) -> None:
-        """Starts to load from a step on, until the next mining or the end of the run."""
+        """Loads from a step on, until the next mining or the end of the run."""
         self._open.close()
-        config, data = self._config, self._setup.data
-        sampler, self._stop = self._setup.sampler, config.num_steps
+        config, setup = self._config, self._setup
+        sampler, self._stop = setup.sampler, config.num_steps
         if sampler is None:
             every = config.mining.refresh_every
             if self.triplets is None or step % every == 0:
@@ -85,8 +79,8 @@ class Feed:
         self._sampler = sampler
         loader = self._open.enter_context(
             BatchLoader(
-                data.dataset,
-                data.transform,
+                setup.dataset,
+                setup.transform,
                 sampler,
                 seed=config.seed,
                 rows=self._row_order(),
@@ -103,7 +97,7 @@ class Feed:
         self.bar = self._open.enter_context(bar)
 
     def _mine(self, step: int, state: TrainState) -> MinedTriplets:
-        config, labels = self._config, self._setup.data.dataset.labels
+        config, labels = self._config, self._setup.dataset.labels
         pool = choose_pool(labels, config.mining.pool_size, config.seed, step)
         return mine_triplets(
             self._current.describe(state, pool, self._setup.mining_transform, "mine"),
@@ -114,7 +108,7 @@ class Feed:
         )
 
     def _row_order(self) -> np.ndarray:
-        """The rows of this process in the order of the step: the k-th chunk of each device."""
+        """The rows of this process as the step takes them: the k-th chunk of each device."""
         rows = _local(np.arange(self._config.batch_size))
         by_device = rows.reshape(self._replicas.local_count, -1, self._setup.chunk_size)
         return by_device.transpose(1, 0, 2).reshape(-1)

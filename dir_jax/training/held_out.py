@@ -1,7 +1,6 @@
-"""The data sets that a run is evaluated on: described by its network, then given to the evaluator.
+"""The data sets that a run is evaluated on, and what their measures are called in the log.
 
-What is measured, and how, is `dir_jax.evaluation`'s alone; this module says which data sets, and
-what their measures are called in the log.
+What is measured, and how, is for `dir_jax.evaluation` alone.
 """
 
 from __future__ import annotations
@@ -22,15 +21,11 @@ from dir_jax.describe.extractor import Extractor
 from dir_jax.describe.image_lists import read_list
 from dir_jax.describe.passes import describe_lists
 from dir_jax.errors import UserError
-from dir_jax.evaluation import (
-    Evaluation,
-    check_can_be_evaluated,
-    evaluate_descriptors,
-    rankings_to_show,
-)
+from dir_jax.evaluation import check_can_be_evaluated, evaluate_descriptors, rankings_to_show
 from dir_jax.report.figures import RankedRow, save_ranked_results
 from dir_jax.report.verdicts import JudgedRankings
 from dir_jax.retrieval.whitening import Whitening, apply_whitening
+from dir_jax.training.stopping import check_descriptors
 
 _QUERIES_SHOWN, _RESULTS_SHOWN = 6, 8
 
@@ -42,20 +37,13 @@ class DescribedSet(NamedTuple):
     database: np.ndarray  # (N, D) float32
     queries: np.ndarray | None  # (Q, D) float32; None if the data set has no queries of its own
 
-    def evaluate(self) -> Evaluation:
-        """Evaluates the descriptors by the data set's own protocol."""
-        return evaluate_descriptors(*self)
-
     def logged(self) -> dict[str, float]:
-        """The measures by their names in the log.
-
-        There those of the classic protocol end in '-classic', as the labelled set has the bare
-        names.
-        """
-        classic = isinstance(self.dataset, RelevantsDataset)
+        """The measures by their names in the log, where those of the classic protocol end in
+        '-classic', as the labelled set has the bare names."""
+        oxford = isinstance(self.dataset, RelevantsDataset)
         return {
-            f"{name}-classic" if classic and "-" not in name else name: value
-            for name, value in self.evaluate().metrics.items()
+            f"{name}-classic" if oxford and "-" not in name else name: value
+            for name, value in evaluate_descriptors(*self).metrics.items()
         }
 
 
@@ -75,16 +63,10 @@ class DescribedSets:
         def whiten(x: np.ndarray | None) -> Any:
             return None if x is None else np.asarray(apply_whitening(x, whitening, power=power))
 
-        return DescribedSets(
-            [DescribedSet(each.dataset, *map(whiten, each[1:])) for each in self.sets]
-        )
+        return DescribedSets([DescribedSet(x.dataset, *map(whiten, x[1:])) for x in self.sets])
 
     def save_ranked_picture(self, path: str | os.PathLike[str]) -> None:
-        """Draws some queries of the last set, from the worst to the best, with their results.
-
-        Raises:
-          UserError: the picture cannot be written, or an image cannot be read.
-        """
+        """Draws some queries of the last set, from the worst to the best, with their results."""
         if self.sets:
             save_ranked_results(path, _ranked_rows(self.sets[-1]))
 
@@ -92,7 +74,8 @@ class DescribedSets:
 class HeldOutSets:
     """The data sets of `config.data.eval` and `config.data.eval_oxford`, checked.
 
-    Each image goes through `transform`.
+    Attributes:
+      sets: the data sets by the names of their keys, 'eval' and 'eval_oxford'.
     """
 
     def __init__(
@@ -100,19 +83,19 @@ class HeldOutSets:
     ):
         """Checks that the sets can be evaluated, then reads the headers of their images.
 
-        Raises:
-          UserError: a set cannot be evaluated, or an image cannot be used (it is named).
+        Each image goes through `transform`. Raises UserError where a set cannot be evaluated, or
+        naming an image that cannot be used.
         """
-        self.labelled, self.oxford, self.transform = labelled, oxford, transform
+        self.labelled, self.transform = labelled, transform
         named = {"eval": labelled, "eval_oxford": oxford}
-        self._sets = {key: each for key, each in named.items() if each is not None}
-        for key, dataset in self._sets.items():
+        self.sets = {key: each for key, each in named.items() if each is not None}
+        for key, dataset in self.sets.items():
             try:
                 check_can_be_evaluated(dataset)
             except UserError as e:
                 raise UserError(f"config.data.{key}: {e}") from e
         self._lists = []
-        for key, dataset in self._sets.items():
+        for key, dataset in self.sets.items():
             self._lists.append(read_list(f"evaluate ({key})", dataset))
             if (queries := queries_of(dataset)) is not None:
                 self._lists.append(read_list(f"evaluate ({key}, queries)", queries))
@@ -130,20 +113,22 @@ class HeldOutSets:
         """Describes all sets and their queries; the arguments are those of `describe_lists`."""
         if not self._lists:
             return DescribedSets([])
-        rows = iter(
-            describe_lists(extractor, params, stats, self._lists, self.transform, on_batch=on_batch)
-        )
+        how = (self._lists, self.transform)
+        found = describe_lists(extractor, params, stats, *how, on_batch=on_batch)
+        for images, descriptors in zip(self._lists, found, strict=True):
+            check_descriptors(images, descriptors)
+        rows = iter(found)
         return DescribedSets(
             [
                 DescribedSet(each, next(rows), None if queries_of(each) is None else next(rows))
-                for each in self._sets.values()
+                for each in self.sets.values()
             ]
         )
 
 
 def _ranked_rows(described: DescribedSet) -> list[RankedRow]:
     dataset, database, queries = described
-    evaluation = described.evaluate()
+    evaluation = evaluate_descriptors(*described)
     level = "medium" if "medium" in evaluation.aps else ""
     ap = evaluation.aps[level]
     chosen = _spread(ap, _QUERIES_SHOWN)

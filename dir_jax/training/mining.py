@@ -34,10 +34,9 @@ class MinedTriplets:
 
 
 def choose_pool(labels: np.ndarray, size: int, seed: int, step: int) -> np.ndarray:
-    """Chooses `size` images of a data set with `labels` at random, or all of them if it is 0.
+    """(M,) int: the sorted numbers of `size` random images of a data set, or of all if it is 0.
 
-    Returns:
-      (M,) int, sorted numbers of images, which depend on the seed and the step.
+    They depend on the seed and the step.
     """
     if not 0 < size < len(labels):
         return np.arange(len(labels))
@@ -46,20 +45,15 @@ def choose_pool(labels: np.ndarray, size: int, seed: int, step: int) -> np.ndarr
 
 
 def mine_triplets(
-    descriptors: np.ndarray,
-    labels: np.ndarray,
-    pool: np.ndarray,
-    *,
-    negatives: int,
-    positives: str,
-    block_size: int = 512,
-) -> MinedTriplets:
+    descriptors: np.ndarray, labels: np.ndarray, pool: np.ndarray,
+    *, negatives: int, positives: str, block_size: int = 512,
+) -> MinedTriplets:  # fmt: skip
     """Finds the hardest negatives and the positives of each anchor, in blocks on the device.
 
     Args:
-      descriptors: (M, D) float32 of norm 1, the descriptors of the pool's images.
-      labels: (M,) int, the classes of the pool's images.
-      pool: (M,) int, the numbers of the pool's images in the data set.
+      descriptors: (M, D) float32 of norm 1, of the pool's images.
+      labels: (M,) int, their classes.
+      pool: (M,) int, their numbers in the data set.
       negatives: K, how many of the hardest negatives to keep.
       positives: which images of the anchor's class to keep: 'random' for all, 'hardest' for the
         least similar one, 'easiest' for the most similar one.

@@ -11,9 +11,9 @@ def create_schedule(config: ml_collections.ConfigDict, num_steps: int) -> optax.
 
     To try another schedule, add it here and to the choices of `optimizer.schedule` in `config.py`.
 
-    `config` is `config.optimizer`. With schedule 'linear' the rate falls from `learning_rate` to 0
-    at `num_steps`, the end of the run (Revaud et al. 2019, section 4.1); with 'cosine' it falls to
-    0 along half a cosine; with 'constant' it stays. It first rises linearly for `warmup_steps`.
+    `config` is `config.optimizer`. The rate rises linearly for `warmup_steps` to `learning_rate`;
+    then it falls to 0 at `num_steps`, the end of the run, with schedule 'linear' (Revaud et al.
+    2019, section 4.1), or along half a cosine with 'cosine', or stays with 'constant'.
     """
     warmup, peak = config.warmup_steps, config.learning_rate
     rest = max(num_steps - warmup, 1)
@@ -34,9 +34,9 @@ def create_optimizer(
 ) -> optax.GradientTransformation:
     """Adam or SGD with momentum, with weight decay added to the gradient.
 
-    They equal `torch.optim.Adam(lr, weight_decay=…)` and `torch.optim.SGD(lr, momentum=…,
-    weight_decay=…)`: the decay is added before the moments are computed (unlike AdamW), for every
-    trained parameter, scales and biases included. The arguments are those of `create_schedule`.
+    They equal torch's `Adam(lr, weight_decay=…)` and `SGD(lr, momentum=…, weight_decay=…)`: the
+    decay is added before the moments are computed (unlike AdamW), for every trained parameter,
+    scales and biases included. The arguments are those of `create_schedule`.
     """
     direction = {
         "adam": lambda: optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8),

@@ -17,25 +17,30 @@ from pathlib import Path
 import ml_collections
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from dir_jax.errors import UserError
 from dir_jax.models.variables import split_variables
 from dir_jax.runtime.replicas import create_replicas
+from dir_jax.training.announcement import announce
 from dir_jax.training.config import validate_config
 from dir_jax.training.current import CurrentNetwork
 from dir_jax.training.feed import Feed
+from dir_jax.training.image_record import check_images
 from dir_jax.training.optimizer import create_optimizer, create_schedule
-from dir_jax.training.results import SUMMARY, write_results
+from dir_jax.training.results import is_complete, write_results
 from dir_jax.training.run_checkpoints import RunCheckpoints
-from dir_jax.training.saving import refuse_non_finite, restore_newest, saved_with_model
+from dir_jax.training.saving import restore_newest, saved_with_model
 from dir_jax.training.setup import create_network, create_setup
 from dir_jax.training.state import count_bytes, create_state
 from dir_jax.training.step import ThreeStageStep
-from dir_jax.training.workdir import (
-    MetricsLog,
+from dir_jax.training.stopping import (
+    CollapseWatch,
+    NotFiniteError,
     Stopped,
     StopSignals,
-    check_free_space,
-    claimed_workdir,
+    check_step,
+    check_weights,
 )
+from dir_jax.training.workdir import MetricsLog, check_free_space, claimed_workdir
 
 log = logging.getLogger(__name__)
 
@@ -47,11 +52,11 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) ->
     curves.png, ranked.png and summary.json. Makes `workdir` if it does not exist.
 
     Returns:
-      The exit code of the process: 0 when the run is complete, or was saved after SIGTERM; 130 when
-      it was saved after Ctrl-C.
+      The exit code of the process: 0 when the run is complete, or was saved after SIGTERM or
+      SIGHUP; 130 when it was saved after Ctrl-C.
 
     Raises:
-      UserError: bad input, before anything is written; or a loss that is no longer finite.
+      UserError: bad input, before anything is written; or numbers that are no longer finite.
     """
     directory = Path(workdir)
     _set_up_logging()
@@ -63,6 +68,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) ->
     optimizer = create_optimizer(config.optimizer, config.num_steps)
     schedule = create_schedule(config.optimizer, config.num_steps)
     graphdef, params, stats = split_variables(network)
+    check_weights({**params, **stats}, f"config.model.init={config.model.init!r}")
     state = create_state(params, stats, optimizer, batch_norm=config.batch_norm)
     check_free_space(directory, count_bytes(state), config.checkpoint.keep)
     replicas = create_replicas(config.parallel)
@@ -87,24 +93,28 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) ->
         ) as checkpoints,
     ):
         # Resume, or begin.
-        step, state, triplets = restore_newest(checkpoints, state)
-        if step >= config.num_steps and (directory / SUMMARY).exists():
+        resumed = restore_newest(checkpoints, state)
+        step, state = resumed.step, resumed.state
+        if is_complete(directory, step, config.num_steps):
             log.info("this run is complete: %s", directory)
             return 0
+        images, collapse = check_images(config, setup, resumed), CollapseWatch()
+        announce(config, setup, resumed, advance)
         state = replicas.replicate(state)
         current = CurrentNetwork(network, setup, config, replicas, signals.check_together)
         described = None  # the held-out sets, as the last evaluation described them
         with (
-            MetricsLog(directory, step or None) as metrics,
-            Feed(config, setup, replicas, current, triplets) as feed,
+            MetricsLog(directory, step or None, resumed.log) as metrics,
+            Feed(config, setup, replicas, current, resumed.triplets) as feed,
         ):
 
             def save() -> None:
                 if step:
+                    optimizer, rows = replicas.fetch(state.optimizer), metrics.kept_rows()
                     checkpoints.save(
                         step,
                         current.network(state),
-                        saved_with_model(replicas.fetch(state.optimizer), feed.triplets),
+                        saved_with_model(optimizer, feed.triplets, rows, images.arrays),
                         preprocessing=setup.preprocessing,
                         mean_average_precision=metrics.evaluation(step).get("mAP"),
                     )
@@ -125,7 +135,9 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) ->
                     seed = (config.seed * 1_000_003 + step) % 2**32
                     new_state, values = advance(state, chunks, labels, seed, on_chunk)
                     row = {name: float(value) for name, value in replicas.fetch(values).items()}
-                    refuse_non_finite(row, step + 1, checkpoints)
+                    check_step(row, step + 1)
+                    del row["finite"]
+                    collapse.see(row["mean_similarity"])
                     row["learning_rate"] = float(schedule(step))
                     row["images_per_second"] = config.batch_size / (time.perf_counter() - started)
 
@@ -153,6 +165,14 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) ->
                 checkpoints.wait()
                 log.info("stopped after step %d and saved; the same command resumes", step)
                 return signals.exit_code
+            except NotFiniteError as e:
+                checkpoints.wait()
+                last = checkpoints.latest()
+                good = f"the last good checkpoint is {checkpoints.path(last)}" if last else ""
+                advice = (
+                    "try a lower config.optimizer.learning_rate or config.model.dtype='float32'"
+                )
+                raise UserError(f"{e}; {good or 'there is no checkpoint yet'}; {advice}") from e
     return 0
 
 

@@ -28,6 +28,19 @@ SUMMARY = "summary.json"  # written last: once it is there, the run is complete
 _WHITEN = 2  # separates the random choice of whitening images from other random streams
 
 
+def is_complete(directory: Path, step: int, num_steps: int) -> bool:
+    """Whether the results of the last of `num_steps` are there.
+
+    Those of a shorter run, which is being lengthened, are put aside.
+    """
+    summary = directory / SUMMARY
+    if not summary.exists() or step >= num_steps:
+        return summary.exists()
+    if jax.process_index() == 0:
+        summary.rename(directory / f"summary-{step}-steps.json")
+    return False
+
+
 def write_results(
     directory: Path,
     config: ml_collections.ConfigDict,
@@ -79,7 +92,7 @@ def _learn_whitening(
         return {}
     # From no more images than were trained on, so that a trial run of a few steps ends soon.
     most = config.whitening.max_images or config.num_steps * config.batch_size
-    chosen = choose_pool(setup.data.dataset.labels, most, config.seed, _WHITEN)
+    chosen = choose_pool(setup.dataset.labels, most, config.seed, _WHITEN)
     descriptors = current.describe(state, chosen, setup.whitening_transform, "learn whitening")
     try:
         return {config.whitening.name: learn_whitening(descriptors)}

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import optax
 
 from dir_jax.checkpoint import check_variables
-from dir_jax.errors import UserError
 from dir_jax.training.mining import MinedTriplets
 from dir_jax.training.run_checkpoints import RunCheckpoints
 from dir_jax.training.state import TrainState
@@ -23,27 +22,36 @@ from dir_jax.training.state import TrainState
 log = logging.getLogger(__name__)
 
 
-def saved_with_model(optimizer: optax.OptState, triplets: MinedTriplets | None) -> dict[str, Any]:
+class Resumed(NamedTuple):
+    """What a run starts from."""
+
+    step: int  # the number of updates made
+    state: TrainState  # after them
+    triplets: MinedTriplets | None = None  # mined last
+    log: np.ndarray | None = None  # of `MetricsLog.kept_rows`
+    images: Mapping[str, np.ndarray] | None = None  # of `ImageRecord.arrays`
+
+
+def saved_with_model(
+    optimizer: optax.OptState,
+    triplets: MinedTriplets | None,
+    log: np.ndarray,
+    images: Mapping[str, np.ndarray],
+) -> dict[str, Any]:
     """The arrays of a checkpoint that are not the model's, as `restore_newest` reads them."""
-    arrays: dict[str, Any] = {"optimizer": _leaves_by_path(optimizer)}
+    arrays = {"optimizer": _leaves_by_path(optimizer), "log": log, "images": images}
     return arrays if triplets is None else {**arrays, "triplets": vars(triplets)}
 
 
-def restore_newest(
-    checkpoints: RunCheckpoints, state: TrainState
-) -> tuple[int, TrainState, MinedTriplets | None]:
+def restore_newest(checkpoints: RunCheckpoints, state: TrainState) -> Resumed:
     """Reads the newest checkpoint of a run, whose state before the first update is `state`.
 
-    Returns:
-      The number of updates made, the state after them, and the triplets mined last. Without a
-      checkpoint these are 0, `state` and None.
-
-    Raises:
-      UserError: the checkpoint cannot be read, or is that of another network or optimiser.
+    Raises UserError where it cannot be read, or is that of another network or optimiser. One that
+    dir_jax 0.1.0 wrote has neither the log nor a record of the images.
     """
     newest = checkpoints.restore_newest()
     if newest is None:
-        return 0, state, None
+        return Resumed(0, state)
     step, params, stats, train = newest
     expected = _leaves_by_path(state.optimizer)
     found = {name: np.asarray(value) for name, value in train["optimizer"].items()}
@@ -57,22 +65,8 @@ def restore_newest(
         optimizer=jax.tree.unflatten(jax.tree.structure(state.optimizer), leaves),
     )
     log.info("resuming after step %d", step)
-    return step, restored, MinedTriplets(**train["triplets"]) if "triplets" in train else None
-
-
-def refuse_non_finite(metrics: Mapping[str, float], step: int, checkpoints: RunCheckpoints) -> None:
-    """Raises UserError, naming the last good checkpoint, if a metric is no longer finite."""
-    if np.isfinite(list(metrics.values())).all():
-        return
-    checkpoints.wait()
-    where = "no checkpoint was saved before it"
-    if last := checkpoints.latest():
-        where = f"the last good checkpoint is {checkpoints.path(last)}"
-    found = ", ".join(f"{name} {value}" for name, value in metrics.items())
-    raise UserError(
-        f"the loss or the gradient of step {step} is no longer finite ({found}); {where}; "
-        "try a lower config.optimizer.learning_rate or config.model.dtype='float32'"
-    )
+    triplets = MinedTriplets(**train["triplets"]) if "triplets" in train else None
+    return Resumed(step, restored, triplets, train.get("log"), train.get("images"))
 
 
 def _leaves_by_path(tree: Any) -> dict[str, Any]:

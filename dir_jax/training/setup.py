@@ -1,8 +1,4 @@
-"""Turns a config into the pieces of a run, and refuses what cannot work.
-
-Nothing is written here. A config that gets through does not fail later for what could have been
-known at the start.
-"""
+"""Turns a config into the pieces of a run, and refuses what would fail later. Writes nothing."""
 
 from __future__ import annotations
 
@@ -18,6 +14,7 @@ from dir_jax.data import samplers
 from dir_jax.data.datasets import create_dataset
 from dir_jax.data.ground_truth import RelevantsDataset
 from dir_jax.data.headers import check_dataset
+from dir_jax.data.images import ImageDataset
 from dir_jax.data.labelled import LabelledDataset
 from dir_jax.data.samplers import Sampler
 from dir_jax.data.transforms import Compose, parse_transforms
@@ -33,19 +30,12 @@ log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainingData:
-    """The images to train on."""
-
-    dataset: LabelledDataset
-    images: ImageList  # the same images, with the sizes of their files
-    transform: Compose  # all images come out in one size
-
-
-@dataclasses.dataclass(frozen=True)
 class Setup:
     """The pieces of a run, checked."""
 
-    data: TrainingData
+    dataset: LabelledDataset  # the images to train on
+    images: ImageList  # the same images, with the sizes of their files
+    transform: Compose  # of the batches; all images come out in one size
     held_out: HeldOutSets
     whitening_transform: Compose  # of the images that the whitening is learned from
     mining_transform: Compose  # of the images that triplets are mined from
@@ -56,16 +46,12 @@ class Setup:
 
 
 def create_setup(config: ml_collections.ConfigDict) -> Setup:
-    """Builds and checks the pieces of a run.
-
-    Raises:
-      UserError: something in the config or in its data would fail later.
-    """
+    """Builds the pieces of a run. Raises UserError where one of them would fail later."""
     chunk_size = _chunk_size(config)
     transform, eval_transform = _transform(config, "data"), _transform(config, "eval")
     whitening_transform = _transform(config, "whitening", config.eval.transform)
     mining_transform = _transform(config, "mining", config.eval.transform)
-    dataset = create_dataset(config.data.train, db_root=config.data.db_root or None)
+    dataset = _dataset(config, "train")
     if not isinstance(dataset, LabelledDataset):
         raise UserError(f"config.data.train={config.data.train!r} has no labels to train on")
     held_out = _create_held_out(config, eval_transform)  # before the headers of a long list
@@ -76,7 +62,9 @@ def create_setup(config: ml_collections.ConfigDict) -> Setup:
     if config.whitening.name:
         images.check(whitening_transform)
     return Setup(
-        data=TrainingData(dataset, images, transform),
+        dataset=dataset,
+        images=images,
+        transform=transform,
         held_out=held_out,
         whitening_transform=whitening_transform,
         mining_transform=mining_transform,
@@ -90,9 +78,8 @@ def create_setup(config: ml_collections.ConfigDict) -> Setup:
 def create_network(config: ml_collections.ConfigDict) -> RetrievalNetwork:
     """The network to start from: random weights, or those of `config.model.init` where they fit.
 
-    Raises:
-      UserError: there is no such architecture or option, or `config.model.init` cannot be read or
-        has no array that fits.
+    Raises UserError where there is no such architecture or option, or the checkpoint cannot be read
+    or has no array that fits.
     """
     options = config.model.to_dict()
     init = options.pop("init")
@@ -117,15 +104,22 @@ def create_network(config: ml_collections.ConfigDict) -> RetrievalNetwork:
 
 
 def _create_held_out(config: ml_collections.ConfigDict, transform: Compose) -> HeldOutSets:
-    keys, db_root = config.data, config.data.db_root or None
-    labelled = create_dataset(keys.eval, db_root=db_root) if keys.eval else None
-    oxford = create_dataset(keys.eval_oxford, db_root=db_root) if keys.eval_oxford else None
+    labelled, oxford = _dataset(config, "eval"), _dataset(config, "eval_oxford")
     if not isinstance(labelled, LabelledDataset | None):
-        raise UserError(f"config.data.eval={keys.eval!r} has no labels")
+        raise UserError(f"config.data.eval={config.data.eval!r} has no labels")
     if not isinstance(oxford, RelevantsDataset | None):
-        words = f"config.data.eval_oxford={keys.eval_oxford!r}"
+        words = f"config.data.eval_oxford={config.data.eval_oxford!r}"
         raise UserError(f"{words} is not Oxford-style: it has no lists of relevant images")
     return HeldOutSets(labelled, oxford, transform)
+
+
+def _dataset(config: ml_collections.ConfigDict, key: str) -> ImageDataset | None:
+    """The data set that a key names, or None."""
+    try:
+        words = config.data[key]
+        return create_dataset(words, db_root=config.data.db_root or None) if words else None
+    except UserError as e:
+        raise UserError(f"config.data.{key}: {e}") from e
 
 
 def _chunk_size(config: ml_collections.ConfigDict) -> int:

@@ -21,7 +21,7 @@ from jax import Array
 from dir_jax.losses import BatchLoss
 from dir_jax.models.network import RetrievalNetwork
 from dir_jax.models.variables import Variables
-from dir_jax.runtime.replicas import AXIS, PARTIAL, REPLICATED, ROWS, SCALAR, Replicas
+from dir_jax.runtime.replicas import AXIS, PARTIAL, REPLICATED, ROWS, SCALAR, MeshReplicas
 from dir_jax.training.state import TrainState
 from dir_jax.training.three_stage import (
     Forward,
@@ -42,7 +42,7 @@ class ThreeStageStep:
         graphdef: nnx.GraphDef[RetrievalNetwork],
         loss: BatchLoss,
         optimizer: optax.GradientTransformation,
-        replicas: Replicas,
+        replicas: MeshReplicas,
         *,
         batch_size: int,
         chunk_size: int,
@@ -58,13 +58,12 @@ class ThreeStageStep:
           loss: the loss of the batch.
           optimizer: the optimiser of the trained parameters.
           replicas: the devices.
-          batch_size: images in the whole batch; a multiple of the number of devices times
-            `chunk_size`.
+          batch_size: images in the whole batch; a multiple of devices times `chunk_size`.
           chunk_size: images that go through one device at once.
-          mean: the mean of the input's channels; see `Forward`.
+          mean: the mean of the input's channels; this and the next two are as in `Forward`.
           std: their standard deviation.
-          train_statistics: see `Forward`. A chunk is one normalisation group, whatever the number
-            of devices; the running averages move once a step, by the mean over the chunks.
+          train_statistics: a chunk is one normalisation group, whatever the number of devices; the
+            running averages move once a step, by the mean over the chunks.
           dropout: whether to draw a dropout mask for each image, by its row in the batch.
 
         Raises:
@@ -76,7 +75,7 @@ class ThreeStageStep:
         self.num_chunks = rows // chunk_size
         self.chunk_size = chunk_size
         self._replicas = replicas
-        forward = Forward(graphdef, mean, std, train_statistics)
+        forward = self._forward = Forward(graphdef, mean, std, train_statistics)
         # The functions of the stages, for the `chunk`-th chunk of one of the replicas.
 
         def dropout_keys(chunk: Array, seed: Array) -> Array | None:
@@ -99,37 +98,38 @@ class ThreeStageStep:
             descriptors = jax.lax.dynamic_update_slice(descriptors, own, (chunk * chunk_size, 0))
             return descriptors, own[:1, 0]
 
-        def stage_2(descriptors: Array, labels: Array) -> tuple[Array, Array]:
+        def stage_2(descriptors: Array, labels: Array) -> tuple[dict[str, Array], Array]:
             of_all_replicas = functools.partial(loss, axis_name=AXIS)
-            return differentiate_loss(of_all_replicas, descriptors, labels)
+            value, cotangents = differentiate_loss(of_all_replicas, descriptors, labels)
+            # A loss may leave out a triplet with NaN, as it compares with nothing.
+            finite = jax.lax.pmin(_all_finite(descriptors).astype(jnp.int32), AXIS)
+            # Of all pairs of unit vectors, from the norm of their sum.
+            total = jnp.square(jax.lax.psum(descriptors.sum(axis=0), AXIS)).sum()
+            similarity = (total - batch_size) / max(batch_size * (batch_size - 1), 1)
+            found = {"loss": jnp.where(finite, value, jnp.nan), "mean_similarity": similarity}
+            return found, cotangents
 
         def stage_3(
-            state: TrainState,
-            images: Array,
-            cotangents: Array,
-            gradient: Variables,
-            new_stats: Variables,
-            chunk: Array,
-            seed: Array,
-        ) -> tuple[Variables, Variables, Array]:
+            state: TrainState, images: Array, cotangents: Array,
+            gradient: Variables, new_stats: Variables, chunk: Array, seed: Array,
+        ) -> tuple[Variables, Variables, Array]:  # fmt: skip
             own = jax.lax.dynamic_slice_in_dim(cotangents, chunk * chunk_size, chunk_size)
-            share, stats = back_propagate_chunk(
-                forward, state, images, own, dropout_keys(chunk, seed)
-            )
-            gradient = jax.tree.map(jnp.add, gradient, share)
-            return gradient, jax.tree.map(jnp.add, new_stats, stats), own[:1, 0]
+            keys = dropout_keys(chunk, seed)
+            shares = back_propagate_chunk(forward, state, images, own, keys)
+            return *jax.tree.map(jnp.add, (gradient, new_stats), shares), own[:1, 0]
 
         def finish(
-            state: TrainState, gradient: Variables, new_stats: Variables, loss_value: Array
+            state: TrainState, gradient: Variables, new_stats: Variables, found: dict[str, Array]
         ) -> tuple[TrainState, dict[str, Array]]:
             gradient, stats = jax.lax.psum(gradient, AXIS), state.stats
             if train_statistics:
                 chunks = replicas.count * self.num_chunks
                 stats = jax.tree.map(lambda s: s / chunks, jax.lax.psum(new_stats, AXIS))
-            metrics = {"loss": loss_value, "gradient_norm": optax.tree.norm(gradient)}
+            metrics = {**found, "gradient_norm": optax.tree.norm(gradient)}
             if "adpool.p" in state.params:
                 metrics["gem_p"] = state.params["adpool.p"][0]
-            return update(optimizer, state, gradient, stats), metrics
+            new = update(optimizer, state, gradient, stats)
+            return new, {**metrics, "finite": _all_finite(new)}
 
         wrap = replicas.wrap
         self._start = wrap(start, (REPLICATED,), (ROWS, PARTIAL, PARTIAL))
@@ -155,19 +155,21 @@ class ThreeStageStep:
 
         Args:
           state: the state before, REPLICATED.
-          chunks: an iterable of `num_chunks` arrays, uint8 (local devices · chunk_size, H, W, 3):
-            the k-th has the k-th chunk of each device of this process. The images of device d are
-            the rows [d · rows, (d + 1) · rows) of the batch.
+          chunks: `num_chunks` arrays, uint8 (local devices · chunk_size, H, W, 3): the k-th has the
+            k-th chunk of each device of this process. The images of device d are the rows
+            [d · rows, (d + 1) · rows) of the batch.
           labels: (local rows,) int32, in the order of the batch.
           seed: the seed of this step's dropout.
           on_chunk: called after each chunk of stages 1 and 3; it may raise to abandon the step.
 
         Returns:
-          The next state, and the metrics 'loss', 'gradient_norm' and 'gem_p' of the state before
-          the update, as REPLICATED scalars. The device may still be computing them.
+          The next state; and as REPLICATED scalars the 'loss' (NaN if a descriptor is not finite),
+          the 'mean_similarity' of all pairs of descriptors, 'gradient_norm' and 'gem_p', all of the
+          state before the update, and whether all numbers of the next one are 'finite'. The device
+          may still be computing them.
 
         Raises:
-          ValueError: `chunks` has fewer than `num_chunks` arrays.
+          ValueError: there are fewer than `num_chunks` chunks.
         """
         put, seed_ = self._replicas.put_rows, np.uint32(seed)
         in_flight: collections.deque[Array] = collections.deque()
@@ -186,26 +188,33 @@ class ThreeStageStep:
             pace(token)
         if len(kept) != self.num_chunks:
             raise ValueError(f"got {len(kept)} chunks of {self.num_chunks}")
-        loss, cotangents = self._stage_2(descriptors, put(np.asarray(labels, np.int32)))
+        found, cotangents = self._stage_2(descriptors, put(np.asarray(labels, np.int32)))
         for k, images in enumerate(kept):
             gradient, new_stats, token = self._stage_3(
                 state, put(images), cotangents, gradient, new_stats, np.int32(k), seed_
             )
             pace(token)
-        return self._finish(state, gradient, new_stats, loss)
+        return self._finish(state, gradient, new_stats, found)
+
+    def activation_bytes(self, state: TrainState, width: int, height: int) -> int:
+        """What stage 3 keeps of a chunk's images of this size, before XLA makes it less."""
+        images = jax.ShapeDtypeStruct((self.chunk_size, height, width, 3), jnp.uint8)
+
+        def residuals(state: TrainState, images: Array) -> Any:
+            return jax.vjp(lambda p: self._forward(p, state.stats, images)[0], state.params)[1]
+
+        kept = jax.tree.leaves(jax.eval_shape(residuals, state, images))
+        return sum(x.size * x.dtype.itemsize for x in kept)
 
     def memory_analysis(self, state: TrainState, height: int, width: int) -> dict[str, Any]:
-        """The memory that the step takes on one device with images of this size in pixels.
-
-        Returns:
-          program -> XLA's `CompiledMemoryStats`, for the programs 'describe', 'loss',
-          'back-propagate' and 'update'.
-        """
+        """XLA's `CompiledMemoryStats` of the programs 'describe', 'loss', 'back-propagate' and
+        'update' on one device, for images of this size in pixels."""
         put, local = self._replicas.put_rows, self._replicas.local_count
         descriptors, gradient, new_stats = self._start(state)
         images = put(np.zeros((self.chunk_size * local, height, width, 3), np.uint8))
         labels = put(np.zeros(self.num_chunks * self.chunk_size * local, np.int32))
-        loss = self._replicas.replicate(np.float32(0))
+        names = ("loss", "mean_similarity")
+        found = self._replicas.replicate({name: np.float32(0) for name in names})
         k, seed = np.int32(0), np.uint32(0)
         programs = {
             "describe": self._stage_1.lower(state, images, descriptors, k, seed),
@@ -213,6 +222,10 @@ class ThreeStageStep:
             "back-propagate": self._stage_3.lower(
                 state, images, descriptors, gradient, new_stats, k, seed
             ),
-            "update": self._finish.lower(state, gradient, new_stats, loss),
+            "update": self._finish.lower(state, gradient, new_stats, found),
         }
         return {name: each.compile().memory_analysis() for name, each in programs.items()}
+
+
+def _all_finite(tree: Any) -> Array:
+    return jnp.array([jnp.isfinite(x).all() for x in jax.tree.leaves(tree)]).all()

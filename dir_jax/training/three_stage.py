@@ -57,11 +57,8 @@ class Forward:
     ) -> tuple[jax.Array, Variables]:
         """The descriptors, (c, D) float32 of norm 1, and BatchNorm's statistics after the images.
 
-        Args:
-          params: those of `TrainState.params`.
-          stats: those of `TrainState.stats`.
-          images: (c, H, W, 3) uint8.
-          dropout_keys: (c,) random keys, one for each image; None for no dropout.
+        `params` and `stats` are those of a `TrainState`, `images` (c, H, W, 3) uint8, and
+        `dropout_keys` (c,) random keys, or None for no dropout.
         """
         network = merge_variables(self.graphdef, params, stats)
         descriptors = network(
@@ -85,10 +82,8 @@ def differentiate_loss(
 ) -> tuple[jax.Array, jax.Array]:
     """Stage 2: the loss of the batch, () float32, and its gradient, (b, D) float32.
 
-    Args:
-      loss: a `BatchLoss`, with its `axis_name` bound where the batch is split over replicas.
-      descriptors: (b, D) float32, all rows of the batch, or those of this replica.
-      labels: (b,) int32.
+    `descriptors`, (b, D) float32, and `labels`, (b,) int32, are those of the batch; or those of one
+    replica, where `loss` has its `axis_name` bound.
     """
     return jax.value_and_grad(loss)(descriptors, labels)
 

@@ -1,23 +1,26 @@
-"""The directory of a run: who may use it, its log, and the signals that end the run early."""
+"""The directory of a run: who may use it, and its log."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import shutil
-import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any, Self
 
 import jax
 import ml_collections
 import numpy as np
 
-from dir_jax.errors import UserError
+from dir_jax.errors import UserError, quoted, shown
 from dir_jax.runtime.files import take_lock, write_text
+from dir_jax.runtime.reading import parse_json, read_json, read_text
 from dir_jax.training.config import config_differences, config_to_json
+
+log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
@@ -50,11 +53,20 @@ def _check_config(workdir: Path, config: ml_collections.ConfigDict) -> None:
     remembered = workdir / "config.json"
     if remembered.exists():
         try:
-            old = json.loads(remembered.read_text())
-        except (OSError, ValueError) as e:
-            raise UserError(f"{remembered} cannot be read ({e}); choose another --workdir") from e
-        if changed := config_differences(old, config_to_json(config)):
-            some = ", ".join(f"config.{key}" for key in changed[:5])
+            old = read_json(remembered)
+            if not isinstance(old, dict):
+                raise UserError(f"{remembered} holds {quoted(old)}; expected an object")
+            changed = config_differences(old, config_to_json(config))
+            before = old.get("num_steps")
+        except (UserError, RecursionError) as e:
+            raise UserError(f"{e}; restore that file, or choose another --workdir") from e
+        if changed == ["num_steps"] and isinstance(before, int) and before < config.num_steps:
+            log.info(
+                "this run is lengthened from %d to %d steps; from here on, the learning rate is "
+                "that of a run of %d steps", before, config.num_steps, config.num_steps,
+            )  # fmt: skip
+        elif changed:
+            some = ", ".join(shown(f"config.{key}") for key in changed[:5])
             raise UserError(
                 f"--workdir {workdir} holds a run with another config (they differ in {some}); "
                 f"to resume that run, give the config that it was started with ({remembered}); "
@@ -87,22 +99,32 @@ def check_free_space(workdir: Path, checkpoint_bytes: int, keep: int) -> None:
 class MetricsLog:
     """The log of a run: `metrics.jsonl`, with one row for each step, and TensorBoard events.
 
-    A run that is resumed after `last_step` drops later rows; without `last_step` the log is new.
-    `rows` are all rows so far.
+    Attributes:
+      rows: all rows so far; the first has the evaluation before training.
     """
 
-    def __init__(self, workdir: Path, last_step: int | None):
-        from tensorboardX import SummaryWriter
+    def __init__(self, workdir: Path, last_step: int | None, kept: np.ndarray | None = None):
+        """Starts the log, or continues that of a run which is resumed after `last_step`.
+
+        `kept` are the rows up to there as the checkpoint has them, by `kept_rows`. If the file has
+        others, a warning names the first; it is written again.
+
+        Raises:
+          UserError: the rows have to come from the file, and one of them is damaged.
+        """
+        from tensorboardX.event_file_writer import EventsWriter
 
         self._path = workdir / "metrics.jsonl"
         self.rows: list[dict[str, Any]] = []
-        if last_step is not None and self._path.exists():
-            self.rows = [row for row in _read_rows(self._path) if row["step"] <= last_step]
+        if last_step is not None:
+            self.rows = self._rows_until(last_step, kept)
         write_text(self._path, "".join(json.dumps(row) + "\n" for row in self.rows))
         self._file = self._path.open("a")
-        self._events = SummaryWriter(
-            str(workdir / "tensorboard"), purge_step=len(self.rows) and (last_step or 0) + 1
-        )
+        # Not its SummaryWriter, whose thread would print a traceback when the disk is full.
+        (workdir / "tensorboard").mkdir(exist_ok=True)
+        self._events = EventsWriter(str(workdir / "tensorboard" / "events"))
+        if last_step is not None:  # TensorBoard drops what an earlier process wrote after it
+            self._add_event(last_step + 1, session_log={"status": "START"})
 
     def write(self, row: dict[str, Any]) -> None:
         """Adds a row: 'step', and numbers or dicts of numbers."""
@@ -111,16 +133,42 @@ class MetricsLog:
         self._file.flush()
         for key, value in row.items():
             nested = value if isinstance(value, dict) else {"": value}
-            for name, number in nested.items():
-                if key != "step":
-                    tag = f"{key}/{name}" if name else f"train/{key}"
-                    self._events.add_scalar(tag, number, row["step"])
+            tags = {name: f"{key}/{name}" if name else f"train/{key}" for name in nested}
+            values = [{"tag": tags[name], "simple_value": x} for name, x in nested.items()]
+            if key != "step" and values:
+                self._add_event(row["step"], summary={"value": values})
         self._events.flush()
+
+    def _add_event(self, step: int, **content: Any) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+
+        self._events.write_event(Event(step=step, wall_time=time.time(), **content))
 
     def evaluation(self, step: int) -> dict[str, float]:
         """The measures of the evaluation after a step; empty if it is not the last step logged."""
         row = self.rows[-1] if self.rows else {}
         return row.get("eval", {}) if row.get("step") == step else {}
+
+    def kept_rows(self) -> np.ndarray:
+        """The rows as an array of bytes, for a checkpoint."""
+        return np.frombuffer(json.dumps(self.rows).encode(), np.uint8)
+
+    def _rows_until(self, last_step: int, kept: np.ndarray | None) -> list[dict[str, Any]]:
+        try:
+            rows = [row for row in _read_rows(self._path) if row["step"] <= last_step]
+            if kept is None and (not rows or rows[0]["step"] or "eval" not in rows[0]):
+                raise UserError(f"{self._path} lacks the evaluation before training (step 0)")
+            problem = f"{self._path} is not complete"
+        except UserError as e:
+            rows, problem = [], str(e)
+            if kept is None:
+                raise UserError(f"{e}; restore that file, or choose another --workdir") from e
+        if kept is None:
+            return rows
+        text = bytes(np.asarray(kept, np.uint8)).decode()
+        if json.dumps(rows) != text:  # as text, in which NaN is equal to itself
+            log.warning("%s; it is written again from the checkpoint", problem)
+        return json.loads(text)
 
     def __enter__(self) -> Self:
         return self
@@ -130,58 +178,25 @@ class MetricsLog:
         self._events.close()
 
 
-def _read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a `metrics.jsonl`, without a last line that was cut short."""
-    with contextlib.suppress(ValueError):
-        for line in path.read_text().splitlines():
-            yield json.loads(line)
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a `metrics.jsonl`, without a last line that was cut short.
 
-
-class Stopped(Exception):  # noqa: N818
-    """A signal asked the run to end."""
-
-
-class StopSignals:
-    """Keeps SIGTERM or Ctrl-C in `received`, so that the run can save before it ends.
-
-    A second Ctrl-C interrupts at once.
+    Raises UserError, with its number, at a line that is not a row.
     """
+    rows = []
+    for number, line in enumerate(read_text(path, most=1 << 30).split("\n")[:-1], start=1):
+        row: Any = None
+        with contextlib.suppress(ValueError):
+            row = parse_json(line)
+        if not _is_row(row):
+            raise UserError(f"{path}, line {number}: {quoted(line)} is not a row of the log")
+        rows.append(row)
+    return rows
 
-    received: signal.Signals | None = None
 
-    def check(self) -> None:
-        """Raises `Stopped` if a signal has come and there is no other process to wait for."""
-        if self.received is not None and jax.process_count() == 1:
-            raise Stopped
-
-    def check_together(self) -> None:
-        """Raises `Stopped` in all processes if a signal has come to one of them.
-
-        All processes have to call this at the same point, so that they save the same step.
-        """
-        if jax.process_count() > 1:
-            from jax.experimental import multihost_utils
-
-            received = multihost_utils.process_allgather(np.int32(self.received or 0)).max()
-            self.received = signal.Signals(int(received)) if received else None
-        if self.received is not None:
-            raise Stopped
-
-    @property
-    def exit_code(self) -> int:
-        """The exit code of a process that the signal stopped: 0 after SIGTERM, 130 after Ctrl-C."""
-        return 0 if self.received == signal.SIGTERM else 130
-
-    def __enter__(self) -> Self:
-        numbers = (signal.SIGTERM, signal.SIGINT)
-        self._previous = {number: signal.signal(number, self._receive) for number in numbers}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.received = signal.Signals(number)
+def _is_row(row: Any) -> bool:
+    """Whether a JSON value has a step, numbers, and dicts of numbers."""
+    if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+        return False
+    values = [v for x in row.values() for v in (x.values() if isinstance(x, dict) else [x])]
+    return all(isinstance(v, int | float) for v in values)

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # while the rest is imported
 
 from .contact_sheet import save_contact_sheet
 from .errors import DrawingError
@@ -40,6 +45,12 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args([_dashes(argument) for argument in arguments])
 
 
+def _interrupt(*_: Any) -> NoReturn:
+    """Raises KeyboardInterrupt, once: the files must be cleared away."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 def _dashes(argument: str) -> str:
     """A flag spelled with dashes, which may have been spelled with underscores."""
     name, equals, value = argument.partition("=")
@@ -48,6 +59,8 @@ def _dashes(argument: str) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command with `arguments`, by default the process's own. Returns its exit code."""
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, before if before is signal.SIG_IGN else _interrupt)
     try:
         args = _parse(sys.argv[1:] if arguments is None else arguments)
         drawn = write_synthetic_landmarks(
@@ -68,6 +81,8 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    finally:
+        signal.signal(signal.SIGINT, before)
     if drawn:
         print(f"{args.output} holds images/, train.txt, test.txt and gnd_synthetic.pkl")
     else:

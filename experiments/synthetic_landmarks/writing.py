@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import importlib.metadata
 import json
 import multiprocessing
@@ -22,6 +21,11 @@ from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 from .errors import DrawingError
 from .families import FAMILIES, build_landmark
@@ -172,26 +176,34 @@ def _partial_directory(target: Path) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{target.name}.partial-"
     for old in target.parent.glob(f"{prefix}*"):
-        with contextlib.suppress(OSError), _lock(old):
-            shutil.rmtree(old)
+        if (lock := _lock(old)) is not None:
+            shutil.rmtree(old, ignore_errors=True)
+            os.close(lock)
     partial = target.parent / f"{prefix}{secrets.token_hex(6)}"
     partial.mkdir()
+    lock = _lock(partial)
     try:
-        with _lock(partial):
-            yield partial
+        yield partial
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
 
 
-@contextlib.contextmanager
-def _lock(directory: Path) -> Iterator[None]:
-    """Holds the lock on a directory; raises OSError if another process does."""
-    descriptor = os.open(directory, os.O_RDONLY)
+def _lock(directory: Path) -> int | None:
+    """Locks a directory until the descriptor is closed; None if another process has it locked, or
+    the system or its disk has no locks."""
+    if fcntl is None:
+        return None
+    descriptor = None
     try:
+        descriptor = os.open(directory, os.O_RDONLY)
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(descriptor)
+        return descriptor
+    except OSError:
+        if descriptor is not None:
+            os.close(descriptor)
+        return None
 
 
 def _fill(directory: Path, options: _Options, workers: int | None) -> None:
@@ -257,7 +269,9 @@ def _photograph_all(
     # Spawned rather than forked, because the caller may have threads, which do not survive a fork.
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker)
     try:
+        _hold_interrupts(True)
         jobs = {pool.submit(_photograph_landmark, directory, mark): mark.name for mark in landmarks}
+        _hold_interrupts(False)
         for job in as_completed(jobs):
             yield jobs[job], job.result()
     finally:
@@ -267,6 +281,7 @@ def _photograph_all(
 def _start_worker() -> None:
     """Leaves Ctrl-C to the parent, and ends the worker if the parent is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _hold_interrupts(False)
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -275,6 +290,12 @@ def _start_worker() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def _hold_interrupts(held: bool) -> None:
+    """Lets Ctrl-C wait, in processes that are started now too; not on Windows."""
+    if change := getattr(signal, "pthread_sigmask", None):
+        change(signal.SIG_BLOCK if held else signal.SIG_UNBLOCK, [signal.SIGINT])
 
 
 def _photograph_landmark(directory: Path, mark: _Landmark) -> dict[str, View]:

@@ -106,10 +106,10 @@ def test_console_script_survives_the_restart(tmp_path):
     script = tmp_path / "dir-jax"
     script.write_text(
         "import os, sys\n"
-        "from dir_jax.commands.main import main\n"
+        "from dir_jax.commands.main import script\n"
         "if __name__ == '__main__':\n"
         "    print(os.environ.get('GLIBC_TUNABLES', 'unset'), flush=True)\n"
-        "    sys.exit(main())\n"
+        "    sys.exit(script())\n"
     )
     done = process(str(script), "train", "--config", "no such", "--workdir", "x", cwd=tmp_path)
     assert done.returncode == 2

@@ -239,7 +239,8 @@ class TestBadInput(Refuses):
         features = np.random.default_rng(0).standard_normal((24, 8)).astype(np.float32)
         features[[3, 4, 20]] = np.nan
         np.save(tmp_path / "feats.bdescs.npy", features)
-        flags = ["--dataset", labelled, "--checkpoint", model, "--load-feats", tmp_path]
+        flags = ["--dataset", labelled, "--checkpoint", model, "--whiten", "",
+                 "--load-feats", tmp_path]  # fmt: skip
         code, out, err = run("test_dir", *flags)
         assert (code, closing_lines(out)) == (2, {})
         assert "3 of 24 rows are not finite" in err

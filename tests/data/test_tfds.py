@@ -104,6 +104,16 @@ def test_round_trip(data_dir, suffix, split):
     assert check_dataset(dataset).shape == (SIZES[split], 2)
 
 
+def test_pictures_are_in_the_formats_of_every_picture(data_dir, monkeypatch):
+    """PostScript, for which Pillow would start another program, is refused here, too."""
+    dataset = create_dataset("tfds:tiny_landmarks", db_root=data_dir)
+    postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshow\n"
+    monkeypatch.setattr(dataset, "_source", [{"image": postscript}])
+    for call in (dataset.open, dataset.size):
+        with pytest.raises(UserError, match=r"train#0 is not an image in a supported format"):
+            call(0)
+
+
 def test_version_and_part_of_a_split(data_dir):
     assert len(create_dataset("tfds:tiny_landmarks:1.2.0", db_root=data_dir)) == 12
     part = create_dataset("tfds:tiny_landmarks:1.2.0:train[:50%]", db_root=data_dir)
@@ -170,6 +180,14 @@ def test_in_the_loader(data_dir, workers):
         ),
         ("tfds:mnist", r"is not prepared in .*builder\('mnist', .*download_and_prepare\(\)"),
         ("tfds:", "expected tfds:NAME"),
+        ("tfds:tiny_landmarks:train[5:5]", "tfds:tiny_landmarks"),
+        ("tfds:tiny_landmarks:train[5:2]", "tfds:tiny_landmarks:train.5:2. cannot be read"),
+        ("tfds:tiny_landmarks:train[", "tiny_landmarks has no split 'train.'; it has"),
+        ("tfds:tiny_landmarks:train[:1e9%]", "no split"),
+        (f"tfds:tiny_landmarks:train[:{'9' * 50}%]", "tiny_landmarks"),
+        (f"tfds:tiny_landmarks:train[{'9' * 50}:]", "tiny_landmarks"),
+        (f"tfds:tiny_landmarks:{'train+' * 30}", "does not name a data set"),
+        ("tfds:" + "a" * 9000, "does not name a data set"),
     ],
 )
 def test_bad_names(data_dir, spec, message):

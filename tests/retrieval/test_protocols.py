@@ -161,6 +161,25 @@ def test_precision_stops_at_the_last_positive() -> None:
     assert precision_at(ranks, 10) == pytest.approx(2 / 3)
 
 
+@pytest.mark.parametrize(
+    ("truth", "expected"),
+    [
+        ({"ok": [1], "junk": [0, 0]}, {"": 1.0}),
+        ({"ok": [1, 1], "junk": []}, {"": 0.25}),
+        ({"ok": [2, 1], "junk": [3, 1]}, {"": 5 / 12}),
+        ({"easy": [1], "hard": [3], "junk": [1, 0]}, {"easy": 1, "medium": 19 / 24, "hard": 0.25}),
+        ({"easy": [1], "hard": [1, 3], "junk": [0]}, {"easy": 1, "medium": 19 / 24}),
+        ({"easy": [1], "hard": [1, 3], "junk": [0]}, {"hard": 19 / 24}),
+    ],
+)
+def test_positives_and_junk_are_sets(truth, expected) -> None:
+    """By hand, over 0 1 2 3: an image counts once, and is not junk where it is relevant."""
+    evaluate = evaluate_classic if "ok" in truth else evaluate_revisited
+    found = evaluate(np.arange(4)[None], [truth])
+    for level, ap in expected.items():
+        assert found["mAP" + f"-{level}" * bool(level)] == pytest.approx(ap, abs=1e-12)
+
+
 def test_no_query_with_positives() -> None:
     result = evaluate_revisited(np.array([[0, 1]]), [{"easy": [], "hard": [1], "junk": [0]}])
     assert np.isnan(result["mAP-easy"])

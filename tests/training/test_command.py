@@ -81,6 +81,24 @@ def test_same_command_again_changes_nothing(finished, run_train):
     assert set(changed) <= {".lock", "config.json", "metrics.jsonl"}
 
 
+def test_a_finished_run_is_lengthened(finished, run_train, tmp_path):
+    workdir = tmp_path / "longer"
+    shutil.copytree(finished, workdir)
+    done = run_train(workdir, "--config.num_steps=8")
+    assert done.returncode == 0, done.stderr
+    assert "lengthened from 6 to 8 steps" in done.stderr
+    assert "resumed after step 6" in done.stderr  # in the first paragraph
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == list(range(9))
+    assert rows[7]["learning_rate"] == pytest.approx(1e-3 * 2 / 8)  # after six of eight
+    summary = json.loads((workdir / "summary.json").read_text())
+    assert summary["steps"] == 8
+    earlier = json.loads((finished / "summary.json").read_text())
+    assert summary["before"] == earlier["before"]
+    assert json.loads((workdir / "summary-6-steps.json").read_text()) == earlier
+    assert run_train(workdir, "--config.num_steps=6").returncode == 2
+
+
 def test_deterministic_from_the_seed(finished, run_train, tmp_path):
     assert run_train(tmp_path / "again").returncode == 0
     assert_bit_equal(final_arrays(tmp_path / "again"), final_arrays(finished))
@@ -123,7 +141,37 @@ def newest_step(workdir):
     )
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_changed_images_stop_a_resumed_run_and_a_lost_log_does_not(
+    finished, run_train, tiny_data, tmp_path
+):
+    workdir = tmp_path / "broken off"
+    shutil.copytree(finished, workdir)
+    (workdir / "summary.json").unlink()
+    shutil.rmtree(workdir / "model")
+    shutil.rmtree(workdir / "checkpoints" / "6")
+    (workdir / "metrics.jsonl").unlink()
+    image = tiny_data / "b2.jpg"
+    before = image.stat()
+    os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    refused = run_train(workdir)
+    os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert refused.returncode == 2
+    assert (
+        f"config.data.train have another size or modification time, such as row 7 ({image}"
+        in (refused.stderr.splitlines()[-1])
+    )
+    assert not (workdir / "metrics.jsonl").exists()
+    done = run_train(workdir)
+    assert done.returncode == 0, done.stderr
+    assert "written again from the checkpoint" in done.stderr
+    assert_bit_equal(final_arrays(workdir), final_arrays(finished))
+    summaries = [json.loads((run / "summary.json").read_text()) for run in (workdir, finished)]
+    assert summaries[0] == summaries[1]
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 0), (signal.SIGHUP, 0), (signal.SIGINT, 130)]
+)
 def test_signals_save_and_resume_is_bit_equal(
     number, code, finished, train_command, run_train, tmp_path
 ):
@@ -138,7 +186,8 @@ def test_signals_save_and_resume_is_bit_equal(
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.005)
-    process.send_signal(number)
+    for _ in range(3):
+        process.send_signal(number)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == code, errors
     assert "the same command resumes" in errors
@@ -246,9 +295,14 @@ def test_workdir_that_cannot_be_written(run_train, tmp_path):
 
 
 def test_loss_that_is_no_longer_finite_stops_the_run(run_train, tmp_path):
-    done = run_train(tmp_path / "run", "--config.optimizer.learning_rate=1e30")
+    done = run_train(tmp_path / "run", "--config.optimizer.learning_rate=1e9")
     assert done.returncode == 2
-    assert "no longer finite" in done.stderr
-    assert "checkpoint" in done.stderr
+    error = done.stderr.splitlines()[-1]
+    assert error.startswith("error: ")
+    assert "not finite" in error
+    for step in (tmp_path / "run" / "checkpoints").glob("[0-9]*"):
+        assert f"the last good checkpoint is {step}" in error
+        _, params, stats = split_variables(load_model(step).model)
+        assert all(np.isfinite(x).all() for x in (*params.values(), *stats.values()))
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run" / "summary.json").exists()

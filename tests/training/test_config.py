@@ -10,7 +10,7 @@ from dir_jax.training.config import (
     config_differences,
     config_to_json,
     default_config,
-    nearest_key,
+    did_you_mean,
     validate_config,
 )
 
@@ -69,7 +69,18 @@ def test_lists_of_caltech_are_written_from_its_folder(tmp_path, capsys):
     ("key", "value", "words"),
     [
         ("loss.name", "app", ["config.loss.name", "tie_aware_ap"]),
-        ("batch_size", 0, ["config.batch_size", "smallest value is 1"]),
+        ("batch_size", 0, ["config.batch_size is 0", "whole number from 1 to 1,048,576"]),
+        ("batch_size", 10**18, ["config.batch_size", "whole number from 1 to 1,048,576"]),
+        ("num_steps", 2**40, ["config.num_steps", "whole number from 0 to 2,147,483,647"]),
+        ("whitening.power", float("nan"), ["config.whitening.power is nan", "from 0 to 10"]),
+        ("optimizer.learning_rate", float("inf"), ["config.optimizer.learning_rate is inf"]),
+        ("data.mean", (0.5, 0.5), ["config.data.mean is (0.5, 0.5)", "3 numbers"]),
+        ("data.std", (0.2, 0, 0.2), ["config.data.std", "3 numbers from 1e-06"]),
+        ("model.gemp", -1.0, ["config.model.gemp", "a number from 0.01"]),
+        ("model.dropout_p", 1.0, ["config.model.dropout_p", "from 0 to 0.99"]),
+        ("model.without_fc", 1, ["config.model.without_fc", "True or False"]),
+        ("model.arch", 5, ["config.model.arch is 5", "a text"]),
+        ("seed", True, ["config.seed is True", "a whole number"]),
         ("batch_norm", "frozen", ["config.model.init", "config.batch_norm=trained"]),
         ("batch_norm", "frozen_statistics", ["config.model.init", "config.batch_norm=trained"]),
         ("data.train", "", ["config.data.train", "ImageListLabels"]),
@@ -79,7 +90,9 @@ def test_lists_of_caltech_are_written_from_its_folder(tmp_path, capsys):
 def test_bad_values_are_refused(key, value, words):
     config = valid_config()
     validate_config(config)
-    config.update_from_flattened_dict({key: value})
+    group, _, name = key.rpartition(".")
+    with config.ignore_type():
+        (config[group] if group else config)[name] = value
     with pytest.raises(UserError) as refused:
         validate_config(config)
     for word in words:
@@ -98,8 +111,8 @@ def test_bad_values_are_refused(key, value, words):
         ("qqqqqq", None),
     ],
 )
-def test_nearest_key(name, meant):
-    assert nearest_key(name) == meant
+def test_the_nearest_key(name, meant):
+    assert did_you_mean(name) == (f"; did you mean config.{meant}?" if meant else "")
 
 
 def test_a_key_that_is_misspelt_in_a_recipe():

@@ -101,6 +101,18 @@ def assert_same_update(new, reference, tolerance):
         assert np.abs(new.params[name] - expected).max() <= tolerance * scale, name
 
 
+def test_what_a_step_tells_of_its_numbers():
+    """The mean cosine of all pairs; and an update by infinity, which leaves NaN."""
+    images, labels = make_batch(16, seed=0)
+    _, (first, second) = run_step(images, labels, devices=2, optimizer=optax.sgd(np.inf), steps=2)
+    x = np.asarray(jax.jit(network())(normalize(images, **NORM)))
+    expected = (x @ x.T)[np.triu_indices(16, 1)].mean()
+    assert first["mean_similarity"] == pytest.approx(expected, abs=1e-5)
+    assert np.isfinite(first["loss"])
+    assert not first["finite"]
+    assert np.isnan(second["loss"])
+
+
 def undivided(images, labels, *, batch_norm="frozen", loss=AP):
     """The textbook step: one differentiable function of the whole batch."""
     graphdef, params, stats = split_variables(network())
@@ -121,6 +133,7 @@ def gradient_error(loss, seed):
     _, before, _ = split_variables(network())
     state, (metrics,) = run_step(images, labels, loss=loss, batch_norm="frozen_statistics")
     assert metrics["loss"] == pytest.approx(float(value), rel=1e-5)
+    assert metrics["finite"]
     errors = []
     for key, expected in gradient.items():
         moved = np.asarray(before[key]) - state.params[key]  # rate 1: the gradient
@@ -171,6 +184,7 @@ def test_trained_batch_norm_in_one_chunk_is_that_of_the_undivided_batch():
     state, (metrics,) = run_step(images, labels, chunk=12, batch_norm="trained")
     _, before, stats = split_variables(network())
     assert metrics["loss"] == pytest.approx(float(value), rel=1e-5)
+    assert metrics["finite"]
     kernel = "layer4.1.conv2.kernel"
     moved = np.asarray(before[kernel]) - state.params[kernel]
     np.testing.assert_allclose(

@@ -6,6 +6,11 @@ resumes when it is run again; where everything is there, nothing is requested.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the other imports, so that Ctrl-C ends them quietly
+    from dir_jax.runtime.start import start_program
+
+    start_program()
+
 import argparse
 import os
 import sys

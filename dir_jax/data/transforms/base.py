@@ -14,6 +14,7 @@ from PIL import Image
 
 from dir_jax.data.transforms.views import Size, SizeRange, View, view_of
 from dir_jax.errors import quoted
+from dir_jax.fields import is_whole
 
 LONGEST_SIDE = 65_535  # pixels, the limit of JPEG: a larger argument is a mistake
 
@@ -91,9 +92,8 @@ def check_integer(
         if len(value) != len(parts):
             raise wrong(name, value, f"a number or ({', '.join(parts)})")
         return tuple(check_integer(name, each, low) for each in value)
-    good = isinstance(value, Integral) and not isinstance(value, bool)
-    if good and low <= (number := int(value)) <= LONGEST_SIDE:  # type: ignore[call-overload]
-        return number
+    if is_whole(value, low, LONGEST_SIDE):
+        return int(value)  # type: ignore[call-overload]
     raise wrong(name, value, f"an integer from {low} to {LONGEST_SIDE}")
 
 

@@ -104,16 +104,10 @@ class Scale(_Resize):
         return image if size == image.size else image.resize(size, self.interpolation)
 
     def output_size(self, smallest: Size, largest: Size) -> SizeRange:
-        low, high = (self._size_after(size, self._target(size)) for size in (smallest, largest))
-        if smallest == largest:
-            return low, high
-        if isinstance(self.size, float):
-            # The smallest images are the first to be left as they are: the change rounds to 0.
-            if high == largest:
-                return smallest, largest
-            targets = _at_least_one(self._targets((smallest, largest)))
-            return join(targets, (smallest, largest)) if low == smallest else targets
-        return super().output_size(smallest, largest)
+        if smallest != largest:
+            return super().output_size(smallest, largest)
+        size = self._size_after(smallest, self._target(smallest))
+        return size, size
 
     @property
     def _most(self) -> int:

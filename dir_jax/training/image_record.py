@@ -1,0 +1,115 @@
+"""Which images a run began with: kept with its checkpoints, compared when it is resumed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from dir_jax.data.ground_truth import QueryDataset, RelevantsDataset
+from dir_jax.data.images import ImageDataset
+from dir_jax.data.labelled import LabelledDataset
+from dir_jax.describe.describer import queries_of
+from dir_jax.errors import UserError, shown
+from dir_jax.training.saving import Resumed
+from dir_jax.training.setup import Setup
+
+log = logging.getLogger(__name__)
+
+
+def check_images(config: ml_collections.ConfigDict, setup: Setup, resumed: Resumed) -> ImageRecord:
+    """The record of a run's images, all of which must be those that it began with.
+
+    Raises UserError where they are not, unless `config.data.on_change` is 'continue'.
+    """
+    record = ImageRecord({"train": setup.dataset, **setup.held_out.sets})
+    if resumed.images is None:
+        if resumed.step:
+            log.warning("the checkpoint does not say which images the run began with: not compared")
+        return record
+    if changes := record.changes_since(resumed.images):
+        what = f"the data of this run have changed: {'; '.join(changes)}"
+        if config.data.on_change != "continue":
+            raise UserError(
+                f"{what}; put them back as they were, choose another --workdir to start again, or "
+                "go on with them as they are now by --config.data.on_change=continue"
+            )
+        log.warning("%s", what)
+    return record
+
+
+class ImageRecord:
+    """The rows of some lists, by the config keys of their data sets. Opens no image.
+
+    Attributes:
+      arrays: name of a list -> (N, 3) int64: of each row a digest, and its file's size in bytes and
+        modification time in nanoseconds, or -1 where it has no file of its own.
+    """
+
+    def __init__(self, datasets: Mapping[str, ImageDataset]):
+        self.arrays: dict[str, np.ndarray] = {}
+        self._paths: dict[str, list[str]] = {}
+        for key, dataset in datasets.items():
+            for name, rows, paths in _lists(f"config.data.{key}", dataset):
+                facts = [(_digest(row), *_file(p)) for row, p in zip(rows, paths, strict=True)]
+                self.arrays[name] = np.array(facts, np.int64).reshape(-1, 3)
+                self._paths[name] = paths
+
+    def changes_since(self, before: Mapping[str, Any]) -> list[str]:
+        """What differs from the arrays of an earlier record: a phrase for each list that does."""
+        found = []
+        for name, now in self.arrays.items():
+            old = np.asarray(before.get(name, np.zeros((0, 3), np.int64)))
+            if old.shape != now.shape:
+                found.append(f"{name} has {len(now)} rows and had {len(old)}")
+                continue
+            others, files = old[:, 0] != now[:, 0], (old != now).any(axis=1)
+            if others.any() and (np.sort(old[:, 0]) == np.sort(now[:, 0])).all():
+                found.append(f"{name} has another order, from {self._row(name, others)} on")
+            elif others.any():
+                what = f"{others.sum()} of the {len(now)} rows of {name} are others"
+                found.append(f"{what}, such as {self._row(name, others)}")
+            elif files.any():
+                what = f"{files.sum()} of the {len(now)} image files of {name} have another size"
+                found.append(f"{what} or modification time, such as {self._row(name, files)}")
+        return found
+
+    def _row(self, name: str, which: np.ndarray) -> str:
+        first = int(which.argmax())
+        path = self._paths[name][first]
+        return f"row {first + 1}" + (f" ({shown(path)})" if path else "")
+
+
+def _lists(name: str, dataset: ImageDataset) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Each list of a data set: its name, what each row says, and the paths of the rows' files."""
+    rows: Sequence[object] = dataset.names
+    if isinstance(dataset, LabelledDataset):
+        labels = (dataset.classes[label] for label in dataset.labels.tolist())
+        rows = list(zip(dataset.names, labels, strict=True))
+    elif isinstance(dataset, QueryDataset) and dataset.boxes is not None:
+        rows = list(zip(dataset.names, dataset.boxes.tolist(), strict=True))
+    yield name, list(map(json.dumps, rows)), [dataset.path(i) for i in range(len(dataset))]
+    if (queries := queries_of(dataset)) is not None:
+        yield from _lists(f"{name} (queries)", queries)
+    if isinstance(dataset, RelevantsDataset):
+        truth = [{k: v.tolist() for k, v in each.items()} for each in dataset.ground_truth]
+        yield f"{name} (ground truth)", list(map(json.dumps, truth)), [""] * len(truth)
+
+
+def _digest(row: str) -> int:
+    digest = hashlib.blake2b(row.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)
+
+
+def _file(path: str) -> tuple[int, int]:
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return -1, -1
+    return status.st_size, status.st_mtime_ns

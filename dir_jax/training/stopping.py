@@ -1,0 +1,124 @@
+"""What ends a run early: a signal, or numbers that are no longer finite."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from collections.abc import Mapping
+from types import FrameType
+from typing import Self
+
+import jax
+import numpy as np
+
+from dir_jax.describe.image_lists import ImageList
+from dir_jax.errors import UserError
+from dir_jax.runtime.signals import AT_ONCE, ENDING
+
+log = logging.getLogger(__name__)
+
+_COLLAPSED, _COLLAPSED_STEPS = 0.99, 50
+
+
+class NotFiniteError(UserError):
+    """The network has numbers that are not finite, so its state is not to be saved."""
+
+
+def check_step(row: dict[str, float], step: int) -> None:
+    """Raises NotFiniteError unless what `ThreeStageStep` gives of a step is finite."""
+    if not row["finite"] or not np.isfinite(list(row.values())).all():
+        found = ", ".join(f"{name} {value:g}" for name, value in row.items() if name != "finite")
+        what = f"step {step} makes parameters or statistics that are not finite ({found})"
+        raise NotFiniteError(what)
+
+
+class CollapseWatch:
+    """Warns once where the descriptors of many batches in a row are nearly all the same."""
+
+    def __init__(self) -> None:
+        self._steps = 0
+
+    def see(self, mean_similarity: float) -> None:
+        """Takes the mean cosine of all pairs of a batch."""
+        self._steps = self._steps + 1 if mean_similarity > _COLLAPSED else 0
+        if self._steps == _COLLAPSED_STEPS:
+            log.warning(
+                "the descriptors of the last %d batches are nearly all the same (mean similarity "
+                "%.4f): the network may have collapsed; try a lower "
+                "config.optimizer.learning_rate with config.optimizer.warmup_steps, a larger "
+                "config.batch_size, or for triplets config.loss.mining=semihard",
+                _COLLAPSED_STEPS, mean_similarity,
+            )  # fmt: skip
+
+
+def check_descriptors(images: ImageList, descriptors: np.ndarray) -> None:
+    """Raises NotFiniteError unless all descriptors of a list's images, (N, D), are finite."""
+    wrong = np.flatnonzero(~np.isfinite(descriptors).all(axis=1))
+    if len(wrong):
+        what = f"the network gives {len(wrong)} of {len(descriptors)} images descriptors"
+        first = images.dataset.path(int(images.indices[wrong[0]]))
+        raise NotFiniteError(f"{what} that are not finite, such as {first}")
+
+
+def check_weights(arrays: Mapping[str, np.ndarray], source: str) -> None:
+    """Raises NotFiniteError, naming the first, unless all arrays of a network are finite."""
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise NotFiniteError(f"{source} has numbers in {name} that are not finite")
+
+
+class Stopped(Exception):  # noqa: N818
+    """A signal asked the run to end."""
+
+
+class StopSignals:
+    """Keeps Ctrl-C, SIGTERM or SIGHUP in `received`, so that the run can save before it ends.
+
+    Another Ctrl-C, more than a second later, interrupts at once. Signals that are ignored when the
+    run starts, as after `nohup`, stay ignored.
+    """
+
+    received: signal.Signals | None = None
+
+    def check(self) -> None:
+        """Raises `Stopped` if a signal has come and there is no other process to wait for."""
+        if self.received is not None and jax.process_count() == 1:
+            raise Stopped
+
+    def check_together(self) -> None:
+        """Raises `Stopped` in all processes if a signal has come to one of them.
+
+        All processes have to call this at the same point, so that they save the same step.
+        """
+        if jax.process_count() > 1:
+            from jax.experimental import multihost_utils
+
+            received = multihost_utils.process_allgather(np.int32(self.received or 0)).max()
+            self.received = signal.Signals(int(received)) if received else None
+        if self.received is not None:
+            raise Stopped
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of a process that the signal stopped: 130 after Ctrl-C, otherwise 0."""
+        return 130 if self.received == signal.SIGINT else 0
+
+    def __enter__(self) -> Self:
+        self._previous = {}
+        for number in ENDING:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._previous[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.received is None:
+            self.received, self._first = signal.Signals(number), time.monotonic()
+        elif number == signal.SIGINT and time.monotonic() - self._first > AT_ONCE:
+            interrupt = self._previous[signal.SIGINT]
+            assert callable(interrupt)
+            interrupt(number, frame)
