@@ -16,6 +16,10 @@ class UserError(Exception):
     """
 
 
+class NotFiniteError(UserError):
+    """A network's parameters, statistics or descriptors are not all finite numbers."""
+
+
 def shown(value: object) -> str:
     """A value from a file, fit for a message of one line: short, and without control characters.
 
@@ -33,7 +37,7 @@ def _short(value: object, write: Callable[[object], str]) -> str:
     try:
         text = write(value)
     except (ValueError, RecursionError):  # of integers of more than 4,300 digits; of deep lists
-        text = f"a {type(value).__name__} that is too long to show"
+        text = f"<{type(value).__name__} too long to show>"
     text = text if text.isprintable() else ascii(text)
     return text if len(text) <= _LONGEST else f"{text[:139]}…{text[-60:]}"
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -16,73 +15,23 @@ import jax
 import numpy as np
 
 from dir_jax.checkpoint import Checkpoint
-from dir_jax.data.ground_truth import QueryDataset, RelevantsDataset
+from dir_jax.data.ground_truth import RelevantsDataset
 from dir_jax.data.images import ImageDataset
 from dir_jax.data.labelled import LabelledDataset
-from dir_jax.data.transforms import Compose, parse_transforms
 from dir_jax.describe.extractor import Extractor
 from dir_jax.describe.image_lists import read_list
-from dir_jax.describe.passes import Pass, plan_passes, run_passes
+from dir_jax.describe.passes import plan_passes, run_passes
 from dir_jax.describe.resume import PartialDescriptors
-from dir_jax.errors import UserError, shown
+from dir_jax.errors import NotFiniteError, UserError, shown
+from dir_jax.model_recipe import Recipe
 from dir_jax.models.variables import split_variables
-from dir_jax.retrieval.blockwise import blocks, finite_rows
+from dir_jax.retrieval.blockwise import blocks
 from dir_jax.retrieval.scales import pool_scales
-from dir_jax.retrieval.whitening import Whitening, apply_whitening, check_divisor
+from dir_jax.retrieval.whitening import Whitening, apply_whitening
 from dir_jax.runtime.platforms import count_cores
 
 _ROWS = 4096  # pooled and whitened at once
 _ADVICE = "--on-error skip (on_error='skip' in Python) leaves them out"
-
-
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """How an image becomes a descriptor, apart from the network.
-
-    Attributes:
-      trfs: the texts of the transforms, one chain for each scale; '' is the image as it is.
-      pooling: how scales are pooled, 'gem' or 'mean'.
-      gemp: the power of 'gem'.
-      whiten: the name of one of the checkpoint's whitenings, or None for no whitening.
-      whitenp: the power of the variance that whitening divides by.
-      whitenv: how many components whitening keeps, or None for all of them.
-      whitenm: a constant factor of what whitening divides by.
-    """
-
-    trfs: tuple[str, ...] = ("",)
-    pooling: str = "gem"
-    gemp: float = 3
-    whiten: str | None = None
-    whitenp: float = 0.5
-    whitenv: int | None = None
-    whitenm: float = 1.0
-
-    def transforms(self) -> list[Compose]:
-        """One chain for each scale. Raises UserError, with a caret, for one that is not valid."""
-        return [parse_transforms(text) for text in self.trfs or ("",)]
-
-    def whitening(self, checkpoint: Checkpoint) -> Whitening | None:
-        """The checkpoint's whitening, if the recipe has one.
-
-        Raises:
-          UserError: the checkpoint has no whitening of that name, or it has too few components or
-            is for descriptors of another length.
-        """
-        if not self.whiten:
-            return None
-        whitening = checkpoint.whitening(self.whiten)
-        there, width = whitening.components_.shape
-        if self.whitenv is not None and not 1 <= self.whitenv <= there:
-            raise UserError(
-                f"cannot keep {self.whitenv} dimensions (--whitenv): the whitening "
-                f"{self.whiten!r} has {there}"
-            )
-        if width != checkpoint.model.descriptor_size:
-            raise UserError(
-                f"the whitening {self.whiten!r} is for descriptors of {width} dimensions; the "
-                f"network's have {checkpoint.model.descriptor_size}"
-            )
-        return whitening
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,16 +55,20 @@ class Descriptors:
         """Yields (first row, rows): (n, D) float32 finished descriptors, in order, each once.
 
         Raises:
-          UserError: an image whose descriptor should be finite has one that is not.
+          NotFiniteError: a descriptor is no longer finite.
         """
         size = min(_ROWS, len(self))
         for start, first_new in blocks(len(self), size):
             rows = self._finish([scale[start : start + size] for scale in self._scales])
-            for row in np.flatnonzero(~finite_rows(rows)).tolist():
-                if start + row not in self.failures:
-                    path = shown(self.dataset.path(start + row))
-                    raise UserError(f"the finished descriptor of the image {path} is not finite")
-            yield first_new, rows[first_new - start :]
+            rows = rows[first_new - start :]
+            for row in np.flatnonzero(~np.isfinite(rows).all(axis=1)).tolist():
+                if first_new + row not in self.failures:
+                    raise NotFiniteError(
+                        f"the descriptor of {shown(self.dataset.path(first_new + row))} is not "
+                        "finite (NaN or infinite) once scales are pooled and whitened; give other "
+                        "powers (--gemp, --whitenp)"
+                    )
+            yield first_new, rows
 
     def array(self) -> np.ndarray:
         """All of them, (N, D) float32."""
@@ -133,7 +86,7 @@ class Describer:
     def __init__(
         self,
         checkpoint: Checkpoint,
-        recipe: Recipe,
+        recipe: Recipe | None = None,
         *,
         devices: Sequence[jax.Device] | None = None,
         threads: int = 8,
@@ -141,20 +94,18 @@ class Describer:
     ):
         """Prepares to describe with a model; reads no image.
 
-        By default the first device computes. `threads` processes, at most one for each core, decode
-        images. With `skip_failures`, an image that cannot be used gets NaN.
+        By default the recipe is the model's own, and the first device computes. `threads`
+        processes, at most one for each core, decode images. With `skip_failures`, an image that
+        cannot be used gets NaN.
 
         Raises:
           UserError: the recipe is not valid, or does not fit the model.
         """
-        self.recipe = recipe
+        self.recipe = recipe = checkpoint.recipe if recipe is None else recipe
         self.devices = list(devices) if devices else jax.devices()[:1]
+        recipe.check()
         self._transforms = recipe.transforms()
-        self._whitening = recipe.whitening(checkpoint)
-        if self._whitening is not None:
-            power, dims, m = recipe.whitenp, recipe.whitenv, recipe.whitenm
-            check_divisor(self._whitening, power=power, dims=dims, m=m)
-        pool_scales([np.ones((1, 1))], pooling=recipe.pooling, p=recipe.gemp)  # refuses nonsense
+        self._whitening = _whitening(checkpoint, recipe)
         self._skip = skip_failures
         model = checkpoint.model
         graphdef, self._params, self._stats = split_variables(model)
@@ -181,12 +132,21 @@ class Describer:
             return self.descriptor_size
         return self.recipe.whitenv or len(self._whitening.components_)
 
+    def __str__(self) -> str:
+        """How images become descriptors, in a line."""
+        kept = self.finished_size
+        note = ""
+        if self._whitening is not None and kept < self.descriptor_size:
+            note = f" ({kept} of {self.descriptor_size} dimensions)"
+        return f"{self.recipe}{note}"
+
     def describe(
         self,
         datasets: Sequence[tuple[str, ImageDataset]],
         partial: str | None = None,
         *,
         images_may_change: bool = False,
+        whiten: bool = True,
     ) -> Described:
         """Describes lists of images at every scale, after reading all their headers.
 
@@ -194,22 +154,25 @@ class Describer:
           datasets: for each list, what progress bars call it, and the images.
           partial: a folder where descriptors are kept as they come, from which the same call
             resumes after it was killed. Without a descriptor in it, it is deleted.
-          images_may_change: starts again, instead of refusing, where the folder is that of other
-            images or of images of other sizes.
+          images_may_change: starts again, instead of refusing, where images that the folder has
+            descriptors of have been replaced, or the list has changed.
+          whiten: False gives the descriptors before whitening; see the method `whiten`.
 
         Raises:
           NoUsableImageError: no image of a list can be used.
-          UserError: an image cannot be used and is not to be skipped.
+          UserError: an image cannot be used and is not to be skipped; the network or a descriptor
+            is not finite; or the folder cannot be used.
         """
         skip, extractor = self._skip, self._extractor
+        variables = extractor.replicate(self._params, self._stats)
         lists = [read_list(name, dataset) for name, dataset in datasets]
         passes = plan_passes(extractor, lists, self._transforms, skip_failures=skip, advice=_ADVICE)
-        may_change = ("images", "batches") if images_may_change else ()
         store = None
         if partial is not None:
-            store = PartialDescriptors(partial, self._identity(passes), may_change=may_change)
+            store = PartialDescriptors(
+                partial, self._identity(), passes, images_may_change=images_may_change
+            )
         try:
-            variables = extractor.replicate(self._params, self._stats)
             sinks = run_passes(extractor, variables, passes, store, skip_failures=skip)
             if store is not None:
                 store.sync()
@@ -217,22 +180,25 @@ class Describer:
             if store is not None:
                 store.close()
             raise
-        described = Described([], store)
+        described, finish = Described([], store), self.finish if whiten else self._pool
         for i, dataset in enumerate(dataset for _, dataset in datasets):
             own = range(i, len(passes), len(datasets))
             failures: dict[int, str] = {}
             for number in own:
                 failures = {**sinks[number].failures, **passes[number].failures, **failures}
             scales = [sinks[number].descriptors for number in own]
-            described.lists.append(Descriptors(dataset, failures, scales, self.finish))
+            described.lists.append(Descriptors(dataset, failures, scales, finish))
         _refuse_unusable(described, [name for name, _ in datasets])
         return described
 
     def finish(self, scales: list[np.ndarray]) -> np.ndarray:
         """Pools the scales of some images and whitens: (n, D') float32 from (n, D) at each."""
+        return self.whiten(self._pool(scales))
+
+    def _pool(self, scales: list[np.ndarray]) -> np.ndarray:
         with jax.default_device(self.devices[0]):
             x = pool_scales(scales, pooling=self.recipe.pooling, p=self.recipe.gemp)
-        return self.whiten(np.asarray(x))
+        return np.asarray(x)
 
     def whiten(self, x: np.ndarray) -> np.ndarray:
         """Whitens (n, D) pooled descriptors, if the recipe says so."""
@@ -243,24 +209,21 @@ class Describer:
             white = apply_whitening(x, whitening, power=r.whitenp, dims=r.whitenv, m=r.whitenm)
         return np.asarray(white)
 
-    def _identity(self, passes: Sequence[Pass]) -> dict[str, Any]:
-        """What must be the same for a run to resume another one."""
+    def _identity(self) -> dict[str, Any]:
+        """What must be the same for a run to resume another one, apart from the images."""
         model = hashlib.sha256()
         for variables in (self._params, self._stats):
             for name in sorted(variables):
                 model.update(name.encode())
                 model.update(np.ascontiguousarray(variables[name]).tobytes())
         return {
-            "images": _digest([_description(each.images.dataset) for each in passes]),
             "transforms": [repr(transform) for transform in self._transforms],
             "model": self._model,
             "weights": model.hexdigest(),
             "preprocess": self._preprocess,
-            "batches": _digest([[(b.canvas, b.rows, b.places.tolist()) for b in p.batches]
-                                for p in passes]),
             "device": f"{len(self.devices)} x {self.devices[0].device_kind}",
             "jax": jax.__version__,
-        }  # fmt: skip
+        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -287,12 +250,16 @@ class NoUsableImageError(UserError):
 
 
 def describe_with_queries(
-    describer: Describer, dataset: ImageDataset, partial: str | None = None
+    describer: Describer,
+    dataset: ImageDataset,
+    partial: str | None = None,
+    *,
+    whiten: bool = True,
 ) -> Described:
     """Describes a data set's images and, where it has others as queries, those after them."""
     queries = queries_of(dataset)
     lists = [("database", dataset), *([("queries", queries)] if queries is not None else [])]
-    return describer.describe(lists, partial)
+    return describer.describe(lists, partial, whiten=whiten)
 
 
 def queries_of(dataset: ImageDataset) -> ImageDataset | None:
@@ -300,6 +267,25 @@ def queries_of(dataset: ImageDataset) -> ImageDataset | None:
     if isinstance(dataset, RelevantsDataset | LabelledDataset):
         return dataset.queries
     return None
+
+
+def _whitening(checkpoint: Checkpoint, recipe: Recipe) -> Whitening | None:
+    """The whitening of a recipe. Raises UserError where the model has none that fits."""
+    if not recipe.whiten:
+        return None
+    whitening = checkpoint.whitening(recipe.whiten)
+    there, width = whitening.components_.shape
+    if recipe.whitenv is not None and not 1 <= recipe.whitenv <= there:
+        raise UserError(
+            f"cannot keep {recipe.whitenv} dimensions (--whitenv): the whitening "
+            f"{recipe.whiten!r} has {there}"
+        )
+    if width != checkpoint.model.descriptor_size:
+        raise UserError(
+            f"the whitening {recipe.whiten!r} is for descriptors of {width} dimensions; the "
+            f"network's have {checkpoint.model.descriptor_size}"
+        )
+    return whitening
 
 
 def _refuse_unusable(described: Described, names: Sequence[str]) -> None:
@@ -311,12 +297,3 @@ def _refuse_unusable(described: Described, names: Sequence[str]) -> None:
     elif described._store is not None:
         described._store.close()
     raise NoUsableImageError(names[unusable[0]], described.lists[unusable[0]].failures)
-
-
-def _description(dataset: ImageDataset) -> list[Any]:
-    boxes = dataset.boxes if isinstance(dataset, QueryDataset) else None
-    return [dataset.names, dataset.root, None if boxes is None else boxes.tolist()]
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()

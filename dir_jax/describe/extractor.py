@@ -18,11 +18,10 @@ from dir_jax.data.transforms import Transform
 from dir_jax.data.workers import Prefetcher
 from dir_jax.describe.padded_loader import PaddedLoader
 from dir_jax.describe.padded_shapes import Batch, plan_batches
-from dir_jax.errors import UserError, shown
+from dir_jax.errors import NotFiniteError
 from dir_jax.models.network import RetrievalNetwork
 from dir_jax.models.preprocess import normalize
 from dir_jax.models.variables import merge_variables
-from dir_jax.retrieval.blockwise import finite_rows
 from dir_jax.runtime.replicas import REPLICATED, ROWS, MeshReplicas
 
 # Pixels of a batch for each device: CPUs gain nothing from more, accelerators gain little.
@@ -93,7 +92,18 @@ class Extractor:
         )
 
     def replicate(self, params: Mapping[str, Any], stats: Mapping[str, Any]) -> Any:
-        """Puts a network's variables, dotted path -> host array, on the devices for `run`."""
+        """Puts a network's variables, dotted path -> host array, on the devices for `run`.
+
+        Raises:
+          NotFiniteError: some are not finite; the first is named.
+        """
+        for name, array in (*params.items(), *stats.items()):
+            # NaN is the smallest value and the largest; and no array of a mask is made.
+            if array.size and not np.isfinite([array.min(), array.max()]).all():
+                raise NotFiniteError(
+                    f"the network describes no images: its {name} has values that are not finite "
+                    "(NaN or infinite), so that no descriptor would be; use an earlier checkpoint"
+                )
         return self._replicas.replicate((dict(params), dict(stats)))
 
     def run(
@@ -121,7 +131,7 @@ class Extractor:
           why an image has no descriptor, whose row is NaN.
 
         Raises:
-          UserError: an image cannot be used, or has a descriptor that is not finite (it is named).
+          UserError: an image cannot be used (it is named).
         """
         replicas = self._replicas
         share = jax.process_index(), jax.process_count()
@@ -133,15 +143,6 @@ class Extractor:
             batch: Batch, failures: dict[int, str], result: jax.Array
         ) -> tuple[np.ndarray, dict[int, str]]:
             values = replicas.fetch(result)[: len(batch.places)]
-            not_finite = np.flatnonzero(~finite_rows(values)).tolist()
-            bad = [row for row in not_finite if row not in failures]
-            if bad:
-                paths = [dataset.path(int(indices[batch.places[row]])) for row in bad]
-                why = "the network gives the image {} a descriptor that is not finite".format
-                if not skip_failures:
-                    more = f" (and {len(bad) - 1} more of {len(values)})" if len(bad) > 1 else ""
-                    raise UserError(why(shown(paths[0])) + more)
-                failures |= dict(zip(bad, map(why, paths), strict=True))
             if failures:
                 values = values.copy()
                 values[list(failures)] = np.nan

@@ -14,24 +14,25 @@ its own. `test_dir` keeps descriptors before whitening in STEM.bdescs.npy and ST
 
 from __future__ import annotations
 
-import math
+import logging
 import os
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from dir_jax.errors import UserError, quoted, shown
-from dir_jax.retrieval.blockwise import finite_rows
-from dir_jax.runtime.files import check_inside, open_regular, replacing, write_text
+from dir_jax.describe.hdf5 import check_group_names, write_groups
+from dir_jax.errors import UserError, shown
+from dir_jax.runtime.files import check_name, open_regular, replacing, write_text
 from dir_jax.runtime.progress import progress_bar
-from dir_jax.runtime.reading import read_rows
+from dir_jax.runtime.reading import read_text
 
 if TYPE_CHECKING:
     from dir_jax.describe.describer import Descriptors
     from dir_jax.describe.kapture_features import GlobalFeatures
+
+log = logging.getLogger(__name__)
 
 
 def extracted_paths(output: str, has_queries: bool) -> list[str]:
@@ -55,27 +56,9 @@ def extracted_paths(output: str, has_queries: bool) -> list[str]:
 
 
 def saved_paths(stem: str, has_queries: bool) -> list[str]:
-    """The files that `test_dir --save-feats STEM` writes: the database's, then the queries'."""
+    """The files that `test_dir --save-feats` writes: the database's, then the queries'."""
     kinds = ("bdescs", "qdescs") if has_queries else ("bdescs",)
     return [f"{stem}.{kind}.npy" for kind in kinds]
-
-
-def check_groups(path: str, names: Sequence[str]) -> None:
-    """Checks, before anything is described, that images' names can be those of groups.
-
-    Raises:
-      UserError: `path` is a .h5 file, and a name is absolute, leads outside, or is not text.
-    """
-    for name in names if path.endswith(".h5") else ():
-        try:
-            check_inside(path, name)
-            if "global_descriptor" in name.split("/") or not name.strip("./"):
-                raise UserError(f"{quoted(name)} is not the name of a group")
-        except UserError as e:
-            raise UserError(
-                f"--output {shown(path)}: {e}; give the list a root to which its images' paths are "
-                "relative, or write a .npy file"
-            ) from e
 
 
 def make_folder(path: str) -> None:
@@ -89,20 +72,56 @@ def make_folder(path: str) -> None:
         raise UserError(f"the folder {folder} cannot be written to")
 
 
-def save_descriptors(path: str, descriptors: Descriptors) -> None:
+def check_output(
+    path: str, names: Sequence[str], *, overwrite: bool, append: bool, resumes: bool
+) -> None:
+    """Checks, before images of these names are described, that they can be written to a file.
+
+    `overwrite` replaces what is there, and `append` adds to it; `resumes` is whether an earlier run
+    was stopped, which may have written this file already.
+
+    Raises:
+      UserError: they cannot.
+    """
+    for name in names:
+        check_name(name)
+    hdf5 = path.endswith(".h5")
+    if hdf5:
+        check_group_names(path, names)
+    elif append:
+        raise UserError(f"--append adds to a .h5 file; {path} is another kind of file")
+    if os.path.exists(path) and not (overwrite or append or resumes):
+        add = ", --append adds to it" * hdf5
+        raise UserError(f"{path} exists already; --overwrite replaces it{add}")
+
+
+def save_descriptors(path: str, descriptors: Descriptors, *, append: bool = False) -> None:
     """Writes descriptors as the file's suffix says, whole or not at all, in blocks of rows.
+
+    With `append`, an .h5 file keeps what it has.
 
     Raises:
       UserError: the file cannot be written.
     """
-    save = _save_h5 if path.endswith(".h5") else _save_npy
+    names, failures = descriptors.dataset.names, descriptors.failures
     with replacing(path) as scratch:
-        save(scratch, descriptors)
-    failed, failures = Path(f"{path}.failed.txt"), descriptors.failures
-    names = descriptors.dataset.names
-    if failures:
-        rows = (f"{names[i]}\t{' '.join(failures[i].split())}\n" for i in sorted(failures))
-        write_text(failed, "".join(rows))
+        if path.endswith(".h5"):
+            good = (
+                (names[i], row)
+                for start, rows in _blocks(descriptors)
+                for i, row in enumerate(rows, start)
+                if i not in failures
+            )
+            write_groups(scratch, good, path if append and os.path.exists(path) else None)
+        else:
+            _save_npy(scratch, descriptors)
+    failed = Path(f"{path}.failed.txt")
+    kept = read_text(failed).splitlines() if append and failed.exists() else []
+    known = set(names)
+    lines = [line for line in kept if line.split("\t")[0] not in known]
+    lines += [f"{names[i]}\t{' '.join(failures[i].split())}" for i in sorted(failures)]
+    if lines:
+        write_text(failed, "".join(f"{line}\n" for line in lines))
     else:
         failed.unlink(missing_ok=True)
 
@@ -120,93 +139,63 @@ def save_kapture(features: GlobalFeatures, descriptors: Descriptors, length: int
                     write(descriptors.dataset.names[i], row)
 
 
-def load_descriptors(
-    path: str, names: Sequence[str], width: int | None = None, *, skip_failures: bool = False
-) -> tuple[np.ndarray, dict[int, str]]:
-    """Reads the descriptors of a list of images from a .npy file.
+def load_descriptors(path: str, rows: int) -> np.ndarray:
+    """Reads the descriptors of a .npy file.
 
     Args:
-      path: the file, which may have PATH.failed.txt beside it.
-      names: the list's names of its N images.
-      width: how long each descriptor should be, D; any length by default.
-      skip_failures: leaves out rows that are not finite, instead of raising.
+      path: the file.
+      rows: how many images the descriptors are to be of, N.
 
     Returns:
-      descriptors: (N, D) float32; NaN for images that have none.
-      failures: image number -> why there is no descriptor.
+      (N, D) float32. The rows of images that could not be described, of which PATH.failed.txt has
+      as many, are NaN.
 
     Raises:
-      UserError: there is no such file, it is damaged, or holds something else; or a row is not
-        finite, and PATH.failed.txt does not say that this image was left out.
+      UserError: there is no such file, it is damaged, or holds something else.
     """
-    found = _read_npy(path, (len(names), width))
-    bad = np.flatnonzero(~finite_rows(found)).tolist()
-    if not bad:
-        return found, {}
-    found[bad] = np.nan
-    reasons = _read_failures(f"{path}.failed.txt")
-    unknown = [i for i in bad if names[i] not in reasons]
-    if unknown and not skip_failures:
-        first = ", ".join(f"{i} ({quoted(names[i])})" for i in unknown[:3])
-        raise UserError(
-            f"{shown(path)}: {len(unknown)} of {len(found)} rows are not finite, and its "
-            f".failed.txt does not list their images, the first: {first}; describe the images "
-            "again, or leave these out by --on-error skip"
-        )
-    missing = f"its row in {shown(path)} is not finite"
-    return found, {i: reasons.get(names[i], f"{shown(names[i])}: {missing}") for i in bad}
-
-
-def _read_npy(path: str, expected: tuple[int, int | None]) -> np.ndarray:
-    rows, width = expected
     try:
         with open_regular(path) as file:
-            shape, fortran_order, dtype = _read_header(file)
-            good = len(shape) == 2 and shape[0] == rows and width in (None, shape[1])
-            if not good or dtype.kind != "f":
-                long = f"described by {width} dimensions" if width else "each with its descriptor"
-                raise UserError(
-                    f"{shown(path)} holds {dtype} of shape {shown(shape)}; expected floats of "
-                    f"shape ({rows}, {width or 'any'}): {rows} images, {long}"
-                )
-            size, there = dtype.itemsize * math.prod(shape), os.fstat(file.fileno()).st_size
-            if file.tell() + size > there:  # before anything is allocated
-                raise UserError(f"{shown(path)} is cut off: it should have {size} bytes of numbers")
-            values = np.fromfile(file, dtype, math.prod(shape))
+            found = _read_npy(path, file, rows)
     except FileNotFoundError as e:
-        raise UserError(f"there is no file {shown(path)}") from e
+        raise UserError(f"there is no file {path}") from e
     except OSError as e:
-        raise UserError(f"{shown(path)} cannot be read: {e.strerror or e}") from e
-    except ValueError as e:
-        raise UserError(f"{shown(path)} is not an array that NumPy can read: {e}") from e
-    with np.errstate(over="ignore"):  # is infinity, which is refused
-        return values.reshape(shape, order="F" if fortran_order else "C").astype(np.float32)
+        raise UserError(f"{path} cannot be read: {e.strerror or e}") from e
+    bad = np.flatnonzero(~np.isfinite(found).all(axis=1))
+    failed = Path(f"{path}.failed.txt")
+    left_out = len(read_text(failed).splitlines()) if len(bad) and failed.exists() else 0
+    if len(bad) != left_out:
+        raise UserError(
+            f"{path} has {len(bad)} rows that are not finite (NaN or infinite), the first that of "
+            f"image number {bad[0] + 1}; {failed.name} says that {left_out} could not be described"
+        )
+    if left_out:
+        log.warning("%s: %d images could not be described and are left out", path, left_out)
+        found[bad] = np.nan
+    return found
 
 
-def _read_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Raises ValueError if it is not the header of a .npy file."""
-    magic = file.read(4)
-    if magic == b"PK\3\4":
-        raise ValueError("it is an archive, such as .npz, of several arrays")
-    file.seek(0)
-    read = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-        (3, 0): np.lib.format.read_array_header_2_0,  # differs only where fields have names
-    }
+def _read_npy(path: str, file: BinaryIO, rows: int) -> np.ndarray:
+    start = file.read(8)
+    if start[:2] == b"PK":
+        raise UserError(f"{path} is not a .npy file, but an archive of several")
+    readers = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
+    if start[:6] != b"\x93NUMPY" or start[6:] not in (b"\1\0", b"\2\0"):
+        raise UserError(f"{path} is not an array as numpy.save writes it")
     try:
-        with warnings.catch_warnings(action="ignore"):
-            return read[np.lib.format.read_magic(file)](file)
-    except Exception as e:  # NumPy parses the header as Python, which fails in many ways
-        raise ValueError(shown(str(e).split("\n")[0] or type(e).__name__)) from e
-
-
-def _read_failures(path: str) -> dict[str, str]:
-    """Name -> reason of the images that a NAME.failed.txt lists."""
-    if not os.path.lexists(path):
-        return {}
-    rows = (row for _, row in read_rows(path) if row)
-    return {name: reason for name, _, reason in (row.rpartition("\t") for row in rows)}
+        shape, by_columns, dtype = readers[start[6]](file)
+    except Exception as e:  # Python's parser reads it, and fails in many ways
+        raise UserError(f"{path} is damaged: its header cannot be read") from e
+    if dtype.kind != "f" or len(shape) != 2 or shape[0] != rows or not shape[1]:
+        raise UserError(
+            f"{path} holds {shown(dtype)} of shape {shown(shape)}; expected floats of shape "
+            f"({rows}, D), a row for each of {rows} images"
+        )
+    size = os.fstat(file.fileno()).st_size - file.tell()
+    if not 0 < shape[1] <= size or size != rows * shape[1] * dtype.itemsize:
+        raise UserError(f"{path} is damaged: {shown(shape)} {dtype} are not {size} bytes")
+    numbers = np.fromfile(file, dtype).reshape(shape, order="F" if by_columns else "C")
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, which is refused
+        return np.ascontiguousarray(numbers, np.float32)
 
 
 def _save_npy(path: Path, descriptors: Descriptors) -> None:
@@ -217,18 +206,6 @@ def _save_npy(path: Path, descriptors: Descriptors) -> None:
                 header = {"descr": "<f4", "fortran_order": False, "shape": shape}
                 np.lib.format.write_array_header_1_0(file, header)
             file.write(rows.astype("<f4").tobytes())
-
-
-def _save_h5(path: Path, descriptors: Descriptors) -> None:
-    import h5py
-
-    names = descriptors.dataset.names
-    with h5py.File(path, "w") as file:
-        for start, rows in _blocks(descriptors):
-            for i, row in enumerate(rows, start):
-                # A name that is in the list twice is one image.
-                if i not in descriptors.failures and names[i] not in file:
-                    file.create_group(names[i]).create_dataset("global_descriptor", data=row)
 
 
 def _blocks(descriptors: Descriptors) -> Iterator[tuple[int, np.ndarray]]:

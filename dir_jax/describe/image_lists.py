@@ -10,6 +10,7 @@ import numpy as np
 from dir_jax.data.headers import IS_ROOT_RIGHT, read_sizes, refuse_failures
 from dir_jax.data.images import ImageDataset
 from dir_jax.data.transforms import Transform
+from dir_jax.describe.padded_shapes import Batch
 from dir_jax.errors import UserError
 
 # An image with more would need some 20 GB for the activations of a ResNet-50's first stage.
@@ -83,6 +84,25 @@ class ImageList:
         elif len(failures) == len(self):
             advice = ""
         refuse_failures(failures, len(self), advice)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pass:
+    """One list of images at one scale.
+
+    Attributes:
+      name: what progress bars, and the files of a resumable run, call the pass.
+      images: the list.
+      transform: what is applied to each image.
+      batches: the images that can be used; their `places` are places in the list.
+      failures: place in the list -> why this image cannot be used.
+    """
+
+    name: str
+    images: ImageList
+    transform: Transform
+    batches: list[Batch]
+    failures: dict[int, str]
 
 
 def read_list(name: str, dataset: ImageDataset) -> ImageList:

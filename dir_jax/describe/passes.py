@@ -16,29 +16,11 @@ import numpy as np
 
 from dir_jax.data.transforms import Transform
 from dir_jax.describe.extractor import Extractor
-from dir_jax.describe.image_lists import ImageList
-from dir_jax.describe.padded_shapes import Batch, choose_canvases
+from dir_jax.describe.image_lists import ImageList, Pass
+from dir_jax.describe.padded_shapes import choose_canvases
 from dir_jax.describe.resume import PartialDescriptors, StoredSink
+from dir_jax.errors import NotFiniteError, shown
 from dir_jax.runtime.progress import progress_bar
-
-
-@dataclasses.dataclass(frozen=True)
-class Pass:
-    """One list of images at one scale.
-
-    Attributes:
-      name: what progress bars, and the files of a resumable run, call the pass.
-      images: the list.
-      transform: what is applied to each image.
-      batches: the images that can be used; their `places` are places in the list.
-      failures: place in the list -> why this image cannot be used.
-    """
-
-    name: str
-    images: ImageList
-    transform: Transform
-    batches: list[Batch]
-    failures: dict[int, str]
 
 
 class ArraySink:
@@ -133,12 +115,13 @@ def run_passes(
 
     Raises:
       UserError: an image cannot be used (it is named).
+      NotFiniteError: the network or a descriptor is not finite.
     """
     sinks: list[Any] = []
     for each in passes:
         images, width = each.images, extractor.width
         rows = len(images)
-        sink = ArraySink(rows, width) if store is None else store.sink(each.name, rows, width)
+        sink = ArraySink(rows, width) if store is None else store.sink(each, width)
         # Written in every run, so that it makes no difference whether an earlier one got to it.
         failed = np.array(list(each.failures), int)
         sink.write(-1, failed, np.full((len(failed), width), np.nan, np.float32), {})
@@ -151,12 +134,25 @@ def run_passes(
             contextlib.closing(found),
             progress_bar(each.name, rows, "img", shown=True, done=done) as bar,
         ):
-            for number, batch, (rows_of, failures) in zip(todo, batches, found, strict=True):
-                sink.write(number, batch.places, rows_of, failures)
+            for number, batch, (described, failures) in zip(todo, batches, found, strict=True):
+                _refuse_not_finite(images, batch.places, described, failures)
+                sink.write(number, batch.places, described, failures)
                 bar.update(len(batch.places))
                 on_batch()
         sinks.append(sink)
     return sinks
+
+
+def _refuse_not_finite(
+    images: ImageList, places: np.ndarray, descriptors: np.ndarray, failures: Mapping[int, str]
+) -> None:
+    for row in np.flatnonzero(~np.isfinite(descriptors).all(axis=1)):
+        if places[row] not in failures:
+            raise NotFiniteError(
+                f"the network's descriptor of the image {shown(images.path(places[row]))} is not "
+                "finite (NaN or infinite), although its parameters are: its numbers overflow, as "
+                "they can in bfloat16 or with a large power of gem"
+            )
 
 
 def describe_lists(
@@ -183,6 +179,7 @@ def describe_lists(
 
     Raises:
       UserError: an image cannot be used (it is named), or the transform gives random sizes.
+      NotFiniteError: the network or a descriptor is not finite.
     """
     passes = plan_passes(extractor, lists, [transform])
     variables = extractor.replicate(params, stats)

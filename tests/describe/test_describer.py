@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dir_jax.checkpoint import Checkpoint, Preprocessing, read_model, save_model
+from dir_jax.checkpoint import read_model, save_model
 from dir_jax.data.images import ImageDataset
 from dir_jax.describe import describer as module
 from dir_jax.describe.describer import Describer, NoUsableImageError, Recipe
 from dir_jax.errors import UserError
 from dir_jax.models import create_model
 from dir_jax.retrieval.whitening import learn_whitening
-from dir_jax.runtime.replicas import MeshReplicas
 
 
 def test_scales_and_whitening_are_computed_on_its_own_device(tmp_path, monkeypatch):
@@ -36,53 +35,6 @@ def test_scales_and_whitening_are_computed_on_its_own_device(tmp_path, monkeypat
     assert used == [device, device]
 
 
-@pytest.fixture
-def three(tmp_path):
-    """Three images, and a describer made by `describer(skip)`, whose network is in memory."""
-    for i in range(3):
-        Image.new("RGB", (40, 40), (60 * i, 9, 9)).save(tmp_path / f"{i}.png")
-    images = ImageDataset([f"{i}.png" for i in range(3)], str(tmp_path))
-    checkpoint = Checkpoint(create_model("resnet18_rmac", out_dim=8), Preprocessing(), {}, {})
-
-    def describer(skip):
-        return Describer(checkpoint, Recipe(), threads=0, skip_failures=skip)
-
-    return images, describer
-
-
-def test_descriptors_that_are_not_finite(three, monkeypatch, tmp_path):
-    images, describer = three
-    fetch = MeshReplicas.fetch
-
-    def not_finite(self, x):
-        found = fetch(self, x).copy()
-        found[[0, 2], 3] = np.inf
-        return found
-
-    monkeypatch.setattr(MeshReplicas, "fetch", not_finite)
-    partial = str(tmp_path / "partial")
-    message = r"0\.png a descriptor that is not finite \(and 1 more of 3\)"
-    with pytest.raises(UserError, match=message):
-        describer(skip=False).describe([("images", images)], partial)
-    skipping = describer(skip=True)
-    for where in (None, partial, partial):
-        described = skipping.describe([("images", images)], where)
-        (found,) = described.lists
-        assert found.failures.keys() == {0, 2}
-        assert "2.png a descriptor that is not finite" in found.failures[2]
-        assert np.isnan(found.array()).all(axis=1).tolist() == [True, False, True]
-        if described._store is not None:
-            described._store.close()
-
-
-def test_a_network_that_is_not_finite(three):
-    images, describer = three
-    one = describer(skip=True)
-    one._params["conv1.kernel"] = np.full_like(one._params["conv1.kernel"], np.nan)
-    with pytest.raises(NoUsableImageError, match="descriptor that is not finite"):
-        one.describe([("images", images)])
-
-
 def test_lists_without_one_usable_image(tmp_path):
     Image.new("RGB", (40, 40)).save(tmp_path / "good.png")
     whole = (tmp_path / "good.png").read_bytes()
@@ -96,3 +48,31 @@ def test_lists_without_one_usable_image(tmp_path):
             describer.describe([(str(i), images) for i, images in enumerate(lists)], str(partial))
         assert "bad.png" in e.value.failures[0]
         assert partial.exists() == kept
+
+
+def test_a_network_that_is_not_finite(tmp_path):
+    save_model(tmp_path / "net", create_model("resnet18_rmac", out_dim=8))
+    checkpoint = read_model(tmp_path / "net")
+    mean = checkpoint.model.backbone.bn1.mean
+    mean.set_value(np.full(64, np.nan, np.float32))
+    describer = Describer(checkpoint, Recipe(), threads=0, skip_failures=True)
+    nowhere = ImageDataset(["gone.png"], str(tmp_path))  # is not looked for
+    with pytest.raises(UserError, match=r"its bn1\.mean has values that are not finite"):
+        describer.describe([("all", nowhere)], str(tmp_path / "partial"))
+    assert not (tmp_path / "partial").exists()
+
+
+@pytest.mark.parametrize("whitenp", [None, 1e4])
+def test_descriptors_that_are_not_finite(tmp_path, whitenp):
+    """The image is named, and it is not said to be unreadable, nor left out."""
+    Image.new("RGB", (40, 40), (200, 30, 7)).save(tmp_path / "a.png")
+    network = create_model("resnet18_rmac", out_dim=8)
+    if whitenp is None:
+        network.fc.kernel[...] = network.fc.kernel[...] * 3e38 / abs(network.fc.kernel[...]).max()
+    rows = np.random.default_rng(0).standard_normal((50, 8)) / 100
+    save_model(tmp_path / "net", network, whitenings={"set": learn_whitening(rows)})
+    recipe = Recipe() if whitenp is None else Recipe(whiten="set", whitenp=whitenp)
+    describer = Describer(read_model(tmp_path / "net"), recipe, threads=0, skip_failures=True)
+    with pytest.raises(UserError, match=r"descriptor of .*a\.png is not finite") as e:
+        describer.describe([("all", ImageDataset(["a.png"], str(tmp_path)))]).lists[0].array()
+    assert "\n" not in str(e.value)
