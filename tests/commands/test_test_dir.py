@@ -269,6 +269,24 @@ class TestBadInput(Refuses):
         assert code == 2
         assert message in err
 
+    def test_features_that_are_not_finite(self, run, model, labelled, tmp_path):
+        features = np.random.default_rng(0).standard_normal((24, 8)).astype(np.float32)
+        features[[3, 4, 20]] = np.nan
+        np.save(tmp_path / "feats.bdescs.npy", features)
+        flags = ["--dataset", labelled, "--checkpoint", model, "--load-feats", tmp_path]
+        code, out, err = run("test_dir", *flags)
+        assert (code, closing_lines(out)) == (2, {})
+        assert "3 rows that are not finite" in err
+        assert "does not list their images: 3.png, 4.png, 20.png; " in err
+        code, skipped, err = run("test_dir", *flags, "--on-error", "skip")
+        assert (code, err.count("left out: ")) == (0, 3)
+        assert "\nLeft out: 3 images\n" in skipped
+        failed = tmp_path / "feats.bdescs.npy.failed.txt"
+        failed.write_text("".join(f"{i}.png\ttorn\n" for i in (3, 4, 20)))
+        code, out, err = run("test_dir", *flags)
+        assert (code, err.count("left out: torn")) == (0, 3)
+        assert closing_lines(out) == closing_lines(skipped) != {}
+
     def test_nothing_is_relevant(self, run, model, tmp_path):
         (tmp_path / "alone.txt").write_text("a.png a\nb.png b\n")
         words = f'ImageListLabels("{tmp_path}/alone.txt")'
@@ -290,7 +308,7 @@ class TestBadInput(Refuses):
         code, _, err = run("test_dir", "--dataset", dataset, "--checkpoint", model)
         assert (code, "refers to image 2" in err) == (2, True)
 
-    @pytest.mark.parametrize("content", ["{", "[1]", "\xff"])
+    @pytest.mark.parametrize("content", ["{", "[1]", "\xff", "", '{"a":' * 990 + "1" + "}" * 990])
     def test_results_that_cannot_be_added_to(self, run, model, labelled, tmp_path, content):
         (tmp_path / "r.json").write_text(content)
         code, _, err = run("test_dir", "--dataset", labelled, "--checkpoint", model,
