@@ -29,7 +29,7 @@ quickstart: setup  ## a training run on synthetic landmarks, about six minutes o
 	$(BIN)/python -m dir_jax.train --config experiments/quickstart.py --workdir runs/quickstart
 
 test: setup-dev  ## all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 lint: setup-dev  ## style and types
 	$(BIN)/ruff check .
