@@ -203,7 +203,7 @@ def _print_left_out(failures: Sequence[Mapping[int, str]]) -> None:
     for reason in reasons:
         print(f"left out: {reason}", file=sys.stderr)
     if reasons:
-        print(f"Left out: {len(reasons)} images")
+        print(f"left out: {len(reasons)} images")
 
 
 def _load_features(

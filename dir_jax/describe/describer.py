@@ -246,9 +246,8 @@ class NoUsableImageError(UserError):
     """Not one image of a list can be used; `failures` says why, by image number."""
 
     def __init__(self, name: str, failures: dict[int, str]):
-        super().__init__(
-            f"none of the {len(failures)} images ({name}) can be used; the first: {failures[0]}"
-        )
+        count, first = len(failures), failures[0]
+        super().__init__(f"none of the {count} images ({name}) can be used; the first: {first}")
         self.failures = failures
 
 

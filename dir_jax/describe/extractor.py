@@ -54,8 +54,7 @@ class Extractor:
         Args:
           graphdef: the network's structure.
           width: the length of a descriptor, D.
-          mean: the mean of each input channel, in [0, 1].
-          std: the standard deviation of each input channel, in [0, 1].
+          mean, std: of each input channel, in [0, 1].
           max_batch_size: the most images in a batch over all devices, rounded up to a multiple of
             their number; batches of large images have fewer.
           num_workers: how many processes decode images. 0 means threads of this process, which
@@ -116,22 +115,16 @@ class Extractor:
         *,
         skip_failures: bool = False,
     ) -> Generator[tuple[np.ndarray, dict[int, str]], None, None]:
-        """Describes the images of some batches.
+        """Describes the images of some batches of `plan`, with variables from `replicate`.
 
-        Args:
-          variables: the network's, as `replicate` gives them.
-          dataset: the images.
-          indices: (N,) int, the image that each place of a batch means.
-          transform: what is applied to each image.
-          batches: the batches, from `plan`.
-          skip_failures: goes on after an image that cannot be used, instead of raising.
+        `indices`, (N,) int, is the image of the data set that each place of a batch means.
 
         Yields:
           For each batch, in order: (n, D) float32, the descriptors of its `places`; and, by place,
           why an image has no descriptor, whose row is NaN.
 
         Raises:
-          UserError: an image cannot be used (it is named).
+          UserError: an image cannot be used (it is named); not with `skip_failures`.
         """
         replicas = self._replicas
         share = jax.process_index(), jax.process_count()

@@ -168,11 +168,11 @@ def load_descriptors(
     reasons = _read_failures(failed) if bad and failed.exists() else {}
     unknown = [i for i in bad if names[i] not in reasons]
     if unknown and not skip_failures:
-        first = ", ".join(shown(names[i]) for i in unknown[:3])
+        which = ", ".join(f"{i} ({shown(names[i])})" for i in unknown[:3])
         raise UserError(
-            f"{path} has {len(unknown)} rows that are not finite (NaN or infinite), though "
-            f"{failed.name} does not list their images: {first}{', …' if unknown[3:] else ''}; "
-            "describe the images again, or leave these out by --on-error skip"
+            f"{len(unknown)} of {len(found)} descriptors in {path} are not finite, and "
+            f"{failed.name} does not list their images: rows {which}{', …' if unknown[3:] else ''}; "
+            "--on-error skip leaves these images out"
         )
     why = f"its row in {path} is not finite"
     return found, {i: reasons.get(names[i], f"{shown(names[i])}: {why}") for i in bad}
@@ -204,7 +204,7 @@ def _read_npy(path: str, file: BinaryIO, rows: int) -> np.ndarray:
     if not 0 < shape[1] <= size or size != rows * shape[1] * dtype.itemsize:
         raise UserError(f"{path} is damaged: {shown(shape)} {dtype} are not {size} bytes")
     numbers = np.fromfile(file, dtype).reshape(shape, order="F" if by_columns else "C")
-    with np.errstate(over="ignore"):  # what is too large becomes infinite, which is refused
+    with np.errstate(over="ignore"):  # what is too large becomes infinite
         return np.ascontiguousarray(numbers, np.float32)
 
 

@@ -19,21 +19,13 @@ MAX_PIXELS = 40_000_000
 
 @dataclasses.dataclass(frozen=True)
 class ImageList:
-    """Images to describe, and what their files' headers say.
+    """Images to describe, and what their files' headers say."""
 
-    Attributes:
-      name: what progress bars call the list.
-      dataset: the images.
-      sizes: (len(dataset), 2) int, width and height of each image in its file, in pixels.
-      unreadable: image number -> why its header cannot be read.
-      chosen: (N,) int, the images to describe, in this order; None for all of them.
-    """
-
-    name: str
+    name: str  # what progress bars call the list
     dataset: ImageDataset
-    sizes: np.ndarray
-    unreadable: Mapping[int, str] = dataclasses.field(default_factory=dict)
-    chosen: np.ndarray | None = None
+    sizes: np.ndarray  # (len(dataset), 2) int, width and height of each file in pixels
+    unreadable: Mapping[int, str] = dataclasses.field(default_factory=dict)  # by image, why
+    chosen: np.ndarray | None = None  # (N,) int, what to describe, in this order; None for all
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -88,21 +80,13 @@ class ImageList:
 
 @dataclasses.dataclass(frozen=True)
 class Pass:
-    """One list of images at one scale.
+    """One list of images at one scale."""
 
-    Attributes:
-      name: what progress bars, and the files of a resumable run, call the pass.
-      images: the list.
-      transform: what is applied to each image.
-      batches: the images that can be used; their `places` are places in the list.
-      failures: place in the list -> why this image cannot be used.
-    """
-
-    name: str
+    name: str  # what progress bars, and the files of a resumable run, call it
     images: ImageList
     transform: Transform
-    batches: list[Batch]
-    failures: dict[int, str]
+    batches: list[Batch]  # of the images that can be used; `places` are those in the list
+    failures: dict[int, str]  # place in the list -> why this image cannot be used
 
 
 def read_list(name: str, dataset: ImageDataset) -> ImageList:

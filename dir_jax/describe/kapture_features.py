@@ -160,7 +160,13 @@ class GlobalFeatures:
                 with open(scratch, "ab") as file:
                     file.write(bytes(1024))  # its end mark, which such a run of others left out
                 with tarfile.TarFile(scratch, "a") as archive:
-                    yield lambda image, row: _append(archive, f"{image}.gfeat", _encode(row))
+
+                    def append(image: str, row: np.ndarray) -> None:
+                        member = tarfile.TarInfo(f"{image}.gfeat")
+                        member.size = row.size * 4
+                        archive.addfile(member, io.BytesIO(_encode(row)))
+
+                    yield append
                 os.replace(scratch, os.path.realpath(self._tar))
             else:
                 folders = {self._folder}
@@ -244,12 +250,6 @@ def _read_tar(file: Path) -> dict[str, int]:
     except Exception as e:  # a hostile or damaged archive can fail in any of tarfile's steps
         raise UserError(f"the archive {file} is damaged: {str(e)[:200] or type(e).__name__}") from e
     return sizes
-
-
-def _append(archive: tarfile.TarFile, name: str, data: bytes) -> None:
-    member = tarfile.TarInfo(name)
-    member.size = len(data)
-    archive.addfile(member, io.BytesIO(data))
 
 
 def _encode(row: np.ndarray) -> bytes:

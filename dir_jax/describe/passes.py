@@ -24,16 +24,11 @@ from dir_jax.runtime.progress import progress_bar
 
 
 class ArraySink:
-    """Keeps the descriptors of a pass in memory, as `StoredSink` keeps them on disk.
-
-    Attributes:
-      descriptors: (N, D) float32.
-      failures: place -> why there is no descriptor; its row is NaN.
-    """
+    """Keeps the descriptors of a pass in memory, as `StoredSink` keeps them on disk."""
 
     def __init__(self, rows: int, width: int):
-        self.descriptors = np.zeros((rows, width), np.float32)
-        self.failures: dict[int, str] = {}
+        self.descriptors = np.zeros((rows, width), np.float32)  # (N, D)
+        self.failures: dict[int, str] = {}  # place -> why its row is NaN
 
     def is_done(self, batch: int) -> bool:
         """Returns False: nothing is kept from an earlier run."""
@@ -57,19 +52,12 @@ def plan_passes(
 ) -> list[Pass]:
     """Plans to describe lists of images at every scale, over padded shapes chosen for all of them.
 
-    Args:
-      extractor: what will describe them.
-      lists: the images.
-      transforms: one for each scale.
-      skip_failures: images that cannot be used are left out, instead of being an error.
-      advice: what such an error tells the user to do, if there is something.
-
-    Returns:
-      One pass for each scale and list: all lists at the first scale come first.
+    Each transform is one scale. Returns one pass for each scale and list: all lists at the first
+    scale come first.
 
     Raises:
-      UserError: images cannot be used (the first few are named), or a transform gives images of
-        random sizes.
+      UserError: images cannot be used (the first few are named, with `advice`) and are not to be
+        left out, or a transform gives images of random sizes.
     """
     passes, usable = [], []
     for scale, transform in enumerate(transforms):
@@ -132,7 +120,7 @@ def run_passes(
                               skip_failures=skip_failures)  # fmt: skip
         with (
             contextlib.closing(found),
-            progress_bar(each.name, rows, "img", shown=True, done=done) as bar,
+            progress_bar(each.name, rows, "img", shown=True, done=done, delay=1) as bar,
         ):
             for number, batch, (described, failures) in zip(todo, batches, found, strict=True):
                 _refuse_not_finite(images, batch.places, described, failures)
@@ -166,16 +154,8 @@ def describe_lists(
 ) -> list[np.ndarray]:
     """Describes lists of images at one scale, with a network's current variables.
 
-    Args:
-      extractor: what describes them.
-      params: dotted path -> host array.
-      stats: dotted path -> host array.
-      lists: the images.
-      transform: what is applied to each image.
-      on_batch: called after each batch; it may raise to stop.
-
-    Returns:
-      (N, D) float32 for each list, as the network gives them.
+    `params` and `stats` are its variables, dotted path -> host array; `on_batch` is called after
+    each batch, and may raise to stop. Returns (N, D) float32 for each list.
 
     Raises:
       UserError: an image cannot be used (it is named), or the transform gives random sizes.

@@ -52,11 +52,8 @@ class PartialDescriptors:
     ):
         """Opens the folder, or makes it.
 
-        Args:
-          folder: where the descriptors are kept.
-          identity: JSON values that say how images are described.
-          passes: what is described.
-          images_may_change: drops what was described of other images, instead of refusing it.
+        `identity` says in JSON values how the images of the passes are described. With
+        `images_may_change`, what was described of other images is dropped, not refused.
 
         Raises:
           UserError: the folder is that of another extraction, or some of the images that it has
@@ -147,11 +144,11 @@ class PartialDescriptors:
         return np.concatenate(list(kept.values()))
 
     def _path(self, number: int) -> str:
-        for images in self._lists:
-            if number < len(images):
-                return shown(images.path(number))
+        images, *others = self._lists
+        while number >= len(images):
             number -= len(images)
-        return "no image"
+            images, *others = others
+        return shown(images.path(number))
 
     def sink(self, each: Pass, width: int) -> StoredSink:
         """Opens the files for the (N, width) descriptors of a pass."""
@@ -183,11 +180,7 @@ class PartialDescriptors:
 
 
 class StoredSink:
-    """The descriptors of a pass on disk; see `passes.ArraySink` for the same in memory.
-
-    Attributes:
-      failures: place -> why its row is NaN.
-    """
+    """The descriptors of a pass on disk; `failures` says by place why a row is NaN."""
 
     def __init__(self, path: Path, rows: int, width: int, batches: int):
         self._shape = rows, width
@@ -220,7 +213,7 @@ class StoredSink:
         """Writes the rows of a batch, or of no batch (-1); it is done once they are on the disk.
 
         Raises:
-          UserError: the rows cannot be written, as when the disk is full.
+          UserError: the rows cannot be written, as when the disk is full; so does `sync`.
         """
         try:
             for place, row in zip(places.tolist(), descriptors, strict=True):
@@ -244,11 +237,7 @@ class StoredSink:
         return bool(self._done.any()) or bool(self._unmarked)
 
     def sync(self) -> None:
-        """Makes sure that all rows are on the disk, then marks their batches as done.
-
-        Raises:
-          UserError: this fails, as when the disk is full.
-        """
+        """Makes sure that all rows are on the disk, then marks their batches as done."""
         try:
             sync_data(self._rows)
             sync_data(self._failures)

@@ -39,7 +39,9 @@ def test_numpy_and_hdf5_files(run, model, photos, tmp_path):
         assert set(file) == {f"{i}.png" for i in range(24)}
         for i in range(24):
             np.testing.assert_array_equal(file[f"{i}.png"]["global_descriptor"][()], found[i])
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.npy", "b.h5", "no_suffix.npy"]
+    files = ["a.npy", "b.h5", "no_suffix.npy"]
+    files += [f"{name}.recipe.json" for name in files]
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(files)
 
 
 def test_queries_have_a_file_of_their_own(run, model, photos, tmp_path):
@@ -49,7 +51,8 @@ def test_queries_have_a_file_of_their_own(run, model, photos, tmp_path):
     code, *_ = run("extract_features", "--dataset", dataset, "--checkpoint", model,
                    "--output", output, "--whiten", "set", "--trfs", "", "Scale(0.5)")  # fmt: skip
     assert code == 0
-    assert sorted(p.name for p in output.parent.iterdir()) == ["x.dbdescs.npy", "x.qdescs.npy"]
+    files = [f"x.{kind}.npy{end}" for kind in ("dbdescs", "qdescs") for end in ("", ".recipe.json")]
+    assert sorted(p.name for p in output.parent.iterdir()) == files
     options = {"trfs": ["", "Scale(0.5)"], "whiten": "set"}
     expected = dir_jax.load(model).extract([photos / f"{i}.png" for i in range(24)], **options)
     for file, rows in (("x.dbdescs.npy", range(24)), ("x.qdescs.npy", (3, 5))):
@@ -123,13 +126,12 @@ def test_a_real_folder_stops_at_an_image_and_names_it(run, model, real_folder, t
     folder, names, bad_names = real_folder
     some = [name for name in names if name not in bad_names][:2]
     (folder / "names.txt").write_text("\n".join([*some, bad_names[bad]]) + "\n")
-    code, out, err = run("extract_features", "--dataset", image_list(folder),
+    code, _, err = run("extract_features", "--dataset", image_list(folder),
                          "--checkpoint", model, "--output", tmp_path / "x.npy")  # fmt: skip
-    assert (code, out) == (2, "")
-    message = err.rsplit("\r", 1)[-1].strip()
-    assert message.startswith("error: ")
-    assert bad_names[bad] in message
-    assert len(message.splitlines()) == 1
+    assert code == 2
+    assert err.startswith("error: ")
+    assert bad_names[bad] in err
+    assert len(err.splitlines()) == 1
     assert not (tmp_path / "x.npy").exists()
 
 

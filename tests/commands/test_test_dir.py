@@ -149,6 +149,31 @@ def test_features_of_any_origin_need_no_model(run, model, labelled, oxford, tmp_
     assert "--checkpoint is missing" in run("test_dir", "--dataset", labelled)[2]
 
 
+def test_features_that_are_not_finite_are_refused_or_counted(run, labelled, tmp_path):
+    theirs = np.random.default_rng(0).standard_normal((24, 7))
+    theirs[[4, 9], 2] = np.nan, np.inf
+    np.save(tmp_path / "theirs.npy", theirs)
+    flags = ["test_dir", "--dataset", labelled, "--load-feats", tmp_path / "theirs.npy"]
+    code, out, err = run(*flags)
+    assert code == 2
+    assert "2 of 24 descriptors in" in err
+    assert "does not list their images: rows 4 (4.png), 9 (9.png); --on-error skip" in err
+    assert not closing_lines(out)
+    code, skipped, err = run(*flags, "--on-error", "skip")
+    assert code == 0
+    assert err.count("left out: ") == 2
+    assert "\nleft out: 2 images\n" in skipped
+    assert closing_lines(skipped)
+    failed = tmp_path / "theirs.npy.failed.txt"
+    failed.write_text("4.png\ttorn\n")
+    code, _, err = run(*flags)
+    assert (code, "1 of 24 descriptors" in err, "rows 9 (9.png); " in err) == (2, True, True)
+    failed.write_text("4.png\ttorn\n9.png\tgone\n")
+    code, out, err = run(*flags)
+    assert (code, err) == (0, "left out: torn\nleft out: gone\n")
+    assert closing_lines(out) == closing_lines(skipped)
+
+
 def test_extracted_features_are_not_whitened_again(run, model, oxford, tmp_path):
     flags = ["--dataset", oxford, "--checkpoint", model]
     code, said, _ = run(
@@ -268,24 +293,6 @@ class TestBadInput(Refuses):
                            "--whiten", "", "--load-feats", tmp_path)  # fmt: skip
         assert code == 2
         assert message in err
-
-    def test_features_that_are_not_finite(self, run, model, labelled, tmp_path):
-        features = np.random.default_rng(0).standard_normal((24, 8)).astype(np.float32)
-        features[[3, 4, 20]] = np.nan
-        np.save(tmp_path / "feats.bdescs.npy", features)
-        flags = ["--dataset", labelled, "--checkpoint", model, "--load-feats", tmp_path]
-        code, out, err = run("test_dir", *flags)
-        assert (code, closing_lines(out)) == (2, {})
-        assert "3 rows that are not finite" in err
-        assert "does not list their images: 3.png, 4.png, 20.png; " in err
-        code, skipped, err = run("test_dir", *flags, "--on-error", "skip")
-        assert (code, err.count("left out: ")) == (0, 3)
-        assert "\nLeft out: 3 images\n" in skipped
-        failed = tmp_path / "feats.bdescs.npy.failed.txt"
-        failed.write_text("".join(f"{i}.png\ttorn\n" for i in (3, 4, 20)))
-        code, out, err = run("test_dir", *flags)
-        assert (code, err.count("left out: torn")) == (0, 3)
-        assert closing_lines(out) == closing_lines(skipped) != {}
 
     def test_nothing_is_relevant(self, run, model, tmp_path):
         (tmp_path / "alone.txt").write_text("a.png a\nb.png b\n")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from converters.from_torch import convert
+from converters.conversion import convert
 from dir_jax.models import ARCHITECTURES
 from dir_jax.models.pooling import create_pooling
 from torch_reference.networks import create_network
