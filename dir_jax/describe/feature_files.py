@@ -169,10 +169,11 @@ def load_descriptors(
     unknown = [i for i in bad if names[i] not in reasons]
     if unknown and not skip_failures:
         which = ", ".join(f"{i} ({shown(names[i])})" for i in unknown[:3])
+        which += ", …" * (len(unknown) > 3)
         raise UserError(
             f"{len(unknown)} of {len(found)} descriptors in {path} are not finite, and "
-            f"{failed.name} does not list their images: rows {which}{', …' if unknown[3:] else ''}; "
-            "--on-error skip leaves these images out"
+            f"{failed.name} does not list their images: rows {which}; --on-error skip leaves "
+            "these images out"
         )
     why = f"its row in {path} is not finite"
     return found, {i: reasons.get(names[i], f"{shown(names[i])}: {why}") for i in bad}

@@ -313,7 +313,7 @@ class TestBadInput(Refuses):
         (tmp_path / "gnd.pkl").write_bytes(pickle.dumps(truth))
         dataset = f'ImageListRelevants("{tmp_path}/gnd.pkl")'
         code, _, err = run("test_dir", "--dataset", dataset, "--checkpoint", model)
-        assert (code, "names the image 2" in err) == (2, True)
+        assert (code, "refers to image 2" in err) == (2, True)
 
     @pytest.mark.parametrize("content", ["{", "[1]", "\xff", "", '{"a":' * 990 + "1" + "}" * 990])
     def test_results_that_cannot_be_added_to(self, run, model, labelled, tmp_path, content):
