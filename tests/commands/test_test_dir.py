@@ -149,6 +149,22 @@ def test_features_of_any_origin_need_no_model(run, model, labelled, oxford, tmp_
     assert "--checkpoint is missing" in run("test_dir", "--dataset", labelled)[2]
 
 
+def test_features_that_are_not_finite_are_refused_or_counted(run, labelled, tmp_path):
+    theirs = np.random.default_rng(0).standard_normal((24, 7))
+    theirs[[4, 9], 2] = np.nan, np.inf
+    np.save(tmp_path / "theirs.npy", theirs)
+    flags = ["test_dir", "--dataset", labelled, "--load-feats", tmp_path / "theirs.npy"]
+    code, out, err = run(*flags)
+    assert code == 2
+    assert "2 of 24 descriptors in" in err
+    assert "rows 4 (4.png), 9 (9.png); --on-error skip" in err
+    assert not closing_lines(out)
+    code, out, err = run(*flags, "--on-error", "skip")
+    assert code == 0
+    assert "left out: 2 of 24" in err
+    assert closing_lines(out)
+
+
 def test_extracted_features_are_not_whitened_again(run, model, oxford, tmp_path):
     flags = ["--dataset", oxford, "--checkpoint", model]
     code, said, _ = run(
@@ -259,7 +275,7 @@ class TestBadInput(Refuses):
             (np.zeros((23, 8), np.float32), "(23, 8)"),
             (np.zeros((24, 9), np.float32), "9 dimensions, the model's have 8"),
             (np.zeros((24, 8), np.int64), "int64"),
-            (np.array([object()] * 24), "not an array"),
+            (np.array([object()] * 24), "holds object of shape (24,)"),
         ],
     )
     def test_features_of_another_size(self, run, model, labelled, tmp_path, array, message):

@@ -315,25 +315,6 @@ def test_a_planted_link_is_replaced_not_followed(tmp_path, folder):
     assert_complete(tmp_path)
 
 
-def test_the_folder_for_unfinished_work(tmp_path):
-    features = GlobalFeatures(str(tmp_path), "net")
-    folder = tmp_path / ".dir_jax-net.partial"
-    assert features.partial_folder() == str(folder)
-    (tmp_path / "victim").mkdir()
-    folder.symlink_to(tmp_path / "victim")
-    with pytest.raises(UserError, match="is a link or has links in it"):
-        features.partial_folder()
-    folder.unlink()
-    folder.mkdir()
-    (folder / "identity.json").write_text("{}")
-    features.partial_folder()
-    for make in (lambda path: path.symlink_to(tmp_path / "file"), os.mkfifo):
-        make(folder / "describe.float32")
-        with pytest.raises(UserError, match="is a link or has links in it"):
-            features.partial_folder()
-        (folder / "describe.float32").unlink()
-
-
 def test_a_full_disk_is_one_line(tmp_path, folder, monkeypatch):
     def full(*args):
         raise OSError(28, "No space left on device")
