@@ -21,6 +21,7 @@ from converters.sources import Source, drop_projection, recognise
 from converters.whitenings import numbers
 from dir_jax.checkpoint import save_model
 from dir_jax.errors import UserError, shown
+from dir_jax.model_recipe import published_recipe
 from dir_jax.models import RetrievalNetwork, create_model
 from dir_jax.models.variables import count_parameters, merge_variables, split_variables
 from dir_jax.retrieval.whitening import Whitening
@@ -54,6 +55,7 @@ class Conversion(Source):
             self.model,
             preprocessing=self.preprocessing,
             whitenings=self.whitenings,
+            recipe=published_recipe(self.whitenings),
             notes={"converted": {"file": self.path.name, "kind": self.kind, **self.counters}},
             overwrite=overwrite,
         )
@@ -68,6 +70,7 @@ class Conversion(Source):
             ("parameters", f"{count_parameters(params):,}"),
             ("preprocessing", f"mean {self.preprocessing.mean}, std {self.preprocessing.std}"),
             *((f"whitening {name}", _describe(w)) for name, w in self.whitenings.items()),
+            ("recipe", str(published_recipe(self.whitenings))),
             *self.counters.items(),
             *((f"skipped: {what}", why) for what, why in self.skipped),
         ]

@@ -1,8 +1,8 @@
 """Deep Image Retrieval (AP-GeM, TL-GeM) in JAX: one descriptor an image, compared by dot product.
 
 model = dir_jax.load("models/ap_gem")                     # or a .pt file
-descriptors = model.extract(["a.jpg", "b.jpg"], whiten="Landmarks_clean")
-results = dir_jax.evaluate("ROxford5K", model, whiten="Landmarks_clean", whitenp=0.25)
+descriptors = model.extract(["a.jpg", "b.jpg"])            # as the model's own recipe says
+results = dir_jax.evaluate("ROxford5K", model)
 """
 
 from __future__ import annotations

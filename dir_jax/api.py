@@ -14,7 +14,7 @@ from dir_jax.checkpoint import Checkpoint
 from dir_jax.data.datasets import create_dataset
 from dir_jax.data.images import ImageDataset
 from dir_jax.data.pixels import as_rgb
-from dir_jax.describe.describer import Describer, Recipe, describe_with_queries
+from dir_jax.describe.describer import Describer, describe_with_queries
 from dir_jax.errors import UserError
 from dir_jax.evaluation import (
     check_can_be_evaluated,
@@ -23,6 +23,7 @@ from dir_jax.evaluation import (
     expand_descriptors,
 )
 from dir_jax.loading import load_model
+from dir_jax.model_recipe import Recipe
 
 
 def load(path: str | os.PathLike[str], **options: Any) -> Model:
@@ -56,11 +57,21 @@ class Model:
         """The names of the whitenings that the model has."""
         return list(self.checkpoint.whitenings)
 
+    @property
+    def recipe(self) -> Recipe:
+        """How images are described unless an argument says otherwise."""
+        return self.checkpoint.recipe
+
+    def __repr__(self) -> str:
+        network = self.checkpoint.model
+        size = f"{network.descriptor_size} dimensions"
+        return f"<dir_jax.Model {network.config.arch}, {size}; {self.recipe}>"
+
     def extract(
         self,
         images: ImageDataset | str | Sequence[str | os.PathLike[str] | Image.Image | np.ndarray],
         *,
-        trfs: str | Sequence[str] = "",
+        trfs: str | Sequence[str] | None = None,
         whiten: str | None = None,
         on_error: str = "stop",
         devices: Sequence[jax.Device] | None = None,
@@ -74,14 +85,14 @@ class Model:
             or in words such as 'ImageList("list.txt", "photos")'. A data set's queries are not
             described.
           trfs: a chain of transforms, such as 'Scale(1050)', or a sequence of one chain for each of
-            several scales.
-          whiten: one of `whitenings`; no whitening by default.
+            several scales; '' is the image as it is. By default as the model's `recipe` says.
+          whiten: one of `whitenings`, or '' for no whitening. By default as the recipe says.
           on_error: 'stop' at an image that cannot be used, or 'skip' it and give NaN.
           devices: where to compute; the first device by default.
           threads: how many processes decode where there are many images; a script then needs
             `if __name__ == "__main__":` around what it runs. 0 means threads of this process.
-          **options: pooling='gem', gemp=3, whitenp=0.5, whitenv=None, whitenm=1.0; see
-            `dir_jax.describe.describer.Recipe`.
+          **options: pooling, gemp, whitenp, whitenv and whitenm, by default as the recipe says; see
+            `dir_jax.model_recipe.Recipe`.
 
         Returns:
           (N, D) float32 of unit norm, in the order of the images.
@@ -95,7 +106,7 @@ class Model:
 
     def _describer(
         self,
-        trfs: str | Sequence[str],
+        trfs: str | Sequence[str] | None,
         whiten: str | None,
         on_error: str,
         devices: Sequence[jax.Device] | None,
@@ -105,9 +116,9 @@ class Model:
         """A describer, which is kept for the next call together with its compiled programs."""
         if on_error not in ("stop", "skip"):
             raise UserError(f"on_error is {on_error!r}; it must be 'stop' or 'skip'")
-        chains = (trfs,) if isinstance(trfs, str) else tuple(trfs)
+        chains = (trfs,) if isinstance(trfs, str) else None if trfs is None else tuple(trfs)
         try:
-            recipe = Recipe(trfs=chains, whiten=whiten, **options)
+            recipe = self.recipe.changed(trfs=chains, whiten=whiten, **options)
         except TypeError as e:
             raise UserError(
                 f"{str(e).split(') ')[-1]}; options are pooling, gemp, whitenp, whitenv, whitenm"
@@ -128,7 +139,7 @@ def evaluate(
     dataset: ImageDataset | str,
     model: Model | str | os.PathLike[str],
     *,
-    trfs: str | Sequence[str] = "",
+    trfs: str | Sequence[str] | None = None,
     whiten: str | None = None,
     aqe: tuple[int, float] | None = None,
     adba: tuple[int, float] | None = None,
@@ -144,8 +155,8 @@ def evaluate(
       dataset: a data set with labels or a ground truth, as an object or in words such as
         'ROxford5K'.
       model: a loaded model, or the path to load it from.
-      trfs: the transforms, as in `Model.extract`.
-      whiten: one of the model's whitenings; no whitening by default.
+      trfs: the transforms, as in `Model.extract`; by default as the model's recipe says.
+      whiten: one of the model's whitenings, or '' for none; by default as the recipe says.
       aqe: the number of neighbours and alpha of query expansion; no expansion by default.
       adba: the number of neighbours and alpha of database augmentation; none by default.
       db_root: the folder of the named data sets; by default the environment's DB_ROOT.

@@ -35,8 +35,10 @@ from dir_jax.description import (
     first_line,
     preprocessing_of,
     read_description,
+    recipe_of,
 )
 from dir_jax.errors import UserError, shown
+from dir_jax.model_recipe import Recipe, published_recipe
 from dir_jax.models import RetrievalNetwork, create_model
 from dir_jax.models.preprocess import Preprocessing
 from dir_jax.models.variables import Variables, merge_variables, split_variables
@@ -55,6 +57,7 @@ class Checkpoint:
     model: RetrievalNetwork
     preprocessing: Preprocessing
     whitenings: dict[str, Whitening]
+    recipe: Recipe
     description: dict[str, Any]  # model.json
 
     def whitening(self, name: str) -> Whitening:
@@ -73,6 +76,7 @@ def save_model(
     *,
     preprocessing: Preprocessing | None = None,
     whitenings: Mapping[str, Whitening] | None = None,
+    recipe: Recipe | None = None,
     notes: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -83,6 +87,7 @@ def save_model(
       model: the network.
       preprocessing: how the network's input is made; ImageNet's mean and deviation by default.
       whitenings: name -> a whitening to keep with the model.
+      recipe: how images are described with it; by default as the published models are evaluated.
       notes: JSON values to add to model.json (step, metrics, origin).
       overwrite: whether an existing directory is replaced; otherwise it is refused.
 
@@ -94,7 +99,13 @@ def save_model(
         raise UserError(f"{target} exists already; choose another directory, or overwrite it")
     _, params, stats = split_variables(model)
     arrays = arrays_of(params, stats, whitenings or {})
-    description = describe_model(model, preprocessing or Preprocessing(), {"arrays": arrays}, notes)
+    description = describe_model(
+        model,
+        preprocessing or Preprocessing(),
+        {"arrays": arrays},
+        notes,
+        recipe or published_recipe(whitenings or ()),
+    )
     with (
         writing(target),
         replacing_folder(target, overwrite=overwrite) as new,
@@ -142,7 +153,7 @@ def read_model(path: str | os.PathLike[str], **options: Any) -> Checkpoint:
         )
     return Checkpoint(
         merge_variables(graphdef, params, stats), preprocessing_of(description), whitenings,
-        description,
+        recipe_of(description), description,
     )  # fmt: skip
 
 

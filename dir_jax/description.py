@@ -16,6 +16,7 @@ import numpy as np
 
 from dir_jax.errors import UserError, shown
 from dir_jax.fields import Rule, check_fields, is_number, is_whole
+from dir_jax.model_recipe import Recipe, published_recipe, recipe_from_json
 from dir_jax.models import RetrievalNetwork
 from dir_jax.models.options import OPTION_RULES
 from dir_jax.models.preprocess import Preprocessing
@@ -68,6 +69,7 @@ def describe_model(
     preprocessing: Preprocessing,
     items: Mapping[str, Any],
     notes: Mapping[str, Any] | None,
+    recipe: Recipe,
 ) -> dict[str, Any]:
     """What `model.json` says of a model that is kept as the trees of arrays `items`."""
     description = {
@@ -75,6 +77,7 @@ def describe_model(
         "model": dataclasses.asdict(model.config),
         "preprocess": dataclasses.asdict(preprocessing),
         "whitening": list(items["arrays"]["whitening"]),
+        "recipe": recipe.to_json(),
         "versions": {name: metadata.version(name) for name in _VERSIONED},
         **(notes or {}),
     }
@@ -96,6 +99,7 @@ def read_description(directory: Path) -> dict[str, Any]:
         if (version := description["format_version"]) == FORMAT_VERSION:
             check_fields("its model", description["model"], OPTION_RULES)
             check_fields("its preprocess", description["preprocess"], PREPROCESS_RULES)
+            recipe_of(description)
             digests = description.get("digests")
             if digests is not None and digests.get(_ITSELF) != _digest_of(description):
                 raise UserError("it is not what was written; save the model again")
@@ -109,6 +113,13 @@ def read_description(directory: Path) -> dict[str, Any]:
 def preprocessing_of(description: Mapping[str, Any]) -> Preprocessing:
     """How the network's input is made."""
     return Preprocessing(**{name: tuple(x) for name, x in description["preprocess"].items()})
+
+
+def recipe_of(description: Mapping[str, Any]) -> Recipe:
+    """How images are described with the model; a model that says nothing is used as published."""
+    if "recipe" in description:
+        return recipe_from_json("its recipe", description["recipe"])
+    return published_recipe(description["whitening"])
 
 
 def check_digests(description: Mapping[str, Any], items: Mapping[str, Any], what: str) -> None:

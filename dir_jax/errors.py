@@ -33,7 +33,7 @@ def _short(value: object, write: Callable[[object], str]) -> str:
     try:
         text = write(value)
     except (ValueError, RecursionError):  # of integers of more than 4,300 digits; of deep lists
-        text = f"a {type(value).__name__} that is too long to show"
+        text = f"<{type(value).__name__} too long to show>"
     text = text if text.isprintable() else ascii(text)
     return text if len(text) <= _LONGEST else f"{text[:139]}…{text[-60:]}"
 

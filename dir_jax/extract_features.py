@@ -3,8 +3,8 @@
 
 Writes (N, D) float32 in the order of the list; or, if the file name ends in .h5, a group for each
 image name with `global_descriptor`, as hloc reads it. For a data set with queries of its own there
-are two files, NAME.dbdescs and NAME.qdescs. A run that was stopped or killed resumes where it
-stopped.
+are two files, NAME.dbdescs and NAME.qdescs. FILE.recipe.json says how the images were described. A
+run that was stopped or killed resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -17,7 +17,12 @@ if __name__ == "__main__":  # before the other imports, so that Ctrl-C ends them
 import argparse
 import sys
 
-from dir_jax.commands.flags import add_dataset_flags, add_model_flags, create_describer, recipe_of
+from dir_jax.commands.flags import (
+    add_dataset_flags,
+    add_model_flags,
+    create_describer,
+    recipe_changes,
+)
 from dir_jax.commands.running import Parser, run_parsed
 
 
@@ -32,7 +37,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--output", required=True, metavar="FILE", help="the file to write, .npy or .h5"
     )
-    add_model_flags(parser, whiten=None, whitenp=0.5)
+    add_model_flags(parser)
     return parser
 
 
@@ -40,15 +45,17 @@ def _main(args: argparse.Namespace) -> None:
     from dir_jax.data.datasets import create_dataset
     from dir_jax.describe.describer import describe_with_queries, queries_of
     from dir_jax.describe.feature_files import extracted_paths, make_folder, save_descriptors
+    from dir_jax.model_recipe import write_recipe
 
-    recipe = recipe_of(args)
+    changes = recipe_changes(args)
     dataset = create_dataset(args.dataset, db_root=args.db_root)
     paths = extracted_paths(args.output, queries_of(dataset) is not None)
-    describer = create_describer(args, recipe)
+    describer = create_describer(args, changes)
     make_folder(args.output)
     described = describe_with_queries(describer, dataset, partial=f"{args.output}.partial")
     for path, descriptors in zip(paths, described.lists, strict=True):
         save_descriptors(path, descriptors)
+        write_recipe(path, describer.recipe)
         failed = len(descriptors.failures)
         note = f"; {failed} could not be described, see {path}.failed.txt" if failed else ""
         print(f"wrote {path}: {len(descriptors)} images{note}")

@@ -18,7 +18,7 @@ import re
 import sys
 from collections.abc import Mapping
 
-from dir_jax.commands.flags import add_model_flags, create_describer, recipe_of
+from dir_jax.commands.flags import add_model_flags, create_describer, recipe_changes
 from dir_jax.commands.running import Parser, run_parsed
 from dir_jax.errors import UserError
 
@@ -37,7 +37,7 @@ def _parser() -> Parser:
         "--global-features-type", metavar="NAME",
         help="the name of these features in the dataset (default: the checkpoint's base name)",
     )  # fmt: skip
-    add_model_flags(parser, whiten=None, whitenp=0.5)
+    add_model_flags(parser)
     return parser
 
 
@@ -48,7 +48,7 @@ def _main(args: argparse.Namespace) -> None:
     from dir_jax.describe.feature_files import save_kapture
     from dir_jax.describe.kapture_features import GlobalFeatures
 
-    recipe = recipe_of(args)
+    changes = recipe_changes(args)
     name = args.global_features_type
     if not name:
         name = os.path.splitext(os.path.basename(os.path.normpath(args.checkpoint)))[0]
@@ -61,7 +61,7 @@ def _main(args: argparse.Namespace) -> None:
     if not missing:
         print("All global features are already extracted")
         return
-    describer = create_describer(args, recipe)
+    describer = create_describer(args, changes)
     features.check(missing, describer.finished_size)
     dataset = ImageDataset(missing, image_folder(args.kapture_root))
     try:

@@ -13,22 +13,28 @@ if __name__ == "__main__":  # before the other imports, so that Ctrl-C ends them
     start_program(computes=True)
 
 import argparse
-import dataclasses
 import json
 import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dir_jax.commands.flags import add_dataset_flags, add_model_flags, create_describer, recipe_of
+from dir_jax.commands.flags import (
+    add_dataset_flags,
+    add_model_flags,
+    create_describer,
+    recipe_changes,
+    set_up_devices,
+)
 from dir_jax.commands.running import Parser, run_parsed
 from dir_jax.errors import UserError
 
 if TYPE_CHECKING:
+    import jax
     import numpy as np
 
     from dir_jax.data.images import ImageDataset
-    from dir_jax.describe.describer import Describer
+    from dir_jax.describe.describer import Describer, Descriptors
     from dir_jax.evaluation import Evaluation
 
 
@@ -40,7 +46,7 @@ def main(prog: str | None = None) -> int:
 def _parser() -> Parser:
     parser = Parser("dir_jax.test_dir", __doc__)
     add_dataset_flags(parser)
-    add_model_flags(parser, whiten="Landmarks_clean", whitenp=0.25)
+    add_model_flags(parser, optional=True)
     group = parser.add_argument_group("search")
     for name, what in (("aqe", "query expansion"), ("adba", "database augmentation")):
         group.add_argument(
@@ -61,14 +67,15 @@ def _parser() -> Parser:
         help="writes a page that shows the queries and their results",
     )
     add(
-        "--save-feats", metavar="PATH",
-        help="only writes the descriptors before whitening, to PATH.bdescs.npy and "
-        "PATH.qdescs.npy",
+        "--save-feats", metavar="DIR",
+        help="also writes the descriptors before whitening, to DIR/feats.bdescs.npy and "
+        "DIR/feats.qdescs.npy",
     )  # fmt: skip
     add(
-        "--load-feats", metavar="DIR",
-        help="evaluates DIR/feats.bdescs.npy and DIR/feats.qdescs.npy, which --save-feats "
-        "DIR/feats has written, instead of describing images",
+        "--load-feats", metavar="PATH",
+        help="evaluates descriptors instead of describing images: the folder of --save-feats, or "
+        "the .npy file of extract_features; with --checkpoint, they are whitened first, unless "
+        "they are already",
     )  # fmt: skip
     return parser
 
@@ -84,30 +91,27 @@ def _main(args: argparse.Namespace) -> None:
         expand_descriptors,
     )
 
-    recipe = recipe_of(args)
+    changes = recipe_changes(args)
     aqe, adba = _expansion("aqe", args.aqe), _expansion("adba", args.adba)
     results = _read_results(args.out_json)
     if args.save_feats and args.load_feats:
         raise UserError("--save-feats and --load-feats together only copy files; give one of them")
+    if not (args.checkpoint or args.load_feats):
+        raise UserError("--checkpoint is missing; only --load-feats can do without a model")
     dataset = _create_dataset(args)
     print("Test dataset:", dataset)
-    if args.save_feats:  # as they come from the network
-        recipe = dataclasses.replace(recipe, whiten=None)
-    else:
-        check_can_be_evaluated(dataset)
-        check_expansions(dataset, aqe, adba)
-    describer = create_describer(args, recipe)
-    for file in (args.out_json, args.report, args.save_feats):
+    check_can_be_evaluated(dataset)
+    check_expansions(dataset, aqe, adba)
+    for file in (args.out_json, args.report, args.save_feats and f"{args.save_feats}/feats"):
         if file:
             make_folder(file)
-    if args.save_feats:
-        _save_features(args.save_feats, describer, dataset)
-        return
     if args.load_feats:
-        database, queries = _load_features(args.load_feats, describer, dataset)
+        database, queries, how, device = _load_features(args, changes, dataset)
     else:
-        database, queries = _describe(describer, dataset)
-    with jax.default_device(describer.devices[0]):
+        describer = create_describer(args, changes)
+        database, queries = _describe(args, describer, dataset)
+        how, device = str(describer), describer.devices[0]
+    with jax.default_device(device):
         database, queries = expand_descriptors(database, queries, aqe=aqe, adba=adba)
         evaluation = evaluate_descriptors(dataset, database, queries)
         for name, value in evaluation.metrics.items():
@@ -116,7 +120,7 @@ def _main(args: argparse.Namespace) -> None:
             _write_results(args, results, evaluation)
             print(f"saved to {args.out_json}")
         if args.report:
-            _write_report(args, dataset, evaluation, database, queries)
+            _write_report(args, dataset, evaluation, database, queries, how)
             print(f"saved to {args.report}")
 
 
@@ -155,47 +159,89 @@ def _create_dataset(args: argparse.Namespace) -> ImageDataset:
     return create_dataset(args.dataset, db_root=args.db_root)
 
 
-def _describe(describer: Describer, dataset: ImageDataset) -> tuple[np.ndarray, np.ndarray | None]:
+def _describe(
+    args: argparse.Namespace, describer: Describer, dataset: ImageDataset
+) -> tuple[np.ndarray, np.ndarray | None]:
     from dir_jax.describe.describer import describe_with_queries
 
-    found = describe_with_queries(describer, dataset).lists
-    for descriptors in found:
+    if args.save_feats:
+        database, *queries = _save_features(args.save_feats, describer, dataset)
+    else:
+        found = describe_with_queries(describer, dataset).lists
+        _print_left_out(found)
+        database, *queries = (descriptors.array() for descriptors in found)
+    return database, queries[0] if queries else None
+
+
+def _save_features(folder: str, describer: Describer, dataset: ImageDataset) -> list[np.ndarray]:
+    """Describes and writes the descriptors before whitening; returns them whitened."""
+    from dir_jax.describe.describer import describe_with_queries
+    from dir_jax.describe.feature_files import save_descriptors, saved_paths
+    from dir_jax.model_recipe import write_recipe
+
+    stem = os.path.join(folder, "feats")
+    described = describe_with_queries(describer, dataset, f"{stem}.partial", whiten=False)
+    _print_left_out(described.lists)
+    found = []
+    for path, descriptors in zip(
+        saved_paths(stem, len(described.lists) > 1), described.lists, strict=True
+    ):
+        save_descriptors(path, descriptors)
+        write_recipe(path, describer.recipe.changed(whiten=""))
+        print(f"wrote {path}: {len(descriptors)} images")
+        found.append(describer.whiten(descriptors.array()))
+    described.delete_partial()
+    return found
+
+
+def _print_left_out(lists: list[Descriptors]) -> None:
+    for descriptors in lists:
         for reason in descriptors.failures.values():
             print(f"left out: {reason}", file=sys.stderr)
-    return found[0].array(), found[1].array() if len(found) > 1 else None
 
 
 def _load_features(
-    folder: str, describer: Describer, dataset: ImageDataset
-) -> tuple[np.ndarray, np.ndarray | None]:
+    args: argparse.Namespace, changes: dict[str, Any], dataset: ImageDataset
+) -> tuple[np.ndarray, np.ndarray | None, str, jax.Device]:
+    """The database's and the queries' descriptors from files, how they were made, and a device."""
     from dir_jax.describe.describer import queries_of
-    from dir_jax.describe.feature_files import load_descriptors, saved_paths
+    from dir_jax.describe.feature_files import extracted_paths, load_descriptors, saved_paths
+    from dir_jax.model_recipe import recipe_beside
 
     queries = queries_of(dataset)
     lists = [dataset] if queries is None else [dataset, queries]
-    paths = saved_paths(os.path.join(folder, "feats"), queries is not None)
-    width = describer.descriptor_size
     try:
+        if os.path.isdir(args.load_feats):
+            paths = saved_paths(os.path.join(args.load_feats, "feats"), queries is not None)
+        else:
+            paths = extracted_paths(args.load_feats, queries is not None)
+        made = recipe_beside(paths[0])
         found = [
-            load_descriptors(path, len(images), width)
-            for path, images in zip(paths, lists, strict=True)
+            load_descriptors(path, len(images)) for path, images in zip(paths, lists, strict=True)
         ]
+        if len({x.shape[1] for x in found}) > 1:
+            widths = " and ".join(str(x.shape[1]) for x in found)
+            raise UserError(f"{' and '.join(paths)} have descriptors of {widths} dimensions")
     except UserError as e:
         raise UserError(f"--load-feats: {e}") from e
-    database, *rest = map(describer.whiten, found)
-    return database, rest[0] if rest else None
-
-
-def _save_features(stem: str, describer: Describer, dataset: ImageDataset) -> None:
-    from dir_jax.describe.describer import describe_with_queries
-    from dir_jax.describe.feature_files import save_descriptors, saved_paths
-
-    described = describe_with_queries(describer, dataset, partial=f"{stem}.partial")
-    paths = saved_paths(stem, len(described.lists) > 1)
-    for path, descriptors in zip(paths, described.lists, strict=True):
-        save_descriptors(path, descriptors)
-        print(f"wrote {path}: {len(descriptors)} images")
-    described.delete_partial()
+    whitened = made is not None and made.whiten
+    if args.whiten and (whitened or not args.checkpoint):
+        why = "the features are whitened already" if whitened else "--checkpoint is missing"
+        raise UserError(f"--whiten {args.whiten}: {why}")
+    if whitened or not args.checkpoint:
+        device, how = set_up_devices(args)[0], str(made) if made else "as they are in the files"
+        print("Descriptors:", how)
+    else:
+        describer = create_describer(args, changes)
+        width = describer.descriptor_size
+        if found[0].shape[1] != width:
+            raise UserError(
+                f"--load-feats: {paths[0]} has descriptors of {found[0].shape[1]} dimensions, the "
+                f"model's have {width}; without --checkpoint they are evaluated as they are"
+            )
+        found = [describer.whiten(x) for x in found]
+        device, how = describer.devices[0], str(describer)
+    return found[0], found[1] if len(found) > 1 else None, how, device
 
 
 def _write_results(
@@ -214,6 +260,7 @@ def _write_report(
     evaluation: Evaluation,
     database: np.ndarray,
     queries: np.ndarray | None,
+    how: str,
 ) -> None:
     from dir_jax.evaluation import rankings_to_show
     from dir_jax.report import JudgedRankings, write_report
@@ -221,9 +268,8 @@ def _write_report(
     shown, rankings, scores = rankings_to_show(dataset, evaluation, database, queries)
     flags = {
         "Data set": args.dataset,
-        "Checkpoint": args.checkpoint,
-        "Transforms": " | ".join(text or "none" for text in args.trfs),
-        "Whitening": f"{args.whiten}, power {args.whitenp:g}" if args.whiten else "none",
+        "Checkpoint": args.checkpoint or "none",
+        "Descriptors": how,
         "Query expansion": " ".join(args.aqe) if args.aqe else "none",
         "Database augmentation": " ".join(args.adba) if args.adba else "none",
     }

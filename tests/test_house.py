@@ -17,7 +17,7 @@ ROWS = (
     ("errors", "fields"),
     ("losses", "runtime"),
     ("models", "data", "retrieval"),
-    ("description",),
+    ("description", "model_recipe"),
     ("checkpoint", "report"),
     ("describe", "evaluation"),
     ("loading", "training"),

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from dir_jax.commands.running import Parser
 from dir_jax.errors import UserError
 
 if TYPE_CHECKING:
-    from dir_jax.describe.describer import Describer, Recipe
+    import jax
+
+    from dir_jax.describe.describer import Describer
 
 
 # fmt: off
@@ -29,30 +32,26 @@ def add_cache_flag(parser: Parser) -> None:
         "cache folder)")
 
 
-def add_model_flags(parser: Parser, *, whiten: str | None, whitenp: float) -> None:
-    """Adds --checkpoint, how images become descriptors, and where that is computed.
-
-    `whiten` (None for no whitening) and `whitenp` are the defaults of the flags of these names.
-    """
-    parser.add_argument("--checkpoint", required=True, metavar="PATH",
+def add_model_flags(parser: Parser, *, optional: bool = False) -> None:
+    """Adds --checkpoint, how images become descriptors, and where that is computed."""
+    parser.add_argument("--checkpoint", required=not optional, metavar="PATH",
         help="a checkpoint directory, a training run's directory, or a PyTorch file")
-    group = parser.add_argument_group("descriptors")
+    group = parser.add_argument_group("descriptors", "The defaults are the model's own recipe.")
     add = group.add_argument
-    add("--trfs", nargs="+", default=[""], metavar="CHAIN",
-        help="transforms such as 'Scale(1050), Pad(800)'; with several chains, each image is "
-        "described at several scales, which are pooled (default: images as they are)")
-    add("--pooling", default="gem", help="how scales are pooled: gem or mean (default: gem)")
-    add("--gemp", type=float, default=3, metavar="P", help="the power of gem (default: 3)")
+    add("--trfs", nargs="+", metavar="CHAIN",
+        help="transforms such as 'Scale(1050), Pad(800)'; '' is the image as it is; with several "
+        "chains, each image is described at several scales, which are pooled")
+    add("--pooling", metavar="HOW", help="how scales are pooled: gem or mean")
+    add("--gemp", type=float, metavar="P", help="the power of gem")
     add("--center-bias", type=float, metavar="B",
-        help="how much more the centre of the image weighs (default: as the model says)")
-    add("--whiten", default=whiten, metavar="NAME",
-        help="the name of one of the checkpoint's whitenings; '' for none "
-        f"(default: {whiten or 'none'})")
-    add("--whitenp", type=float, default=whitenp, metavar="P",
-        help=f"whitening divides by this power of the variance (default: {whitenp})")
-    add("--whitenv", type=int, metavar="N", help="dimensions that whitening keeps (default: all)")
-    add("--whitenm", type=float, default=1.0, metavar="M",
-        help="a constant factor of what whitening divides by (default: 1)")
+        help="how much more the centre of the image weighs")
+    add("--whiten", metavar="NAME",
+        help="the name of one of the checkpoint's whitenings; '' for none")
+    add("--whitenp", type=float, metavar="P",
+        help="whitening divides by this power of the variance")
+    add("--whitenv", type=int, metavar="N", help="dimensions that whitening keeps")
+    add("--whitenm", type=float, metavar="M",
+        help="a constant factor of what whitening divides by")
     group = parser.add_argument_group("running")
     add = group.add_argument
     add("--threads", type=int, default=8, metavar="N",
@@ -71,41 +70,32 @@ def add_model_flags(parser: Parser, *, whiten: str | None, whitenp: float) -> No
 # fmt: on
 
 
-def recipe_of(args: argparse.Namespace) -> Recipe:
-    """How images become descriptors. Raises UserError for a bad --threads or --trfs."""
-    from dir_jax.describe.describer import Recipe
+def recipe_changes(args: argparse.Namespace) -> dict[str, Any]:
+    """What the flags change in a model's recipe. Raises UserError for a value that is not valid."""
+    from dir_jax.model_recipe import Recipe
 
     if args.threads < 0:
         raise UserError(f"--threads is {args.threads}; expected 0 or more")
-    recipe = Recipe(
-        trfs=tuple(args.trfs),
-        pooling=args.pooling,
-        gemp=args.gemp,
-        whiten=args.whiten or None,
-        whitenp=args.whitenp,
-        whitenv=args.whitenv,
-        whitenm=args.whitenm,
-    )
+    names = ("pooling", "gemp", "whiten", "whitenp", "whitenv", "whitenm")
+    changes = {name: getattr(args, name) for name in names}
+    changes["trfs"] = None if args.trfs is None else tuple(args.trfs)
     try:
+        recipe = Recipe().changed(**changes)
         recipe.transforms()
     except UserError as e:
         raise UserError(f"--trfs: {e}") from e
-    return recipe
+    recipe.check("flags")
+    return changes
 
 
-def create_describer(args: argparse.Namespace, recipe: Recipe) -> Describer:
-    """Sets up JAX, loads --checkpoint, and makes the describer that the flags ask for.
-
-    No device may have been used before.
+def set_up_devices(args: argparse.Namespace) -> list[jax.Device]:
+    """Sets up JAX, before any device is used, and returns the devices of --gpu.
 
     Raises:
-      UserError: the checkpoint cannot be read, an option or the recipe does not fit it, or there is
-        no such device.
+      UserError: there is no such device.
     """
     import jax
 
-    from dir_jax.describe.describer import Describer
-    from dir_jax.loading import load_model
     from dir_jax.runtime.compiler import set_up_jax
     from dir_jax.runtime.devices import select_devices
 
@@ -113,16 +103,34 @@ def create_describer(args: argparse.Namespace, recipe: Recipe) -> Describer:
     if args.gpu == [-1]:
         jax.config.update("jax_platforms", "cpu")
     set_up_jax(args.compilation_cache)
+    return select_devices(args.gpu)
+
+
+def create_describer(args: argparse.Namespace, changes: Mapping[str, Any]) -> Describer:
+    """Loads --checkpoint, and makes the describer of its recipe with some changes.
+
+    The recipe is printed. No device may have been used before.
+
+    Raises:
+      UserError: the checkpoint cannot be read, an option or the recipe does not fit it, or there is
+        no such device.
+    """
+    from dir_jax.describe.describer import Describer
+    from dir_jax.loading import load_model
+
+    devices = set_up_devices(args)
     names = ("center_bias", "dtype", "precision")
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     checkpoint = load_model(args.checkpoint, **given)
     arch = checkpoint.model.config.arch
     if args.center_bias is not None and "_fpn" in arch:
         raise UserError(f"--center-bias does not apply to {arch}, which has no centre bias")
-    return Describer(
+    describer = Describer(
         checkpoint,
-        recipe,
-        devices=select_devices(args.gpu),
+        checkpoint.recipe.changed(**changes),
+        devices=devices,
         threads=args.threads,
         skip_failures=args.on_error == "skip",
     )
+    print("Descriptors:", describer)
+    return describer

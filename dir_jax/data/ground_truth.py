@@ -91,10 +91,9 @@ def read_ground_truth(
         raise UserError(f"{file} holds a {type(content).__name__}; expected a dict with 'imlist'")
     if missing := [key for key in ("imlist", "qimlist", "gnd") if key not in content]:
         raise UserError(f"the ground truth {file} has no {' and no '.join(map(repr, missing))}")
-    folder = os.path.join(os.path.dirname(file) if root is None else root, img_dir)
-    names, query_names = (
-        _names(f"{file}: {key!r}", content[key], folder, ext) for key in ("imlist", "qimlist")
-    )
+    folder = os.path.join(os.path.dirname(file) if root is None else root, img_dir) or "."
+    names = _names(f"{file}: 'imlist'", content["imlist"], folder, ext)
+    query_names = _names(f"{file}: 'qimlist'", content["qimlist"], folder, ext)
     truth = content["gnd"]
     is_list = isinstance(truth, list | tuple) or (isinstance(truth, np.ndarray) and truth.ndim == 1)
     if not is_list or len(truth) != len(query_names):

@@ -15,7 +15,7 @@ from PIL import Image
 from dir_jax.data.images import ImageDataset
 from dir_jax.data.samplers import Sampler
 from dir_jax.data.workers import Prefetcher
-from dir_jax.errors import UserError
+from dir_jax.errors import UserError, shown
 
 Augmentation = Callable[[Image.Image, np.random.Generator], Image.Image]
 
@@ -87,7 +87,7 @@ def _load_unit(
             rng = np.random.default_rng((seed, step * sampler.batch_size + row))
             image = np.asarray(transform(original, rng))
         except Exception as e:
-            why = str(e) if isinstance(e, UserError) else f"{type(e).__name__}: {e}"
+            why = str(e) if isinstance(e, UserError) else f"{type(e).__name__}: {shown(e)}"
             raise UserError(f"the image {path} cannot be transformed: {why}") from e
         if place == 0:
             images = np.empty((len(rows), *image.shape), np.uint8)

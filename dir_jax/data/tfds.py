@@ -85,9 +85,10 @@ class TfdsDataset(LabelledDataset):
         image, label = features.get("image"), features.get("label")
         is_number = label and label.shape == () and np.issubdtype(label.np_dtype, np.integer)
         if not isinstance(image, tfds.features.Image) or not is_number:
+            found = shown(", ".join(sorted(features)))
             raise UserError(
-                f"tfds:{name} has the features {', '.join(sorted(features))}; expected an 'image' "
-                "that is a picture and a 'label' that is an integer"
+                f"tfds:{name} has the features {found}; expected an 'image' that is a picture and "
+                "a 'label' that is an integer"
             )
         decoders = {"image": tfds.decode.SkipDecoding()}
         try:
@@ -98,9 +99,8 @@ class TfdsDataset(LabelledDataset):
                 f"{_how_to_prepare(name, data_dir)}"
             ) from e
         except ValueError as e:
-            raise UserError(
-                f"tfds:{name} has no split {split!r}; it has {', '.join(builder.info.splits)}"
-            ) from e
+            splits = shown(", ".join(builder.info.splits))
+            raise UserError(f"tfds:{name} has no split {split!r}; it has {splits}") from e
         if not len(self._source):
             raise UserError(f"the split {split!r} of tfds:{name} is empty")
 

@@ -19,12 +19,12 @@ from dir_jax.checkpoint import Checkpoint
 from dir_jax.data.ground_truth import QueryDataset, RelevantsDataset
 from dir_jax.data.images import ImageDataset
 from dir_jax.data.labelled import LabelledDataset
-from dir_jax.data.transforms import Compose, parse_transforms
 from dir_jax.describe.extractor import Extractor
 from dir_jax.describe.image_lists import read_list
 from dir_jax.describe.passes import Pass, plan_passes, run_passes
 from dir_jax.describe.resume import PartialDescriptors
 from dir_jax.errors import UserError
+from dir_jax.model_recipe import Recipe
 from dir_jax.models.variables import split_variables
 from dir_jax.retrieval.blockwise import blocks
 from dir_jax.retrieval.scales import pool_scales
@@ -33,56 +33,6 @@ from dir_jax.runtime.platforms import count_cores
 
 _ROWS = 4096  # pooled and whitened at once
 _ADVICE = "--on-error skip (on_error='skip' in Python) leaves them out"
-
-
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """How an image becomes a descriptor, apart from the network.
-
-    Attributes:
-      trfs: the texts of the transforms, one chain for each scale; '' is the image as it is.
-      pooling: how scales are pooled, 'gem' or 'mean'.
-      gemp: the power of 'gem'.
-      whiten: the name of one of the checkpoint's whitenings, or None for no whitening.
-      whitenp: the power of the variance that whitening divides by.
-      whitenv: how many components whitening keeps, or None for all of them.
-      whitenm: a constant factor of what whitening divides by.
-    """
-
-    trfs: tuple[str, ...] = ("",)
-    pooling: str = "gem"
-    gemp: float = 3
-    whiten: str | None = None
-    whitenp: float = 0.5
-    whitenv: int | None = None
-    whitenm: float = 1.0
-
-    def transforms(self) -> list[Compose]:
-        """One chain for each scale. Raises UserError, with a caret, for one that is not valid."""
-        return [parse_transforms(text) for text in self.trfs or ("",)]
-
-    def whitening(self, checkpoint: Checkpoint) -> Whitening | None:
-        """The checkpoint's whitening, if the recipe has one.
-
-        Raises:
-          UserError: the checkpoint has no whitening of that name, or it has too few components or
-            is for descriptors of another length.
-        """
-        if not self.whiten:
-            return None
-        whitening = checkpoint.whitening(self.whiten)
-        there, width = whitening.components_.shape
-        if self.whitenv is not None and not 1 <= self.whitenv <= there:
-            raise UserError(
-                f"cannot keep {self.whitenv} dimensions (--whitenv): the whitening "
-                f"{self.whiten!r} has {there}"
-            )
-        if width != checkpoint.model.descriptor_size:
-            raise UserError(
-                f"the whitening {self.whiten!r} is for descriptors of {width} dimensions; the "
-                f"network's have {checkpoint.model.descriptor_size}"
-            )
-        return whitening
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +75,7 @@ class Describer:
     def __init__(
         self,
         checkpoint: Checkpoint,
-        recipe: Recipe,
+        recipe: Recipe | None = None,
         *,
         devices: Sequence[jax.Device] | None = None,
         threads: int = 8,
@@ -133,17 +83,18 @@ class Describer:
     ):
         """Prepares to describe with a model; reads no image.
 
-        By default the first device computes. `threads` processes, at most one for each core, decode
+        By default the recipe is the model's own, and the first device
+        computes. `threads` processes, at most one for each core, decode
         images. With `skip_failures`, an image that cannot be used gets NaN.
 
         Raises:
           UserError: the recipe is not valid, or does not fit the model.
         """
-        self.recipe = recipe
+        self.recipe = recipe = checkpoint.recipe if recipe is None else recipe
         self.devices = list(devices) if devices else jax.devices()[:1]
+        recipe.check()
         self._transforms = recipe.transforms()
-        self._whitening = recipe.whitening(checkpoint)
-        pool_scales([np.ones((1, 1))], pooling=recipe.pooling, p=recipe.gemp)  # refuses nonsense
+        self._whitening = _whitening(checkpoint, recipe)
         self._skip = skip_failures
         model = checkpoint.model
         graphdef, self._params, self._stats = split_variables(model)
@@ -170,12 +121,21 @@ class Describer:
             return self.descriptor_size
         return self.recipe.whitenv or len(self._whitening.components_)
 
+    def __str__(self) -> str:
+        """How images become descriptors, in a line."""
+        kept = self.finished_size
+        note = ""
+        if self._whitening is not None and kept < self.descriptor_size:
+            note = f" ({kept} of {self.descriptor_size} dimensions)"
+        return f"{self.recipe}{note}"
+
     def describe(
         self,
         datasets: Sequence[tuple[str, ImageDataset]],
         partial: str | None = None,
         *,
         images_may_change: bool = False,
+        whiten: bool = True,
     ) -> Described:
         """Describes lists of images at every scale, after reading all their headers.
 
@@ -185,6 +145,7 @@ class Describer:
             resumes after it was killed. Without a descriptor in it, it is deleted.
           images_may_change: starts again, instead of refusing, where the folder is that of other
             images or of images of other sizes.
+          whiten: False gives the descriptors before whitening; see the method `whiten`.
 
         Raises:
           NoUsableImageError: no image of a list can be used.
@@ -206,22 +167,25 @@ class Describer:
             if store is not None:
                 store.close()
             raise
-        described = Described([], store)
+        described, finish = Described([], store), self.finish if whiten else self._pool
         for i, dataset in enumerate(dataset for _, dataset in datasets):
             own = range(i, len(passes), len(datasets))
             failures: dict[int, str] = {}
             for number in own:
                 failures = {**sinks[number].failures, **passes[number].failures, **failures}
             scales = [sinks[number].descriptors for number in own]
-            described.lists.append(Descriptors(dataset, failures, scales, self.finish))
+            described.lists.append(Descriptors(dataset, failures, scales, finish))
         _refuse_unusable(described, [name for name, _ in datasets])
         return described
 
     def finish(self, scales: list[np.ndarray]) -> np.ndarray:
         """Pools the scales of some images and whitens: (n, D') float32 from (n, D) at each."""
+        return self.whiten(self._pool(scales))
+
+    def _pool(self, scales: list[np.ndarray]) -> np.ndarray:
         with jax.default_device(self.devices[0]):
             x = pool_scales(scales, pooling=self.recipe.pooling, p=self.recipe.gemp)
-        return self.whiten(np.asarray(x))
+        return np.asarray(x)
 
     def whiten(self, x: np.ndarray) -> np.ndarray:
         """Whitens (n, D) pooled descriptors, if the recipe says so."""
@@ -276,12 +240,16 @@ class NoUsableImageError(UserError):
 
 
 def describe_with_queries(
-    describer: Describer, dataset: ImageDataset, partial: str | None = None
+    describer: Describer,
+    dataset: ImageDataset,
+    partial: str | None = None,
+    *,
+    whiten: bool = True,
 ) -> Described:
     """Describes a data set's images and, where it has others as queries, those after them."""
     queries = queries_of(dataset)
     lists = [("database", dataset), *([("queries", queries)] if queries is not None else [])]
-    return describer.describe(lists, partial)
+    return describer.describe(lists, partial, whiten=whiten)
 
 
 def queries_of(dataset: ImageDataset) -> ImageDataset | None:
@@ -289,6 +257,25 @@ def queries_of(dataset: ImageDataset) -> ImageDataset | None:
     if isinstance(dataset, RelevantsDataset | LabelledDataset):
         return dataset.queries
     return None
+
+
+def _whitening(checkpoint: Checkpoint, recipe: Recipe) -> Whitening | None:
+    """The whitening of a recipe. Raises UserError where the model has none that fits."""
+    if not recipe.whiten:
+        return None
+    whitening = checkpoint.whitening(recipe.whiten)
+    there, width = whitening.components_.shape
+    if recipe.whitenv is not None and not 1 <= recipe.whitenv <= there:
+        raise UserError(
+            f"cannot keep {recipe.whitenv} dimensions (--whitenv): the whitening "
+            f"{recipe.whiten!r} has {there}"
+        )
+    if width != checkpoint.model.descriptor_size:
+        raise UserError(
+            f"the whitening {recipe.whiten!r} is for descriptors of {width} dimensions; the "
+            f"network's have {checkpoint.model.descriptor_size}"
+        )
+    return whitening
 
 
 def _refuse_unusable(described: Described, names: Sequence[str]) -> None:

@@ -51,7 +51,7 @@ def extracted_paths(output: str, has_queries: bool) -> list[str]:
 
 
 def saved_paths(stem: str, has_queries: bool) -> list[str]:
-    """The files that `test_dir --save-feats STEM` writes: the database's, then the queries'."""
+    """The files that `test_dir --save-feats` writes: the database's, then the queries'."""
     kinds = ("bdescs", "qdescs") if has_queries else ("bdescs",)
     return [f"{stem}.{kind}.npy" for kind in kinds]
 
@@ -98,13 +98,12 @@ def save_kapture(features: GlobalFeatures, descriptors: Descriptors, length: int
                     write(descriptors.dataset.names[i], row)
 
 
-def load_descriptors(path: str, rows: int, width: int) -> np.ndarray:
+def load_descriptors(path: str, rows: int) -> np.ndarray:
     """Reads the descriptors of a .npy file.
 
     Args:
       path: the file.
       rows: how many images the descriptors are to be of, N.
-      width: how long each is to be, D.
 
     Returns:
       (N, D) float32.
@@ -121,10 +120,10 @@ def load_descriptors(path: str, rows: int, width: int) -> np.ndarray:
         raise UserError(f"{path} is not an array that NumPy can read: {e}") from e
     if not isinstance(found, np.ndarray):
         raise UserError(f"{path} is not a .npy file, but an archive of several")
-    if found.shape != (rows, width) or found.dtype.kind != "f":
+    if found.ndim != 2 or len(found) != rows or not found.size or found.dtype.kind != "f":
         raise UserError(
             f"{path} holds {found.dtype} of shape {found.shape}; expected floats of shape "
-            f"{(rows, width)}: {rows} images, described by {width} dimensions"
+            f"({rows}, D), a row for each of {rows} images"
         )
     return np.array(found, np.float32)
 

@@ -118,7 +118,7 @@ def apply_whitening(
     x: jax.typing.ArrayLike,
     whitening: Whitening,
     *,
-    power: float = 0.5,
+    power: float = 0.25,
     dims: int | None = None,
     m: float = 1.0,
 ) -> jax.Array:

@@ -115,6 +115,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) ->
                         current.network(state),
                         saved_with_model(optimizer, feed.triplets, metrics.rows, images.arrays),
                         preprocessing=setup.preprocessing,
+                        recipe=setup.recipe,
                         mean_average_precision=metrics.evaluation(step).get("mAP"),
                     )
 

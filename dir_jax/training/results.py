@@ -71,6 +71,7 @@ def write_results(
         current.network(state),
         preprocessing=setup.preprocessing,
         whitenings=whitenings,
+        recipe=setup.recipe.changed(whiten=next(iter(whitenings), None)),
         notes={"step": config.num_steps, "metrics": summary["after"]},
         overwrite=True,
     )
@@ -99,7 +100,14 @@ def _learn_whitening(
     chosen = choose_pool(setup.dataset.labels, most, config.seed, _WHITEN)
     descriptors = current.describe(state, chosen, setup.whitening_transform, "learn whitening")
     try:
-        return {config.whitening.name: learn_whitening(descriptors)}
+        whitening = learn_whitening(descriptors)
     except UserError as e:  # the descriptors are all alike; the model is still worth keeping
         log.warning("no whitening is learned: %s", e)
         return {}
+    kept, width = whitening.components_.shape
+    if kept < width:
+        log.warning(
+            "the whitening has %d of %d dimensions: %d images do not vary along more "
+            "(config.whitening.max_images, config.num_steps)", kept, width, len(chosen)
+        )  # fmt: skip
+    return {config.whitening.name: whitening}

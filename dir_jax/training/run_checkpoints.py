@@ -20,6 +20,7 @@ from dir_jax.description import (
     read_description,
 )
 from dir_jax.errors import UserError
+from dir_jax.model_recipe import Recipe
 from dir_jax.models import RetrievalNetwork
 from dir_jax.models.preprocess import Preprocessing
 from dir_jax.models.variables import Variables, split_variables
@@ -63,6 +64,7 @@ class RunCheckpoints:
         train: Mapping[str, Any],
         *,
         preprocessing: Preprocessing,
+        recipe: Recipe,
         mean_average_precision: float | None = None,
     ) -> None:
         """Copies the state to the host and writes it while training continues.
@@ -72,6 +74,7 @@ class RunCheckpoints:
           model: the network, whose variables every process holds whole.
           train: a pytree of arrays: optimiser and sampler.
           preprocessing: how the network's input is made.
+          recipe: how images are described with it.
           mean_average_precision: the mAP of exactly this state, if it was evaluated.
 
         Raises:
@@ -81,7 +84,7 @@ class RunCheckpoints:
             return
         _, params, stats = split_variables(model)
         items = {"arrays": arrays_of(params, stats, {}), "train": to_host(train)}
-        description = describe_model(model, preprocessing, items, {"step": step})
+        description = describe_model(model, preprocessing, items, {"step": step}, recipe)
         with writing(self._manager.directory):
             self._manager.save(
                 step,

@@ -23,6 +23,7 @@ from dir_jax.describe.image_lists import ImageList
 from dir_jax.errors import UserError
 from dir_jax.loading import load_model
 from dir_jax.losses import LOSSES, BatchLoss
+from dir_jax.model_recipe import Recipe
 from dir_jax.models import RetrievalNetwork, create_model
 from dir_jax.models.variables import merge_variables, split_variables
 from dir_jax.training.held_out import HeldOutSets
@@ -41,6 +42,7 @@ class Setup:
     images: ImageList  # the same images, with the sizes of their files
     transform: Compose  # of the batches; all images come out in one size
     held_out: HeldOutSets
+    recipe: Recipe  # of the held-out sets' images, before whitening
     whitening_transform: Compose  # of the images that the whitening is learned from
     mining_transform: Compose  # of the images that triplets are mined from
     sampler: Sampler | None  # None if triplets are mined
@@ -70,6 +72,7 @@ def create_setup(config: ml_collections.ConfigDict) -> Setup:
         images=images,
         transform=transform,
         held_out=held_out,
+        recipe=Recipe(trfs=(config.eval.transform,), whitenp=float(config.whitening.power)),
         whitening_transform=whitening_transform,
         mining_transform=mining_transform,
         sampler=_create_sampler(config, dataset.labels, dataset.classes),

@@ -11,6 +11,7 @@ import pytest
 import dir_jax
 from dir_jax.data.datasets import create_dataset
 from dir_jax.errors import UserError
+from dir_jax.evaluation import evaluate_descriptors
 
 
 @pytest.fixture
@@ -122,15 +123,48 @@ def test_options_of_the_model(run, model, labelled):
 def test_saved_features_give_the_same(run, model, oxford, labelled, tmp_path):
     for i, dataset in enumerate((oxford, labelled)):
         flags = ["--dataset", dataset, "--checkpoint", model]
-        code, out, _ = run("test_dir", *flags, "--save-feats", tmp_path / str(i) / "feats")
+        code, out, _ = run("test_dir", *flags, "--whiten", "set", "--save-feats", tmp_path / str(i))
         assert code == 0
-        assert not closing_lines(out)
-        files = sorted(p.name for p in (tmp_path / str(i)).iterdir())
+        files = sorted(p.name for p in (tmp_path / str(i)).glob("*.npy"))
         assert files == ["feats.bdescs.npy", *(["feats.qdescs.npy"] if i == 0 else [])]
+        _, again, _ = run("test_dir", *flags, "--whiten", "set", "--load-feats", tmp_path / str(i))
+        assert closing_lines(out) == closing_lines(again) != {}
         options = ["--whiten", "set", "--whitenv", 5, "--aqe", 2, 3]
         _, loaded, _ = run("test_dir", *flags, *options, "--load-feats", tmp_path / str(i))
         _, described, _ = run("test_dir", *flags, *options)
         assert closing_lines(loaded) == closing_lines(described) != {}
+
+
+def test_features_of_any_origin_need_no_model(run, model, labelled, oxford, tmp_path):
+    rng = np.random.default_rng(0)
+    theirs = rng.standard_normal((24, 7)).astype(np.float16)
+    np.save(tmp_path / "theirs.npy", theirs)
+    code, out, _ = run("test_dir", "--dataset", labelled, "--load-feats", tmp_path / "theirs.npy")
+    assert code == 0
+    expected = evaluate_descriptors(create_dataset(labelled), theirs.astype(np.float32)).metrics
+    assert closing_lines(out) == {k: pytest.approx(v, rel=1e-5) for k, v in expected.items()}
+    bad = ["test_dir", "--dataset", labelled, "--load-feats", tmp_path / "theirs.npy"]
+    assert "--checkpoint is missing" in run(*bad, "--whiten", "set")[2]
+    assert "7 dimensions, the model's have" in run(*bad, "--checkpoint", model)[2]
+    assert "--checkpoint is missing" in run("test_dir", "--dataset", labelled)[2]
+
+
+def test_extracted_features_are_not_whitened_again(run, model, oxford, tmp_path):
+    flags = ["--dataset", oxford, "--checkpoint", model]
+    code, said, _ = run(
+        "extract_features", *flags, "--whiten", "set", "--output", tmp_path / "x.npy"
+    )
+    assert code == 0
+    assert "Descriptors: images as they are; whitening 'set', power 0.25" in said
+    recipe = json.loads((tmp_path / "x.dbdescs.npy.recipe.json").read_text())
+    assert (recipe["whiten"], recipe["whitenp"], recipe["trfs"]) == ("set", 0.25, [""])
+    _, expected, _ = run("test_dir", *flags, "--whiten", "set")
+    for some in (["--checkpoint", model], []):
+        load = ["--dataset", oxford, *some, "--load-feats", tmp_path / "x.npy"]
+        code, found, _ = run("test_dir", *load)
+        assert code == 0
+        assert closing_lines(found) == closing_lines(expected) != {}
+        assert "are whitened already" in run("test_dir", *load, "--whiten", "set")[2]
 
 
 def test_images_that_cannot_be_used_are_left_out(run, model, photos):
@@ -176,7 +210,7 @@ class TestBadInput(Refuses):
             (["--trfs", "Scale(-1)"], "Scale"),
             (["--whiten", "Landmarks_clean"], "it has set"),
             (["--whiten", "set", "--whitenv", "9"], "--whitenv"),
-            (["--pooling", "max"], "gem, mean"),
+            (["--pooling", "max"], "gem or mean"),
             (["--gemp", "0"], "above 0"),
             (["--threads", "-1"], "--threads"),
             (["--gpu", "99"], "--gpu"),
@@ -209,7 +243,7 @@ class TestBadInput(Refuses):
             (["--adba", "24", "1"], "which has 23"),
             (["--aqe", "2", "-1"], "alpha is -1"),
             (["--save-feats", "a", "--load-feats", "b"], "give one of them"),
-            (["--load-feats", "/nowhere"], "no file /nowhere/feats.bdescs.npy"),
+            (["--load-feats", "/nowhere"], "no file /nowhere.npy"),
         ],
     )
     def test_flags_of_test_dir(self, run, model, labelled, flags, message):
@@ -223,7 +257,7 @@ class TestBadInput(Refuses):
         ("array", "message"),
         [
             (np.zeros((23, 8), np.float32), "(23, 8)"),
-            (np.zeros((24, 9), np.float32), "(24, 9)"),
+            (np.zeros((24, 9), np.float32), "9 dimensions, the model's have 8"),
             (np.zeros((24, 8), np.int64), "int64"),
             (np.array([object()] * 24), "not an array"),
         ],

@@ -279,7 +279,7 @@ class TestText:
     @pytest.mark.parametrize(
         ("text", "words"),
         [
-            (f"Scale(0x{'f' * 5000})", "size=a int that is too long to show should be"),
+            (f"Scale(0x{'f' * 5000})", "size=<int too long to show> should be"),
             (f"Scale(1{'0' * 5000})", "syntax error: Exceeds the limit"),
             (f"Scale('{'x' * 5000}')", "size='xxx"),
             (f"ColorJitter(1{'0' * 400})", "brightness=1000"),

@@ -10,7 +10,6 @@ import pytest
 import torch
 from flax import nnx
 
-from dir_jax.models import ARCHITECTURES
 from dir_jax.models.pooling import create_pooling
 from torch_reference.pairs import create_pair, make_images, to_torch
 
@@ -41,8 +40,18 @@ def describe(network, image):
     return network(to_torch(image)).numpy()
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
-def test_every_network_describes_padded_images_as_each_alone(arch):
+# One of each kind: the deeper ones have more of the same layers.
+@pytest.mark.parametrize(
+    "arch",
+    [
+        "resnet18_rmac",
+        "resnet50_rmac",
+        "resnet18_fpn_rmac",
+        "resnet50_fpn_rmac",
+        "resnet101_fpn0_rmac",
+    ],
+)
+def test_every_kind_of_network_describes_padded_images_as_each_alone(arch):
     network, model = create_pair(arch, out_dim=DIM)
     some = SIZES if arch == "resnet18_rmac" else SIZES[2:5]  # the others' layers are no different
     images = [make_images(1, *size, seed=i) for i, size in enumerate(some)]
@@ -67,7 +76,7 @@ def test_every_network_describes_padded_images_as_each_alone(arch):
             np.testing.assert_allclose(found, describe(network, image), rtol=0, atol=TORCH)
 
 
-@pytest.mark.parametrize("arch", ["resnet18_rmac", "resnet50_rmac", "resnet50_fpn_rmac"])
+@pytest.mark.parametrize("arch", ["resnet18_rmac", "resnet50_fpn_rmac"])
 def test_large_images_of_several_sizes(arch):
     network, model = create_pair(arch, out_dim=DIM, center_bias=0 if "fpn" in arch else 0.3)
     images = [

@@ -12,8 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import dir_jax
+from dir_jax import extract_features, test_dir
 from dir_jax.loading import load_model
 from dir_jax.models.variables import split_variables
+from dir_jax.retrieval.metrics import evaluate_labelled
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -70,6 +73,35 @@ def test_results_are_written(finished):
     kept = {int(p.name) for p in (finished / "checkpoints").glob("[0-9]*")}
     assert {5, 6} <= kept  # the newest two, and the best if it is another
     assert len(kept) <= 3
+
+
+def test_the_model_is_used_as_it_was_evaluated(finished, tiny_data, capsys, monkeypatch, tmp_path):
+    """Without a flag, every way to use the model gives the summary's whitened numbers."""
+    expected = json.loads((finished / "summary.json").read_text())["after_whitened"]
+    dataset = f'ImageListLabels("{tiny_data}/test.txt", "{tiny_data}")'
+    model = dir_jax.load(finished)
+    assert repr(model).endswith("; CenterCrop(40); whitening 'train', power 0.25>")
+    assert dir_jax.evaluate(dataset, model) == pytest.approx(expected, abs=1e-6)
+    rows = [row.split() for row in (tiny_data / "test.txt").read_text().splitlines()]
+    descriptors = model.extract([tiny_data / name for name, _ in rows])
+    _, labels = np.unique([label for _, label in rows], return_inverse=True)
+    assert evaluate_labelled(descriptors, labels).mAP == pytest.approx(expected["mAP"], abs=1e-6)
+
+    def run(module, *flags):
+        monkeypatch.setattr("sys.argv", [module.__name__, "--dataset", dataset, *map(str, flags)])
+        assert module.main() == 0
+        return capsys.readouterr().out
+
+    run(extract_features, "--checkpoint", finished, "--output", tmp_path / "x.npy")
+    for flags in (["--checkpoint", finished], ["--load-feats", tmp_path / "x.npy"]):
+        out = run(test_dir, *flags, "--out-json", tmp_path / "r.json")
+        found = json.loads((tmp_path / "r.json").read_text())[dataset]
+        assert {k: found[k] for k in expected} == pytest.approx(expected, abs=1e-6)
+        assert "Descriptors: CenterCrop(40); whitening 'train', power 0.25" in out
+    run(test_dir, "--checkpoint", finished, "--whiten", "", "--out-json", tmp_path / "r.json")
+    plain = json.loads((finished / "summary.json").read_text())["after"]
+    found = json.loads((tmp_path / "r.json").read_text())[dataset]
+    assert {k: found[k] for k in plain} == pytest.approx(plain, abs=1e-6)
 
 
 def test_same_command_again_changes_nothing(finished, run_train):

@@ -8,6 +8,7 @@ import pytest
 
 from dir_jax.checkpoint import Preprocessing, read_model
 from dir_jax.errors import UserError
+from dir_jax.model_recipe import Recipe
 from dir_jax.models import create_model
 from dir_jax.models.variables import split_variables
 from dir_jax.training.run_checkpoints import RunCheckpoints
@@ -24,7 +25,12 @@ def test_run_keeps_the_newest_and_the_best(model, tmp_path):
     for step, score in enumerate([0.2, 0.9, 0.5, None, 0.4], start=1):
         state["optimizer"]["count"] = np.int32(step)
         checkpoints.save(
-            step, model, state, preprocessing=Preprocessing(), mean_average_precision=score
+            step,
+            model,
+            state,
+            preprocessing=Preprocessing(),
+            recipe=Recipe(),
+            mean_average_precision=score,
         )
         state["optimizer"]["mu"] += 1  # the trainer goes on while this is being written
     checkpoints.wait()
@@ -45,7 +51,7 @@ def run(model, tmp_path):
     checkpoints = RunCheckpoints(tmp_path / "run", keep=3)
     for step in (1, 2, 3):
         train = {"optimizer": {"count": np.int32(step), "mu": np.full(1000, step / 7)}}
-        checkpoints.save(step, model, train, preprocessing=Preprocessing())
+        checkpoints.save(step, model, train, preprocessing=Preprocessing(), recipe=Recipe())
     checkpoints.close()
     return tmp_path / "run"
 
@@ -68,7 +74,7 @@ def test_a_damaged_step_is_put_aside_for_the_one_before(model, run, caplog):
     assert f"{run / '3'} is damaged: 1 of its arrays" in caplog.text
     assert "continuing from step 1" in caplog.text
     # The steps are made again.
-    checkpoints.save(2, model, train, preprocessing=Preprocessing())
+    checkpoints.save(2, model, train, preprocessing=Preprocessing(), recipe=Recipe())
     checkpoints.close()
     assert RunCheckpoints(run, keep=3).restore_newest()[0] == 2
 

@@ -46,7 +46,7 @@ _MOST_UNPACKED = 8 << 30  # bytes, of an archive
 
 
 def download_dataset(
-    name: str, db_root: str, *, base_urls: Mapping[str, str] | None = None, progress: bool = True
+    name: str, db_root: str, *, base_urls: Mapping[str, str] | None = None
 ) -> None:
     """Completes a data set's folder under `db_root`; requests nothing if it is complete.
 
@@ -58,7 +58,6 @@ def download_dataset(
       name: one of DOWNLOADABLE.
       db_root: the folder of the data sets, which is made if it does not exist.
       base_urls: other addresses for keys of BASE_URLS.
-      progress: whether progress is shown.
 
     Raises:
       UserError: something cannot be fetched, trusted or written. What was fetched is kept, unless
@@ -74,7 +73,7 @@ def download_dataset(
     truth = f"{bases['ground_truth']}/{truth}"
     archives = tuple(f"{bases['pictures']}/{archive}" for archive in archives)
     try:
-        _complete(folder, truth, archives, progress)
+        _complete(folder, truth, archives)
     except TransferError as e:
         files = ", ".join([truth, *(f"{a}.tgz (or {a}{_BLURRED}.tgz)" for a in archives)])
         raise UserError(
@@ -87,7 +86,7 @@ def download_dataset(
         ) from e
 
 
-def _complete(folder: Path, truth_url: str, archives: Sequence[str], progress: bool) -> None:
+def _complete(folder: Path, truth_url: str, archives: Sequence[str]) -> None:
     truth = folder / truth_url.rpartition("/")[2]
     if truth.is_file() and not _missing(truth):
         return
@@ -96,7 +95,7 @@ def _complete(folder: Path, truth_url: str, archives: Sequence[str], progress: b
     lock = take_lock(folder / ".download.lock", busy)
     try:
         if not truth.is_file():
-            part = _fetch(folder, [truth_url], _MOST_TRUTH, progress)
+            part = _fetch(folder, [truth_url], _MOST_TRUTH)
             with _deleted_if_bad(part):
                 read_ground_truth(str(part))
             accept(part)
@@ -104,8 +103,8 @@ def _complete(folder: Path, truth_url: str, archives: Sequence[str], progress: b
             discard(part)
         if _missing(truth):
             tries = [[f"{a}.tgz", f"{a}{_BLURRED}.tgz"] for a in archives]  # best first
-            parts = [_fetch(folder, urls, _MOST_ARCHIVE, progress) for urls in tries]
-            _add_images(truth, parts, progress)
+            parts = [_fetch(folder, urls, _MOST_ARCHIVE) for urls in tries]
+            _add_images(truth, parts)
             for part in folder.glob("*.tgz.partial"):
                 discard(part)
     finally:
@@ -124,7 +123,7 @@ def _missing(truth: Path) -> set[str]:
     return {*found.names, *found.queries.names} - there
 
 
-def _fetch(folder: Path, urls: list[str], limit: int, progress: bool) -> Path:
+def _fetch(folder: Path, urls: list[str], limit: int) -> Path:
     """A file that somebody put there, or a complete part from the first address that works."""
     for url in urls:
         if (file := folder / url.rpartition("/")[2]).is_file():
@@ -133,7 +132,7 @@ def _fetch(folder: Path, urls: list[str], limit: int, progress: bool) -> Path:
     # A part comes first: where it was begun, the addresses before it did not work.
     for url in sorted(urls, key=lambda url: not part_of(url, folder).exists()):
         try:
-            return fetch_file(url, folder, limit=limit, progress=progress)
+            return fetch_file(url, folder, limit=limit)
         except BrokenError:
             raise
         except TransferError as e:
@@ -154,7 +153,7 @@ def _deleted_if_bad(file: Path) -> Iterator[None]:
         raise TransferError(f"{url} cannot be used, and was deleted: {e}") from e
 
 
-def _add_images(truth: Path, archives: list[Path], progress: bool) -> None:
+def _add_images(truth: Path, archives: list[Path]) -> None:
     folder, images, scratch = truth.parent, truth.with_name("jpg"), truth.with_name("jpg.partial")
     fetched = [archive for archive in archives if archive.suffix == ".partial"]
     shutil.rmtree(scratch, ignore_errors=True)  # of a run that was killed
@@ -166,7 +165,7 @@ def _add_images(truth: Path, archives: list[Path], progress: bool) -> None:
                 name = archive.name.removesuffix(".partial")
                 log.warning("%s has blurred faces: mAP may differ from the originals'", name)
             with _deleted_if_bad(archive):
-                extract_images(archive, scratch, _MOST_UNPACKED, progress=progress)
+                extract_images(archive, scratch, _MOST_UNPACKED)
         found = set(os.listdir(scratch))
         if lacking := sorted(_missing(truth) - found):
             raise UserError(

@@ -20,7 +20,7 @@ _LARGEST_READ = 1 << 20  # bytes; tarfile reads a header's extensions at once, h
 _MOST_MEMBERS = 1_000_000
 
 
-def extract_images(archive: Path, folder: Path, limit: int, *, progress: bool = True) -> None:
+def extract_images(archive: Path, folder: Path, limit: int) -> None:
     """Writes the regular `.jpg` files of a .tgz into `folder`, without their folders.
 
     The archive is read to its end, checksums included. `folder` holds nothing but the images of
@@ -31,7 +31,7 @@ def extract_images(archive: Path, folder: Path, limit: int, *, progress: bool = 
       OSError: the archive cannot be read, or the images cannot be written.
     """
     name = archive.name.removesuffix(".partial")
-    bar = progress_bar(f"extract {name}", None, "img", progress)
+    bar = progress_bar(f"extract {name}", None, "img", shown=True)
     try:
         with bar, open_regular(archive) as file, _Bounded(fileobj=file) as stream:
             stream.limit, written = limit, 0

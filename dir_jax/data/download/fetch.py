@@ -43,7 +43,7 @@ def part_of(url: str, folder: Path) -> Path:
     return folder / f"{url.rpartition('/')[2]}.partial"
 
 
-def fetch_file(url: str, folder: Path, *, limit: int, progress: bool = True) -> Path:
+def fetch_file(url: str, folder: Path, *, limit: int) -> Path:
     """Fetches a whole file from where an earlier attempt or run stopped; returns its `part_of`.
 
     A complete part is not requested again. `limit` is the largest size that is accepted, in bytes.
@@ -58,7 +58,7 @@ def fetch_file(url: str, folder: Path, *, limit: int, progress: bool = True) -> 
     furthest, failures = _kept(url, part)[1], 0
     while True:
         try:
-            _compare(part, _attempt(url, part, limit, progress))
+            _compare(part, _attempt(url, part, limit))
             return part
         except BrokenError as e:
             reason = e
@@ -90,7 +90,7 @@ def _kept(url: str, part: Path) -> tuple[Record | None, int]:
     return (record, have) if usable and have else (None, 0)
 
 
-def _attempt(url: str, part: Path, limit: int, progress: bool) -> Record:
+def _attempt(url: str, part: Path, limit: int) -> Record:
     record, have = _kept(url, part)
     if record and record["size"] == have:
         return record
@@ -111,7 +111,7 @@ def _attempt(url: str, part: Path, limit: int, progress: bool) -> Record:
             raise BrokenError(f"{url} has changed, or the answer has other bytes than requested")
         size = record["size"]
         end = limit + 1 if size is None else size
-        with part.open("ab") as stream, progress_bar(part.stem, size, "B", progress, have) as bar:
+        with part.open("ab") as stream, progress_bar(part.stem, size, "B", True, have) as bar:
             while have < end and (chunk := connection.read(answer, min(_CHUNK, end - have))):
                 stream.write(chunk)
                 stream.flush()  # so that a process that is killed has kept it

@@ -21,6 +21,7 @@ from dir_jax.data.transforms.base import (
     wrong,
 )
 from dir_jax.data.transforms.views import Size, SizeRange, View, resized, view_of
+from dir_jax.fields import is_number
 
 BILINEAR = Image.Resampling.BILINEAR
 
@@ -66,8 +67,8 @@ class _Resize(Transform):
         kept = _with_shorter_side(
             images, shortest if grows else 0, longest if shrinks else sys.maxsize
         )
-        resized = (_at_least_one(self._targets(some)) for some in (grown, shrunk) if some)
-        return join(*resized, *([kept] if kept else []))
+        ranges: list[Any] = [np.maximum(self._targets(x), 1) for x in (grown, shrunk) if x]
+        return join(*ranges, *([kept] if kept else []))
 
 
 @dataclass(frozen=True, repr=False)
@@ -244,8 +245,7 @@ class RandomScale(LazyTransform, _Resize):
 def _check_aspect(name: str, value: Any) -> float | tuple[float, ...]:
     pair = isinstance(value, tuple | list)
     low, high = value if pair and len(value) == 2 else (value, value)
-    numbers = all(isinstance(x, int | float) and not isinstance(x, bool) for x in (low, high))
-    if not (numbers and 0.2 < low <= high < 5):
+    if not (is_number(low, 0.2, 5) and is_number(high, low, 5) and low > 0.2):
         raise wrong(name, value, "a number or a pair low <= high in ]0.2, 5[")
     return (low, high) if pair else low
 
@@ -263,9 +263,3 @@ def _with_shorter_side(images: SizeRange, low: int, high: int) -> SizeRange | No
         return None
     # One side may be longer than `high` if the other one does not have to be.
     return (w0, h0), (w1 if h0 <= high else min(w1, high), h1 if w0 <= high else min(h1, high))
-
-
-def _at_least_one(sizes: SizeRange) -> SizeRange:
-    """The range with empty sides made one pixel."""
-    low, high = sizes
-    return (max(low[0], 1), max(low[1], 1)), (max(high[0], 1), max(high[1], 1))

@@ -151,7 +151,7 @@ class Server:
     def fetch(self, name: str = "ROxford5K", **bases: str) -> None:
         """Downloads a data set into `root`."""
         bases = self.base_urls | bases
-        download_dataset(name, str(self.root), base_urls=bases, progress=False)
+        download_dataset(name, str(self.root), base_urls=bases)
 
     def fails(self, message: str = ".", name: str = "ROxford5K", **bases: str) -> str:
         """Checks that a download fails with one short line that has a pattern; returns the line."""
