@@ -12,7 +12,7 @@ class _Lines:
     """Standard error for tqdm: what would overwrite a line becomes a line of its own."""
 
     def write(self, text: str) -> None:
-        if line := text.strip():
+        if line := text.replace("\x1b[A", "").strip():  # without the way back up from a second bar
             print(line, file=sys.stderr)
 
     def flush(self) -> None:
