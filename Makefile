@@ -29,7 +29,7 @@ quickstart: setup  ## a training run on synthetic landmarks, about six minutes o
 	$(BIN)/python -m dir_jax.train --config experiments/quickstart.py --workdir runs/quickstart
 
 test: setup-dev  ## all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 lint: setup-dev  ## style and types
 	$(BIN)/ruff check .
@@ -46,7 +46,7 @@ docs-serve: setup-dev  ## the site on http://localhost:8000, built again at each
 # `python -m benchmarks.results runs/bench/*.json` puts the tables there.
 bench: setup-dev  ## the benchmarks, as JSON in runs/bench/
 	$(BIN)/python -m pip install $(PIP_ARGS) --constraint constraints.txt --editable '.[bench]'
-	for name in ap_loss network extraction training_step loader evaluation search startup; do \
+	for name in ap_loss network extraction training_step loader evaluation search startup digests; do \
 	  $(BIN)/python -m benchmarks.$$name --json runs/bench/$$name.json || exit 1; done
 
 wheel: setup  ## what `pip install` installs, in dist/

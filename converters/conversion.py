@@ -109,7 +109,7 @@ def _convert(path: Path, source: Source, given: dict[str, Any]) -> Conversion:
     options = _merge_options(source, given)
     if options.get("without_fc"):
         drop_projection(source, "the network is without projection (without_fc)")
-    model = create_model(**options)
+    model = create_model(**options, seed=None)
     graphdef, params, stats = split_variables(model)
     expected = {name: np.shape(array) for name, array in (params | stats).items()}
     named_by = {torch_name(name): name for name in expected}

@@ -13,23 +13,11 @@ if __name__ == "__main__":  # before the other imports, so that Ctrl-C ends them
     start_program()
 
 import argparse
-import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from dir_jax.commands.running import Parser, run_parsed
 from dir_jax.errors import UserError
-
-if TYPE_CHECKING:
-    from converters.conversion import Conversion
-
-
-def convert(path: str | os.PathLike[str], **options: Any) -> Conversion:
-    """See `converters.conversion.convert`."""
-    from converters import conversion
-
-    return conversion.convert(path, **options)
 
 
 def main(prog: str | None = None) -> int:
@@ -60,11 +48,11 @@ def _parser() -> Parser:
 def _main(args: argparse.Namespace) -> None:
     if Path(args.output).exists() and not args.overwrite:
         raise UserError(f"--output {args.output} exists; choose another, or add --overwrite")
-    from converters import conversion
+    from converters.conversion import convert
 
     files = ("checkpoint", "output", "overwrite", "verify")
     options = {name: value for name, value in vars(args).items() if name not in files}
-    converted = conversion.convert(args.checkpoint, **options)
+    converted = convert(args.checkpoint, **options)
     print(converted.table())
     for warning in converted.warnings:
         print(f"warning: {warning}", file=sys.stderr)

@@ -26,8 +26,12 @@ from dir_jax.data.pickles import resolve
 from dir_jax.data.stand_ins import Inert, RefusedPickleError
 from dir_jax.errors import shown
 
+# Where training scripts keep the weights, and what else of a file is read.
+CONTAINERS = ("state_dict", "model_state_dict", "model", "net")
+PARTS = ("model_options", "preprocess", "pca", "meta", "dir_jax", "safetensors")
 _ZIP, _PICKLE = b"PK\3\4", b"\x80"
 _MAGIC_NUMBER, _PROTOCOL_VERSION = 0x1950A86A20F9469CFC6C, 1001  # of torch's layout before 1.6
+_LARGEST_FILE = 16 << 30  # bytes; a ResNet-152 with Adam's state takes 0.7 GB
 _COUNT_BYTES = 8  # of the number of elements before each storage in that layout
 _LONGEST_HEADER = 8 << 20  # bytes of JSON in a safetensors file; a ResNet-152's has 0.1 MB
 _SAFETENSORS_TYPES = {
@@ -65,8 +69,9 @@ def read_file(path: str | os.PathLike[str]) -> Any:
         reason = "is not a file" if file.exists() else "does not exist"
         raise CheckpointFileError(f"the checkpoint {file} {reason}")
     try:
-        if not file.stat().st_size:
-            raise CheckpointFileError(f"{file} is empty")
+        if not 0 < (size := file.stat().st_size) <= _LARGEST_FILE:
+            what = f"has {size >> 30} GB, more than any checkpoint" if size else "is empty"
+            raise CheckpointFileError(f"{file} {what}")
         with file.open("rb") as stream:
             return _read(stream, file)
     except OSError as e:
@@ -131,7 +136,16 @@ def _load(stream: BinaryIO, unknown: set[str]) -> Any:
                 if what.startswith("Unsupported operand"):
                     what = "only protocol 2 is; save the file again without pickle_protocol"
                 raise CheckpointFileError(f"torch does not read its pickle: {shown(what)}") from e
-    return resolve(tree, to_numpy)
+    if not isinstance(tree, dict) or not any(isinstance(tree.get(x), dict) for x in CONTAINERS):
+        return resolve(tree, to_numpy)
+    for key, value in tree.items():
+        try:
+            tree[key] = resolve(value, to_numpy)
+        except RefusedPickleError:
+            if key in (*CONTAINERS, *PARTS):
+                raise
+            tree[key] = Inert()  # an array of dates or records, beside the weights
+    return tree
 
 
 def _rehearse_legacy(data: mmap.mmap) -> set[str]:
@@ -199,9 +213,14 @@ def _read_safetensors(data: mmap.mmap) -> dict[str, Any]:
     if header > min(_LONGEST_HEADER, len(data) - 8):
         raise CheckpointFileError("it is a damaged or truncated safetensors file: its header")
     try:
+        described = json.loads(data[8 : 8 + header])
+        metadata = described.pop("__metadata__", None) or {}
+        end = max((tensor["data_offsets"][1] for tensor in described.values()), default=0)
+        if end != len(data) - 8 - header:  # the library copies the whole file before it looks
+            raise ValueError("the last tensor does not end where the file ends")
         content = deserialize(data[:])
-        metadata = json.loads(data[8 : 8 + header]).get("__metadata__") or {}
-    except (SafetensorError, ValueError, RecursionError) as e:
+    except (SafetensorError, ValueError, RecursionError, AttributeError, LookupError,
+            TypeError) as e:  # fmt: skip
         raise CheckpointFileError(f"it is a damaged safetensors file: {shown(e)}") from None
     tensors = {}
     for name, tensor in content:

@@ -20,27 +20,21 @@ from typing import Any
 import numpy as np
 
 from converters.file_errors import CheckpointFileError, some
+from converters.reader import CONTAINERS, PARTS
 from converters.whitenings import from_lw, from_pca, numbers
+from dir_jax.data.stand_ins import Inert
 from dir_jax.description import PREPROCESS_RULES
 from dir_jax.errors import shown
 from dir_jax.fields import check_fields, is_whole
+from dir_jax.models.options import OPTION_RULES
 from dir_jax.models.preprocess import Preprocessing
 from dir_jax.models.resnet import BOTTLENECK, RESNETS
 from dir_jax.retrieval.whitening import Whitening
 
-# Where training scripts keep the weights, and what wrapping a network puts before its names.
-_CONTAINERS = ("state_dict", "model_state_dict", "model", "net")
+# What wrapping a network puts before its names.
 _WRAPPERS = re.compile(r"((module|_orig_mod|backbone|model)\.)+")
 _COUNTERS = ("epoch", "iter", "current_iter")
-_PARTS = ("model_options", "preprocess", "pca", "meta", "dir_jax", "safetensors")
-# Options of a network -> the types they may have in a file.
-_OPTION_TYPES: dict[str, tuple[type, ...]] = {
-    "arch": (str,), "out_dim": (int,), "norm_features": (bool, int), "pooling": (str,),
-    "gemp": (int, float), "center_bias": (int, float), "dropout_p": (int, float, type(None)),
-    "without_fc": (bool, int),
-}  # fmt: skip
-_OUR_OPTIONS = ("dtype", "precision")  # strings, which `to_torch` adds
-_LONGEST_OPTION, _LARGEST_OPTION = 100, 1_000_000
+_OUR_OPTIONS = ("dtype", "precision")  # which `to_torch` adds, beside DIR's own
 # Options of the original toolbox that say how a network was made, not what it is.
 _IRRELEVANT_OPTIONS = ("pretrained", "scales", "delete_fc")
 _CIRTORCH_POOLING = {"mac": "max", "spoc": "avg", "gem": "gem"}
@@ -81,11 +75,13 @@ def recognise(tree: Any) -> Source:
     Raises:
       CheckpointFileError: it is none of the three kinds, or a part of it makes no sense.
     """
+    if isinstance(tree, Inert):
+        raise CheckpointFileError("it holds an object, not weights; save its state_dict instead")
     if not isinstance(tree, dict):
         raise CheckpointFileError(f"it holds a {type(tree).__name__}, not a dict with a state_dict")
     if tree and all(isinstance(value, np.ndarray) for value in tree.values()):
         tree = {"state_dict": tree}
-    container = next((key for key in _CONTAINERS if isinstance(tree.get(key), dict)), "state_dict")
+    container = next((key for key in CONTAINERS if isinstance(tree.get(key), dict)), "state_dict")
     if container not in tree:
         raise CheckpointFileError(
             f"it has no state_dict; its keys are {some([str(key) for key in tree]) or 'none'}"
@@ -104,7 +100,7 @@ def recognise(tree: Any) -> Source:
             source.counters[key] = value
         elif key == "optimizer":
             source.skipped.append((key, "the state of PyTorch's optimiser"))
-        elif key not in (container, *_PARTS):
+        elif key not in (container, *PARTS):
             source.skipped.append((shown(key), "not a part of a model"))
     counts = [name for name in source.tensors if name.endswith(".num_batches_tracked")]
     _drop(source, counts, f"{len(counts)} × num_batches_tracked", "nothing reads them")
@@ -183,9 +179,9 @@ def _from_resnet(tree: dict[Any, Any], tensors: dict[str, np.ndarray]) -> Source
     source = Source("DIR", tensors, stated, _infer(tensors), skipped=skipped)
     source.whitenings = from_pca(_part(tree, "pca"))
     source.preprocessing = _preprocessing(_part(tree, "preprocess"), "preprocess")
-    extra = tree.get("dir_jax")
-    if isinstance(extra, dict):
-        source.extra = {key: _checked_option(key, extra.get(key)) for key in _OUR_OPTIONS}
+    if isinstance(extra := tree.get("dir_jax"), dict):
+        found = {key: extra.get(key) for key in _OUR_OPTIONS}
+        source.extra = _checked_options("its dir_jax", found)
     return source
 
 
@@ -240,27 +236,26 @@ def _model_options(options: Any) -> tuple[dict[str, Any], list[tuple[str, str]]]
         raise CheckpointFileError(f"its model_options are a {type(options).__name__}, not a dict")
     stated, skipped = {}, []
     for key, value in options.items():
-        if key in _OPTION_TYPES:
-            stated[key] = _checked_option(key, value)
+        if key in OPTION_RULES.keys() - _OUR_OPTIONS:
+            stated[key] = value
         elif key in _IRRELEVANT_OPTIONS or _is_off(value):
             skipped.append((f"model_options.{shown(key)}", "does not change the network"))
         else:
             raise CheckpointFileError(
                 f"its model_options have {shown(key)}, which no supported network has"
             )
-    return stated, skipped
+    return _checked_options("its model_options", stated), skipped
 
 
-def _checked_option(key: str, value: Any) -> Any:
-    value = _plain_number(value)
-    types = _OPTION_TYPES.get(key, (str,))
-    if (
-        not isinstance(value, types)
-        or (isinstance(value, str) and len(value) > _LONGEST_OPTION)
-        or (isinstance(value, int | float) and not abs(value) <= _LARGEST_OPTION)
-    ):
-        raise CheckpointFileError(f"the {type(value).__name__} it states for {key} makes no sense")
-    return bool(value) if bool in types else value
+def _checked_options(what: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Options with the values that they may have; DIR writes some flags as 0 and 1."""
+    rules = {key: OPTION_RULES[key] for key in options}
+    options = {key: _plain_number(value) for key, value in options.items()}
+    for key, value in options.items():
+        if rules[key].allows(True) and type(value) is int and value in (0, 1):
+            options[key] = bool(value)
+    check_fields(what, options, rules)
+    return options
 
 
 def _infer(tensors: dict[str, np.ndarray]) -> dict[str, Any]:

@@ -12,10 +12,11 @@ import dataclasses
 import pickle
 import re
 import sys
-from collections.abc import Sequence
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from dir_jax.data.pickles import PYTHON_2, Dispatch, Unpickler
+from dir_jax.data.pickles import Dispatch, Unpickler
 from dir_jax.data.stand_ins import (
     NUMPY,
     Inert,
@@ -39,12 +40,15 @@ _UNREADABLE = {
     "ComplexDoubleStorage": "complex numbers",
     **{f"{name}Storage": "quantised tensors" for name in ("QInt8", "QUInt8", "QInt32")},
 }
-# What is often kept beside the weights, and does not matter to them. A class of a package that is
-# neither Python's, NumPy's nor torch's does not matter either, whatever its name.
+# What may be kept beside the weights, and does not matter to them. A name of a package that is
+# neither Python's, NumPy's nor torch's does not matter either. Nothing that a file names is loaded
+# or called in any case: others are refused because no checkpoint has a use for them.
 _HARMLESS = re.compile(
-    r"argparse\.Namespace|types\.SimpleNamespace|datetime\.\w+|pathlib(\._local)?\.\w+Path"
-    r"|numpy\.(float|int|uint|bool)\d*_?|numpy\.random(\.\w+){1,2}"
-    r"|builtins\.(int|float|str|list|dict)"
+    r"(argparse|collections|datetime|decimal|enum|fractions|http|ipaddress|pathlib|random|signal"
+    r"|uuid|zoneinfo|numpy\.(ma|random)|torch\.(amp|nn|optim|utils\.data))(\.\w+)+"
+    r"|types\.SimpleNamespace|functools\.partial|re\._compile|torch\.serialization\._get_layout"
+    r"|numpy\.((float|int|uint|bool)\d*_?|matrix|mean|void|datetime64)"
+    r"|builtins\.(int|float|str|bool|list|dict|tuple|complex|range|slice|Ellipsis|\w+Error)"
 )
 _STRICT = {*sys.stdlib_module_names, "torch", "numpy"}
 _MOST_UNKNOWN = 50  # torch goes through all of them for every object
@@ -139,9 +143,8 @@ def _size(sides: Any) -> tuple[int, ...]:
     return tuple(sides)
 
 
-def _default_dict(*kind: Any) -> dict[Any, Any]:
-    del kind
-    return {}
+def _empty(container: type) -> Callable[..., Any]:
+    return lambda *arguments: container()
 
 
 # What torch does not know: a file's name -> what `torch.load` is given for it.
@@ -149,7 +152,8 @@ STAND_INS: dict[str, Any] = {
     **NUMPY,
     # The module was renamed in scikit-learn 0.22, and the old name is gone since 0.24.
     **{f"sklearn.decomposition.{module}.PCA": InertPCA for module in ("pca", "_pca")},
-    "collections.defaultdict": _default_dict,
+    "collections.defaultdict": _empty(dict),
+    "collections.deque": _empty(list),
     "copyreg._reconstructor": rebuild_object,
     "builtins.object": Inert,
     "builtins.frozenset": frozenset,
@@ -195,11 +199,12 @@ class Rehearsal(Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         """The stand-in for a name; nothing is imported."""
-        module = PYTHON_2.get(module, module)
+        as_written = f"{module}.{name}"  # which torch looks up for some names of Python 2
+        module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
         path = f"{module}.{name}"
         harmless = module.split(".")[0] not in _STRICT or _HARMLESS.fullmatch(path)
         if harmless and path not in self.names:
-            self.unknown.add(path)
+            self.unknown |= {path, as_written}
             if len(self.unknown) > _MOST_UNKNOWN:
                 raise RefusedPickleError("it asks for more classes than any checkpoint")
             return Inert

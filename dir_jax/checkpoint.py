@@ -19,6 +19,7 @@ import logging
 import math
 import os
 import re
+import stat
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -47,6 +48,7 @@ from dir_jax.runtime.folders import left_behind, replacing_folder
 
 log = logging.getLogger(__name__)
 
+_LARGEST_METADATA = 64 << 20  # bytes
 _LARGEST_WHITENING = 1 << 28  # elements of an array: 16,384 × 16,384
 
 
@@ -65,9 +67,12 @@ class Checkpoint:
         if name not in self.whitenings:
             there = ", ".join(self.whitenings) or "none"
             raise UserError(f"the checkpoint has no whitening {name!r}; it has {there}")
-        if bad := _not_finite(self.whitenings[name].to_arrays()):
+        found = self.whitenings[name]
+        if bad := _not_finite(found.to_arrays()):
             raise UserError(f"{bad[0]} of the whitening {name!r} has values that are not finite")
-        return self.whitenings[name]
+        if (found.explained_variance_ < 0).any():
+            raise UserError(f"explained_variance_ of the whitening {name!r} has values below 0")
+        return found
 
 
 def save_model(
@@ -130,10 +135,11 @@ def read_model(path: str | os.PathLike[str], **options: Any) -> Checkpoint:
     """
     directory = find_checkpoint(path)
     description = read_description(directory)
-    model = create_model(**description["model"] | options)
+    model = create_model(**description["model"] | options, seed=None)
     graphdef, params, stats = split_variables(model)
     what = f"the checkpoint {directory}"
     with reading(what):
+        check_files(directory)
         # Before anything is allocated: damaged metadata may claim arrays of any size. From the
         # handler, as the checkpointer warns of a file that Orbax does not write here.
         shapes = ocp.PyTreeCheckpointHandler().metadata(directory / "arrays").tree
@@ -223,6 +229,21 @@ def check_variables(expected: Mapping[str, Any], found: Mapping[str, Any], sourc
             )
 
 
+def check_files(folder: Path, pattern: str = "**/*") -> None:
+    """Raises DamagedCheckpointError if a file is one that Orbax and TensorStore must not open.
+
+    They wait for a pipe, and read a device, or a file of any size, whole.
+    """
+    for path in folder.glob(pattern):
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode) and not path.is_symlink():
+            continue
+        if not stat.S_ISREG(status.st_mode):
+            raise DamagedCheckpointError(f"{path} is not a regular file")
+        if status.st_size > _LARGEST_METADATA and path.parent.name != "d":  # where the arrays are
+            raise DamagedCheckpointError(f"{path} has {status.st_size:,} bytes; it should be small")
+
+
 @contextlib.contextmanager
 def writing(target: os.PathLike[str]) -> Iterator[None]:
     """Turns the system's reasons against a write into a UserError."""
@@ -252,7 +273,11 @@ def reading(what: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps Orbax and TensorStore from printing tracebacks of errors that they also raise."""
+    """Keeps Orbax and TensorStore from printing tracebacks of errors that they also raise.
+
+    What is said of the other reads and writes that were under way comes later, as they fail or are
+    forgotten, so these two filters stay.
+    """
     absl, hook = logging.getLogger("absl"), sys.unraisablehook
     level = absl.level
     absl.setLevel(logging.CRITICAL)
@@ -262,12 +287,16 @@ def _quiet() -> Iterator[None]:
             hook(unraisable)
 
     if hook.__module__ != __name__:
-        # It stays: the other writes that were under way fail later, each with such an error.
         sys.unraisablehook = without_closed_loops
+    logging.getLogger("asyncio").addFilter(_is_of_others)
     try:
         yield
     finally:
         absl.setLevel(level)
+
+
+def _is_of_others(record: logging.LogRecord) -> bool:
+    return not re.search("tensorstore|OCDBT", record.getMessage())
 
 
 def orbax_handlers() -> dict[str, Any]:

@@ -56,7 +56,8 @@ class Evaluation:
         }
         if self.first is not None:
             found["tops"] = [
-                {k: float(rank < k) for k in TOP_K} if rank >= 0 else {} for rank in self.first
+                {k: float(0 <= rank < k) for k in TOP_K if f"top{k}" in self.metrics}
+                for rank in self.first
             ]
         return found
 

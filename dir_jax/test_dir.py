@@ -27,7 +27,7 @@ from dir_jax.commands.flags import (
     set_up_devices,
 )
 from dir_jax.commands.running import Parser, run_parsed
-from dir_jax.errors import UserError
+from dir_jax.errors import UserError, shown
 
 if TYPE_CHECKING:
     import jax
@@ -219,6 +219,8 @@ def _load_features(
         found = [
             load_descriptors(path, len(images)) for path, images in zip(paths, lists, strict=True)
         ]
+        for path, x, images in zip(paths, found, lists, strict=True):
+            _check_finite(path, x, images.names, skip=args.on_error == "skip")
         if len({x.shape[1] for x in found}) > 1:
             widths = " and ".join(str(x.shape[1]) for x in found)
             raise UserError(f"{' and '.join(paths)} have descriptors of {widths} dimensions")
@@ -242,6 +244,21 @@ def _load_features(
         found = [describer.whiten(x) for x in found]
         device, how = describer.devices[0], str(describer)
     return found[0], found[1] if len(found) > 1 else None, how, device
+
+
+def _check_finite(path: str, x: np.ndarray, names: list[str], *, skip: bool) -> None:
+    """Refuses descriptors that are not finite, or says how many are left out."""
+    import numpy as np
+
+    bad = np.flatnonzero(~np.isfinite(x).all(axis=1))
+    if not len(bad):
+        return
+    which = ", ".join(f"{i} ({shown(names[i])})" for i in bad[:3])
+    which += ", …" if len(bad) > 3 else ""
+    what = f"{len(bad)} of {len(x)} descriptors in {path} are not finite: rows {which}"
+    if not skip:
+        raise UserError(f"{what}; --on-error skip leaves these images out")
+    print(f"left out: {what}", file=sys.stderr)
 
 
 def _write_results(

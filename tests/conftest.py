@@ -1,5 +1,6 @@
 """Set-up shared by all tests: eight virtual devices, the oracle's package, the real data."""
 
+import gc
 import os
 import signal
 import sys
@@ -22,6 +23,15 @@ for path in (ROOT, ROOT / "tests"):  # `experiments` and `benchmarks`; `torch_re
         sys.path.insert(0, str(path))
 
 
+@pytest.fixture(autouse=True, scope="module")
+def compiled_programs():
+    """Each file's compiled programs are dropped after it: of the whole suite they take 12 GB."""
+    yield
+    if jax := sys.modules.get("jax"):
+        jax.clear_caches()
+        gc.collect()
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real photographs and ground truth that lies beside the checkout."""
@@ -29,3 +39,17 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip("the real photographs (../shared/data beside the checkout) are not here")
     return path
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Lists what tests recorded as `difference`: architecture, pooling, the largest of an entry."""
+    largest = {}
+    for report in terminalreporter.stats.get("passed", []):
+        for name, value in report.user_properties if report.when == "call" else ():
+            if name == "difference":
+                arch, pooling, difference = value
+                largest[arch, pooling] = max(largest.get((arch, pooling), 0), difference)
+    if largest:
+        terminalreporter.section("largest differences to PyTorch")
+    for (arch, pooling), difference in sorted(largest.items()):
+        terminalreporter.write_line(f"{arch:20} {pooling:4} {difference:.1e}")

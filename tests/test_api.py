@@ -87,8 +87,7 @@ def test_whitening_and_scales(folder, model):
 def test_evaluate(folder, model):
     words = f'ImageListLabels("{folder}/list.txt", "{folder}")'
     found = dir_jax.evaluate(words, model)
-    assert found.keys() == {"mAP", "top1", "top5", "top10", "top20", "top50", "top100"}
-    assert found["top20"] == 1  # of 11 others
+    assert found.keys() == {"mAP", "top1", "top5", "top10"}  # k below 12
     assert found == dir_jax.evaluate(words, folder / "model")
     expanded = dir_jax.evaluate(words, model, aqe=(2, 3), adba=(1, 1))
     assert expanded["mAP"] != found["mAP"]

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from dir_jax import checkpoint
 from dir_jax.checkpoint import read_model, save_model
 from dir_jax.errors import UserError
-from dir_jax.models import ModelConfig
+from dir_jax.model_recipe import Recipe
+from dir_jax.models import create_model
+from dir_jax.models.architectures import ARCHITECTURES, Architecture
 from dir_jax.models.layers import BatchNorm, Linear
 from dir_jax.models.preprocess import Preprocessing
 from dir_jax.models.variables import split_variables
@@ -24,19 +25,20 @@ from dir_jax.training.run_checkpoints import RunCheckpoints
 class SmallNetwork(nnx.Module):
     """As much of a network as a checkpoint looks at; a ResNet is 45 MB."""
 
-    def __init__(self, config):
+    def __init__(self, config, backbone, *, rng):
         self.config = config
-        self.fc = Linear(6, config.out_dim, precision="highest", rng=np.random.default_rng(1))
+        self.fc = Linear(6, config.out_dim, precision="highest", rng=rng)
         self.norm = BatchNorm(config.out_dim)
+
+    @classmethod
+    def default_out_dim(cls, backbone):
+        return 4
 
 
 @pytest.fixture
 def network(monkeypatch):
-    def create(arch, **options):
-        return SmallNetwork(ModelConfig(arch, **options))
-
-    monkeypatch.setattr(checkpoint, "create_model", create)
-    return create("resnet18_rmac", out_dim=4)
+    monkeypatch.setitem(ARCHITECTURES, "small_rmac", Architecture("resnet18", SmallNetwork))
+    return create_model("small_rmac")
 
 
 @pytest.fixture
@@ -107,7 +109,14 @@ def test_a_flipped_bit_in_a_model(saved):
 def test_a_flipped_bit_in_a_training_state(network, tmp_path):
     checkpoints = RunCheckpoints(tmp_path / "run", keep=1)
     train = {"optimizer": {"count": np.int32(3), "mu": np.random.default_rng(1).random((6, 4))}}
-    checkpoints.save(3, network, train, preprocessing=Preprocessing(), mean_average_precision=0.5)
+    checkpoints.save(
+        3,
+        network,
+        train,
+        preprocessing=Preprocessing(),
+        recipe=Recipe(),
+        mean_average_precision=0.5,
+    )
     checkpoints.close()
 
     def read():
@@ -197,6 +206,54 @@ def test_a_changed_description_is_refused(saved):
         read_model(saved)
 
 
+def replaced(file, how):
+    file.unlink()
+    if how == "pipe":
+        os.mkfifo(file)
+    elif how == "device":
+        file.symlink_to("/dev/zero")
+    else:
+        file.touch()
+        os.truncate(file, 1 << 40)
+
+
+@pytest.mark.parametrize("how", ["pipe", "device", "1 TB"])
+@pytest.mark.parametrize("name", ["model/model.json", "arrays/_METADATA", "arrays/d/*"])
+def test_files_that_never_end_are_not_opened(how, name, saved):
+    file = next(saved.glob(name))
+    replaced(file, how)
+    expected = r"is not a |cannot be read|has [\d,]+|is damaged"
+    with pytest.raises(UserError, match=expected) as error:
+        read_model(saved)
+    assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("content", ["pipe", "[]", "[" * 100_000, "\ud800"])
+def test_a_step_that_keeps_orbax_from_opening_the_run(content, network, tmp_path, caplog):
+    run, train = tmp_path / "run", {"optimizer": {"count": np.int32(3)}}
+    checkpoints = RunCheckpoints(run, keep=2)
+    for step in (3, 4):
+        checkpoints.save(step, network, train, preprocessing=Preprocessing(), recipe=Recipe())
+    checkpoints.close()
+
+    def damage(step):
+        file = run / step / "_CHECKPOINT_METADATA"
+        if content == "pipe":
+            replaced(file, "pipe")
+        else:
+            file.write_text(content, "utf-8", "surrogatepass")
+
+    damage("4")
+    checkpoints = RunCheckpoints(run, keep=2)
+    assert checkpoints.restore_newest()[0] == 3
+    checkpoints.close()
+    assert f"the step is now {run / 'damaged-4'}" in caplog.text
+    damage("3")
+    with pytest.raises(UserError, match="no other step to continue from"):
+        RunCheckpoints(run, keep=2)
+    assert (run / "3").is_dir()
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_arrays_that_are_not_finite_are_refused(value, network, tmp_path):
     network.norm.var.set_value(network.norm.var[...].at[2].set(value))
@@ -213,7 +270,7 @@ def test_the_old_model_is_read_where_its_writer_was_killed(saved, caplog):
     assert_same(everything(saved)[0], expected[0])
     assert "was killed" in caplog.text
     with pytest.raises(UserError, match="exists"):
-        save_model(saved, SmallNetwork(expected[1][1]))
+        save_model(saved, create_model("small_rmac"))
     assert_same(everything(saved)[0], expected[0])
     assert [p.name for p in saved.parent.iterdir()] == ["model"]
 
@@ -226,6 +283,7 @@ import jax
 import numpy as np
 from dir_jax.checkpoint import read_model, save_model
 from dir_jax.commands.running import Parser, run_parsed
+from dir_jax.model_recipe import Recipe
 from dir_jax.models import create_model
 from dir_jax.models.preprocess import Preprocessing
 from dir_jax.training.recipe import _set_up_logging
@@ -239,7 +297,7 @@ train = {"optimizer": {"mu": np.random.default_rng(0).random(500_000)}}
 def save_step(step):
     checkpoints = RunCheckpoints(folder / "checkpoints", keep=1)
     try:
-        checkpoints.save(step, model, train, preprocessing=Preprocessing())
+        checkpoints.save(step, model, train, preprocessing=Preprocessing(), recipe=Recipe())
         checkpoints.wait()
     finally:
         checkpoints.close()

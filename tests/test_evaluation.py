@@ -101,7 +101,7 @@ def test_labelled():
     assert without.metrics["mAP"] == pytest.approx(expected, abs=1e-6)
     assert np.flatnonzero(np.isnan(without.aps[""])).tolist() == [3]
     assert without.first[3] == -1
-    assert without.detailed()["tops"][3] == {}
+    assert without.detailed()["tops"][3] == {1: 0, 5: 0, 10: 0}
 
 
 def test_labelled_queries_apart():

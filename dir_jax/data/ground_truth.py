@@ -136,8 +136,8 @@ def _grades(where: str, entry: Any, num_images: int) -> dict[str, list[int]]:
             problem = f"is {quoted(numbers)}; expected a list of image numbers"
             raise UserError(f"{where}: {grade!r} {problem}")
         if wrong := [n for n in numbers if not is_whole(n, 0, num_images - 1)]:
-            problem = f"names the image {quoted(wrong[0])}; expected 0 to {num_images - 1}"
-            raise UserError(f"{where}: {grade!r} {problem}")
+            problem = f"but 'imlist' has {num_images} images, counted from 0"
+            raise UserError(f"{where}: {grade!r} refers to image {quoted(wrong[0])}, {problem}")
         found[grade] = [int(n) for n in numbers]
     return found
 

@@ -84,16 +84,8 @@ def scores_gradient(
     derivative is a difference of two entries of the row. Outside the range it is zero. On a centre,
     where the derivative jumps, it is the one towards lower scores.
 
-    Args:
-      positions: (N, M) float32, from `bin_positions`.
-      relevance: (N, M) float32, 0 or 1.
-      by_c: (N, Q) derivatives of the function with respect to c.
-      by_c_plus: (N, Q) derivatives with respect to c⁺.
-      vmin: the last bin's centre.
-      vmax: the first bin's centre.
-
-    Returns:
-      (N, M) float32.
+    `by_c` and `by_c_plus` are the function's derivatives with respect to c and c⁺, (N, Q); the
+    others are as in `histograms`. Returns (N, M) float32.
     """
     num_bins = by_c.shape[1]
     # By how much a position changes as its score rises by 1.
@@ -140,13 +132,7 @@ def tie_aware_average_precision_of(
     Σ_q c⁺ · (c · ratio + (C⁺₋ + 1 − ratio · (C₋ + 1)) · ln((C + 1) / (C₋ + 1))) / (c + ε) / Σ c⁺.
     The simplified form is Σ_q c⁺ · (C⁺₋ + C⁺ + 1) / (C₋ + C + 1) / Σ c⁺.
 
-    Args:
-      c: (..., Q) soft counts of all items, starting with the highest scores.
-      c_plus: (..., Q) soft counts of the relevant items.
-      simplified: whether to use the simplified form.
-
-    Returns:
-      (...) float32; 0 where nothing is relevant.
+    Arguments and result are those of `average_precision_of`; `simplified` chooses that form.
 
     One relevant item of two that share a bin: ln(3) / 2, or 2 / 3 in the simplified form, where
     the plain average precision is 1 / 2.

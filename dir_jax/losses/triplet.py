@@ -88,20 +88,16 @@ def grouped_triplet_loss(
 ) -> jax.Array:
     """The loss of a batch whose rows are triplets: anchor, positive, negative, anchor, …
 
+    It is `triplet_margin_loss`, or with `log_exp` `triplet_log_exp_loss`.
+
     Args:
-      descriptors: (b, D) float32, with b a multiple of 3.
+      descriptors: (b, D) float32; ValueError unless b is a multiple of 3.
       labels: (b,). They are not used, since the order of the rows says what they are.
-      margin: the margin of `triplet_margin_loss`.
-      log_exp: whether to use `triplet_log_exp_loss` instead.
-      swap: as in both of them.
-      axis_name: the axis of the replicas, each of which has its own rows; the loss is the mean over
-        all of them.
-
-    Returns:
-      () float32.
-
-    Raises:
-      ValueError: b is not a multiple of 3.
+      margin: as in `triplet_margin_loss`.
+      log_exp: whether the margin is soft.
+      swap: as in `triplet_margin_loss`.
+      axis_name: the axis of the replicas, each of which has its own rows; the loss, () float32, is
+        the mean over all of them.
     """
     chex.assert_rank(descriptors, 2)
     if len(descriptors) % 3:
@@ -143,7 +139,7 @@ def batch_triplet_loss(
     Args:
       descriptors: (b, D) float32.
       labels: (b,) integers.
-      mining: 'hardest', 'semihard' or 'all'.
+      mining: 'hardest', 'semihard' or 'all'; ValueError for another.
       margin: how much farther a negative should be than a positive.
       log_exp: whether to use ln(1 + exp(d(a, p) − d(a, n))) instead of
         max(0, d(a, p) − d(a, n) + margin).
@@ -152,9 +148,6 @@ def batch_triplet_loss(
 
     Returns:
       () float32; 0 where there is no triplet.
-
-    Raises:
-      ValueError: `mining` is not one of the three.
 
     Points at 0, 1 and 3 on a line, the first two of one class. The first has its positive at
     distance 1 and its negative at 3, the second at 1 and 2, and the third has no positive: with a

@@ -30,12 +30,13 @@ ARCHITECTURES = {
 """Name -> architecture."""
 
 
-def create_model(arch: str, *, seed: int = 0, **options: Any) -> RetrievalNetwork:
+def create_model(arch: str, *, seed: int | None = 0, **options: Any) -> RetrievalNetwork:
     """Builds a network with random weights.
 
     Args:
       arch: a key of `ARCHITECTURES`: 'resnet50_rmac', 'resnet101_fpn_rmac', …
-      seed: of the weights.
+      seed: of the weights; None for kernels that are only shapes, for `split_variables` to compare
+        with and `merge_variables` to replace.
       **options: the fields of `ModelConfig`. By default `out_dim` is 2048, and for the
         feature-pyramid networks the length of what they pool.
 
@@ -57,4 +58,5 @@ def create_model(arch: str, *, seed: int = 0, **options: Any) -> RetrievalNetwor
     backbone, network = ARCHITECTURES[arch]
     variant = RESNETS[backbone]
     config = ModelConfig(arch, **{"out_dim": network.default_out_dim(variant), **options})
-    return network(config, variant, rng=np.random.default_rng(seed))
+    rng = None if seed is None else np.random.default_rng(seed)
+    return network(config, variant, rng=rng)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import chex
 import jax
@@ -19,6 +20,17 @@ _EPSILON = 1e-5
 _MOMENTUM = 0.1
 
 
+def _drawn(
+    rng: np.random.Generator | None,
+    shape: tuple[int, ...],
+    draw: Callable[[np.random.Generator], np.ndarray],
+) -> nnx.Param[jax.Array]:
+    """A float32 parameter; without an `rng` it has a shape and no values."""
+    if rng is None:
+        return nnx.Param(jax.ShapeDtypeStruct(shape, jnp.float32))  # type: ignore[arg-type]
+    return nnx.Param(jnp.asarray(draw(rng), jnp.float32))
+
+
 class Conv(nnx.Module):
     """A 2-D convolution without bias, padded by (kernel_size - 1) / 2."""
 
@@ -31,7 +43,7 @@ class Conv(nnx.Module):
         *,
         dtype: str,
         precision: str,
-        rng: np.random.Generator,
+        rng: np.random.Generator | None,
     ):
         """Draws `kernel`, (kernel_size, kernel_size, features_in, features) float32, from `rng`.
 
@@ -41,7 +53,7 @@ class Conv(nnx.Module):
         self.stride, self.dtype, self.precision = stride, dtype, precision
         shape = (kernel_size, kernel_size, features_in, features)
         deviation = math.sqrt(2 / (kernel_size * kernel_size * features))
-        self.kernel = nnx.Param(jnp.asarray(deviation * rng.standard_normal(shape, np.float32)))
+        self.kernel = _drawn(rng, shape, lambda rng: deviation * rng.standard_normal(shape, "f4"))
 
     def __call__(
         self, x: jax.Array, sizes: jax.Array | None = None, factor: jax.Array | None = None
@@ -131,7 +143,7 @@ class Linear(nnx.Module):
     """A matrix product and a bias, in float32: it is a thousandth of a network's work."""
 
     def __init__(
-        self, features_in: int, features: int, *, precision: str, rng: np.random.Generator
+        self, features_in: int, features: int, *, precision: str, rng: np.random.Generator | None
     ):
         """Draws `kernel`, (features_in, features), and sets `bias`, (features,), to 0, in float32.
 
@@ -140,9 +152,13 @@ class Linear(nnx.Module):
         start with a cosine near 1, in one bin of the listwise loss.
         """
         self.precision = precision
-        bound = 1 / math.sqrt(features_in)
-        kernel = rng.uniform(-bound, bound, (features_in, features))
-        self.kernel = nnx.Param(jnp.asarray(kernel - kernel.mean(axis=0), jnp.float32))
+        shape, bound = (features_in, features), 1 / math.sqrt(features_in)
+
+        def centred(rng: np.random.Generator) -> np.ndarray:
+            kernel = rng.uniform(-bound, bound, shape)
+            return kernel - kernel.mean(axis=0)
+
+        self.kernel = _drawn(rng, shape, centred)
         self.bias = nnx.Param(jnp.zeros(features))
 
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -23,7 +23,7 @@ from dir_jax.models.resnet import ResNet, Variant
 class RetrievalNetwork(nnx.Module):
     """Describes an image by a unit vector; descriptors are compared by dot product."""
 
-    def __init__(self, config: ModelConfig, backbone: Variant, *, rng: np.random.Generator):
+    def __init__(self, config: ModelConfig, backbone: Variant, *, rng: np.random.Generator | None):
         """Draws the weights from `rng`; use `create_model`, which looks up the backbone."""
         options: dict[str, Any] = {"dtype": config.dtype, "precision": config.precision, "rng": rng}
         self.config = config

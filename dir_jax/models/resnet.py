@@ -113,7 +113,9 @@ class ResNet(nnx.Module):
     STAGES = ("layer1", "layer2", "layer3", "layer4")
     PARTS = ("conv1", "bn1", *STAGES)
 
-    def __init__(self, variant: Variant, *, dtype: str, precision: str, rng: np.random.Generator):
+    def __init__(
+        self, variant: Variant, *, dtype: str, precision: str, rng: np.random.Generator | None
+    ):
         """Builds a variant, with weights drawn from `rng`; see `Conv` for the rest."""
         conv = functools.partial(Conv, dtype=dtype, precision=precision, rng=rng)
         self.conv1 = conv(3, 64, 7, 2)

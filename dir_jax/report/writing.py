@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dir_jax.errors import UserError
-from dir_jax.report.curves import mean_curve
-from dir_jax.report.overview import histogram, metrics_table, query_scores
+from dir_jax.report.overview import histogram, mean_curve, metrics_table, query_scores
 from dir_jax.report.queries import open_picture, picture_sides, shown_queries
 from dir_jax.report.thumbnails import make_thumbnails
 from dir_jax.report.verdicts import JudgedRankings

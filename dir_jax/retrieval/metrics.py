@@ -25,8 +25,9 @@ class LabelledMetrics:
       ap: (Q,) float64, each query's average precision; NaN where no other image has its label.
       first: (Q,) int64, the rank from 0 of each query's first image of its label; -1 where there
         is none.
-      top: k -> the share of queries with an image of their label among the first k results, of
-        those queries that have one at all.
+      top: k -> the share of queries with an image of their label among the first k results, for k
+        below the number of images. Of the queries that have such an image at all; but of all
+        queries where these are other images, as the original counts.
     """
 
     mAP: float  # noqa: N815 (the field's name for it)
@@ -93,11 +94,13 @@ def evaluate_labelled(
         scored = _score_block(asked, query_classes[rows], own[rows], descriptors, on_device)
         total[rows], first[rows] = scored
     ap = np.where(valid, total / np.maximum(positives, 1), np.nan)
+    # As the original counts: a query apart whose label no image has is a miss.
+    found = first[valid] if apart is None else np.where(valid, first, len(labels))
     return LabelledMetrics(
         mAP=float(ap[valid].mean()),
         ap=ap,
         first=np.where(valid, first, -1),
-        top={k: float(np.mean(first[valid] < k)) for k in top_k},
+        top={k: float(np.mean(found < k)) for k in top_k if k < len(labels)},
     )
 
 

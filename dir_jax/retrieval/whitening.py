@@ -58,11 +58,12 @@ class Whitening:
             raise UserError(f"the whitening lacks {', '.join(map(repr, missing))}")
         mean, components, variance = (np.asarray(arrays[name]) for name in names[:3])
         shape = components.shape
-        if len(shape) != 2 or (variance.shape, mean.shape) != (shape[:1], shape[1:]):
+        fits = len(shape) == 2 and (variance.shape, mean.shape) == (shape[:1], shape[1:])
+        if not fits or not components.size:
             raise UserError(
                 f"the whitening's shapes do not fit together: mean_ {mean.shape}, components_ "
                 f"{components.shape}, explained_variance_ {variance.shape}; expected (D,), (K, D) "
-                "and (K,)"
+                "and (K,), with D and K of at least 1"
             )
         return cls(mean, components, variance, bool(arrays["whiten"]))
 

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from dir_jax.checkpoint import arrays_of, orbax_handlers, reading, to_host, writing
+from dir_jax.checkpoint import arrays_of, check_files, orbax_handlers, reading, to_host, writing
 from dir_jax.description import (
     DamagedCheckpointError,
     check_digests,
@@ -20,10 +20,12 @@ from dir_jax.description import (
     read_description,
 )
 from dir_jax.errors import UserError
+from dir_jax.fields import check_fields
 from dir_jax.model_recipe import Recipe
 from dir_jax.models import RetrievalNetwork
 from dir_jax.models.preprocess import Preprocessing
 from dir_jax.models.variables import Variables, split_variables
+from dir_jax.runtime.reading import read_json
 
 log = logging.getLogger(__name__)
 
@@ -37,25 +39,25 @@ class RunCheckpoints:
 
     def __init__(self, directory: str | os.PathLike[str], *, keep: int, metric: str = "mAP"):
         """Opens or makes `directory`; keeps the `keep` newest steps and the best by `metric`."""
+        root = Path(directory).absolute()
         policy = ocp.checkpoint_managers.preservation_policy
-        self._metric = metric
-        self._manager = ocp.CheckpointManager(
-            Path(directory).absolute(),
-            item_handlers={**orbax_handlers(), "train": ocp.PyTreeCheckpointHandler()},
-            options=ocp.CheckpointManagerOptions(
-                cleanup_tmp_directories=True,
-                preservation_policy=policy.AnyPreservationPolicy(
-                    [
-                        policy.LatestN(keep),
-                        policy.BestN(
-                            get_metric_fn=lambda metrics: metrics[metric],
-                            n=1,
-                            keep_checkpoints_without_metrics=False,
-                        ),
-                    ]
-                ),
-            ),
+        best = policy.BestN(
+            get_metric_fn=lambda metrics: metrics.get(metric, -1.0),
+            n=1,
+            keep_checkpoints_without_metrics=False,
         )
+        self._metric = metric
+        _put_unreadable_aside(root)
+        with reading(f"the folder of checkpoints {root}"):
+            check_files(root, "*")
+            self._manager = ocp.CheckpointManager(
+                root,
+                item_handlers={**orbax_handlers(), "train": ocp.PyTreeCheckpointHandler()},
+                options=ocp.CheckpointManagerOptions(
+                    cleanup_tmp_directories=True,
+                    preservation_policy=policy.AnyPreservationPolicy([policy.LatestN(keep), best]),
+                ),
+            )
 
     def save(
         self,
@@ -122,23 +124,20 @@ class RunCheckpoints:
                 damaged.append((step, e))
                 continue
             for later, error in damaged:
-                aside = self.path(later).with_name(f"damaged-{later}")
-                shutil.rmtree(aside, ignore_errors=True)
-                self.path(later).rename(aside)
-                log.warning("%s; it is now %s; continuing from step %d", error, aside, step)
-            self._manager.reload()
+                _put_aside(self.path(later), error)
+            if damaged:
+                log.warning("continuing from step %d", step)
+                self._manager.reload()
             return found
         if damaged:
-            raise UserError(
-                f"{damaged[0][1]}; there is no other step to continue from: delete "
-                f"{self._manager.directory} to start again"
-            )
+            raise _nothing_left(damaged[0][1])
         return None
 
     def _restore(self, step: int) -> tuple[Variables, Variables, Any]:
         what = f"the checkpoint {self.path(step)}"
         description = read_description(self.path(step))
         with reading(what):
+            check_files(self.path(step))
             restore = {name: ocp.args.PyTreeRestore() for name in ("arrays", "train")}
             items = dict(self._manager.restore(step, args=ocp.args.Composite(**restore)).items())
             check_digests(description, items, what)
@@ -166,3 +165,36 @@ class RunCheckpoints:
             if jax.process_index() == 0:
                 for unfinished in Path(self._manager.directory).glob("*.orbax-checkpoint-tmp*"):
                     shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _put_unreadable_aside(root: Path) -> None:
+    """Puts steps aside that would keep Orbax from opening the run at all."""
+    damaged: dict[Path, UserError] = {}
+    steps = [folder for folder in root.glob("[0-9]*") if folder.name.isdigit()]
+    for folder in steps:
+        try:
+            check_files(folder)
+            for file in (folder / "_CHECKPOINT_METADATA", folder / "metrics" / "metrics"):
+                if file.exists():
+                    check_fields(str(file), read_json(file), {}, closed=False)
+        except UserError as e:
+            damaged[folder] = e
+    for folder, error in damaged.items():
+        if len(damaged) == len(steps):
+            raise _nothing_left(error)
+        _put_aside(folder, error)
+
+
+def _put_aside(folder: Path, error: UserError) -> None:
+    if jax.process_index() == 0:
+        aside = folder.with_name(f"damaged-{folder.name}")
+        shutil.rmtree(aside, ignore_errors=True)
+        folder.rename(aside)
+        log.warning("%s; the step is now %s", error, aside)
+
+
+def _nothing_left(error: UserError) -> UserError:
+    return UserError(
+        f"{error}; there is no other step to continue from: choose another --workdir, or delete "
+        "this one to start again"
+    )

@@ -149,6 +149,22 @@ def test_features_of_any_origin_need_no_model(run, model, labelled, oxford, tmp_
     assert "--checkpoint is missing" in run("test_dir", "--dataset", labelled)[2]
 
 
+def test_features_that_are_not_finite_are_refused_or_counted(run, labelled, tmp_path):
+    theirs = np.random.default_rng(0).standard_normal((24, 7))
+    theirs[[4, 9], 2] = np.nan, np.inf
+    np.save(tmp_path / "theirs.npy", theirs)
+    flags = ["test_dir", "--dataset", labelled, "--load-feats", tmp_path / "theirs.npy"]
+    code, out, err = run(*flags)
+    assert code == 2
+    assert "2 of 24 descriptors in" in err
+    assert "rows 4 (4.png), 9 (9.png); --on-error skip" in err
+    assert not closing_lines(out)
+    code, out, err = run(*flags, "--on-error", "skip")
+    assert code == 0
+    assert "left out: 2 of 24" in err
+    assert closing_lines(out)
+
+
 def test_extracted_features_are_not_whitened_again(run, model, oxford, tmp_path):
     flags = ["--dataset", oxford, "--checkpoint", model]
     code, said, _ = run(
@@ -288,7 +304,7 @@ class TestBadInput(Refuses):
         (tmp_path / "gnd.pkl").write_bytes(pickle.dumps(truth))
         dataset = f'ImageListRelevants("{tmp_path}/gnd.pkl")'
         code, _, err = run("test_dir", "--dataset", dataset, "--checkpoint", model)
-        assert (code, "refers to image 2" in err) == (2, True)
+        assert (code, "names the image 2" in err) == (2, True)
 
     @pytest.mark.parametrize("content", ["{", "[1]", "\xff"])
     def test_results_that_cannot_be_added_to(self, run, model, labelled, tmp_path, content):

@@ -21,22 +21,6 @@ WATCHED = (
 )  # fmt: skip
 
 
-_DIFFERENCES = pytest.StashKey[dict]()
-
-
-@pytest.fixture(scope="session")
-def largest_differences(pytestconfig):
-    """(architecture, pooling) -> the largest difference of a descriptor's entry to PyTorch's."""
-    return pytestconfig.stash.setdefault(_DIFFERENCES, {})
-
-
-def pytest_terminal_summary(terminalreporter, config):
-    if differences := config.stash.get(_DIFFERENCES, {}):
-        terminalreporter.section("largest differences to PyTorch")
-        for (arch, pooling), difference in sorted(differences.items()):
-            terminalreporter.write_line(f"{arch:20} {pooling:4} {difference:.1e}")
-
-
 class Watch:
     """Python's audit events while it is on; a hook cannot be taken back once it is there."""
 

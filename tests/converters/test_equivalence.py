@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from converters.from_torch import convert
+from converters.conversion import convert
 from dir_jax.models import ARCHITECTURES
 from dir_jax.models.pooling import create_pooling
 from torch_reference.networks import create_network
@@ -51,7 +51,7 @@ def with_options(network, model, options):
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
-def test_converted_networks_equal_torch(pair, size, largest_differences):
+def test_converted_networks_equal_torch(pair, size, record_property):
     network, model = pair
     count = 1 if size[0] * size[1] > 500_000 else 2
     images = make_images(count, *size)
@@ -78,8 +78,8 @@ def test_converted_networks_equal_torch(pair, size, largest_differences):
             cosine /= np.linalg.norm(expected, axis=1)
             assert difference <= 1e-5, options
             assert cosine.min() >= 1 - 1e-6, options
-            key = (model.config.arch, options["pooling"])
-            largest_differences[key] = max(largest_differences.get(key, 0), difference)
+            found = (model.config.arch, options["pooling"], float(difference))
+            record_property("difference", found)
     finally:
         network.feature_maps = original_maps
         with_options(network, model, OPTIONS[0])

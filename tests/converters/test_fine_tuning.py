@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from converters.from_torch import convert
+from converters.conversion import convert
 from converters.to_torch import export
 from dir_jax.loading import load_model
 from torch_reference.networks import create_network

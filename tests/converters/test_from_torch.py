@@ -2,6 +2,7 @@
 
 import collections
 import json
+import shutil
 import subprocess
 import sys
 
@@ -11,8 +12,8 @@ import safetensors.torch
 import torch
 from sklearn.decomposition import PCA
 
+from converters.conversion import convert
 from converters.file_errors import CheckpointFileError
-from converters.from_torch import convert
 from converters.to_torch import to_published
 from dir_jax.checkpoint import Preprocessing
 from dir_jax.loading import load_model
@@ -360,7 +361,7 @@ runpy.run_module("converters.from_torch", run_name="__main__")
     assert description["converted"] == {"file": "old.pt", "kind": "DIR", "epoch": 3, "iter": 200}
 
 
-def test_a_file_is_taken_where_a_checkpoint_is(dir_file, network, tmp_path, monkeypatch):
+def test_a_file_is_taken_where_a_checkpoint_is(dir_file, network, tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     first = load_model(dir_file)
     assert_same_function(network, first.model)
@@ -371,6 +372,13 @@ def test_a_file_is_taken_where_a_checkpoint_is(dir_file, network, tmp_path, monk
     again = load_model(copy)  # the same content
     assert kept.stat().st_mtime_ns == written
     assert list(kept.parent.iterdir()) == [kept]
+    for damage in (lambda: (kept / "model" / "model.json").write_text("{"),
+                   lambda: shutil.rmtree(kept / "arrays")):  # fmt: skip
+        damage()
+        caplog.clear()
+        assert_same_function(network, load_model(copy).model)
+        assert f"converting {copy} again" in caplog.text
+        assert list(kept.parent.iterdir()) == [kept]
     old, new = split_variables(first.model)[1], split_variables(again.model)[1]
     for name in old:
         np.testing.assert_array_equal(old[name], new[name])

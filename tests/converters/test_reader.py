@@ -1,9 +1,19 @@
 """What torch and safetensors wrote is what we read."""
 
+import argparse
 import collections
+import datetime
+import decimal
+import fractions
+import functools
 import json
+import os
+import pathlib
+import re
+import signal
 import subprocess
 import sys
+import uuid
 import zipfile
 
 import ml_dtypes
@@ -142,9 +152,6 @@ class Trainer:
 
 
 def test_other_objects_beside_the_weights_do_not_matter(tmp_path):
-    import argparse
-    import pathlib
-
     tree = {
         "state_dict": {"w": torch.ones(2)},
         "args": argparse.Namespace(lr=0.1, device=torch.device("cpu"), type=torch.float32),
@@ -154,7 +161,14 @@ def test_other_objects_beside_the_weights_do_not_matter(tmp_path):
         "random": np.random.RandomState(0),
         "generator": np.random.default_rng(0),
         "trainer": Trainer(),
-    }
+        "lists again": collections.deque([1, 2]),
+        "others": [decimal.Decimal("1.5"), uuid.uuid4(), fractions.Fraction(1, 2), range(3), 2j,
+                   datetime.datetime.now(datetime.UTC), re.compile("a"), collections.UserDict(a=1),
+                   functools.partial(int, "3"), ValueError("x"), signal.SIGINT, int, str],
+        "optimiser": torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], 0.1),
+        "NumPy's": [np.ma.array([1]), np.matrix([[1]]), np.array(["2020"], "M8[s]"),
+                    np.zeros(2, [("a", "f4")])],
+    }  # fmt: skip
     for legacy in (True, False):
         torch.save(tree, tmp_path / "x.pt", _use_new_zipfile_serialization=not legacy)
         found = read_file(tmp_path / "x.pt")
@@ -178,6 +192,12 @@ def test_reads_safetensors(tmp_path):
     for length in range(1, len(content), 97):
         path.write_bytes(content[:length])
         with pytest.raises(CheckpointFileError):
+            read_file(path)
+    path = tmp_path / "sparse.safetensors"
+    path.write_bytes((2).to_bytes(8, "little") + b"{}")
+    for size, expected in ((1 << 33, "does not end where the file"), (1 << 40, "1024 GB, more")):
+        os.truncate(path, size)
+        with pytest.raises(CheckpointFileError, match=expected):
             read_file(path)
     for header in (b'{"a":{"dtype":"F32","shape":[1099511627776],"data_offsets":[0,4]}}',
                    b'{"a":{"dtype":"F8_E4M3","shape":[4],"data_offsets":[0,4]}}', b"{" * 100_000,

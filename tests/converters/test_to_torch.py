@@ -9,8 +9,7 @@ import torch
 from sklearn.decomposition import PCA
 
 from converters import to_torch
-from converters.conversion import Conversion
-from converters.from_torch import convert
+from converters.conversion import Conversion, convert
 from converters.to_torch import export
 from dir_jax.checkpoint import Preprocessing, save_model
 from dir_jax.loading import load_model

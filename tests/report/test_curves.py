@@ -7,7 +7,7 @@ import pytest
 
 from dir_jax.data.ground_truth import QueryDataset, RelevantsDataset
 from dir_jax.data.labelled import LabelledDataset
-from dir_jax.report.curves import interpolated_precision, mean_curve
+from dir_jax.report.overview import interpolated_precision, mean_curve
 from dir_jax.report.verdicts import JudgedRankings
 
 

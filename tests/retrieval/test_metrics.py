@@ -75,15 +75,16 @@ def test_ties_and_lone_images(data: st.DataObject) -> None:
             first.append(first_positive(scores, relevant))
     np.testing.assert_allclose(result.ap, expected, atol=3e-7, rtol=0)
     assert result.mAP == pytest.approx(np.nanmean(expected), abs=3e-7)
-    assert result.top == {k: np.mean(np.array(first) < k) for k in (1, 2, 5)}
+    expected_top = {k: np.mean(np.array(first) < k) for k in (1, 2, 5) if k < len(labels)}
+    assert result.top == expected_top
 
 
 def test_the_query_itself_is_excluded() -> None:
     """Four images in two pairs, each nearest to an image of the other label."""
     descriptors = np.array([[4, 0], [2, 3], [3, 0], [1, 4]], np.float32)
-    result = evaluate_labelled(descriptors, np.array([7, 7, -1, -1]), top_k=(1, 2, 10))
+    result = evaluate_labelled(descriptors, np.array([7, 7, -1, -1]), top_k=(1, 2, 3, 4, 10))
     np.testing.assert_allclose(result.ap, [1 / 2, 1 / 2, 1 / 3, 1 / 3], rtol=1e-6)
-    assert result.top == {1: 0.0, 2: 0.5, 10: 1.0}
+    assert result.top == {1: 0.0, 2: 0.5, 3: 1.0}  # for k below the number of images
 
 
 def test_a_query_without_positives_is_left_out_of_the_means() -> None:
@@ -92,6 +93,16 @@ def test_a_query_without_positives_is_left_out_of_the_means() -> None:
     np.testing.assert_array_equal(result.ap, [1, 1, np.nan])
     assert result.mAP == 1
     assert result.top[1] == 1
+
+
+def test_a_query_apart_whose_label_no_image_has_is_a_miss() -> None:
+    """It has no average precision, but the original counts it in top-k."""
+    descriptors = np.eye(3, dtype=np.float32)
+    result = evaluate_labelled(
+        descriptors, np.array([5, 6, 7]), queries=descriptors, query_labels=np.array([5, 6, 9])
+    )
+    assert result.mAP == 1
+    assert result.top == {1: pytest.approx(2 / 3)}
 
 
 @pytest.mark.parametrize("block_size", [1, 7, 100])
