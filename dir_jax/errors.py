@@ -16,6 +16,10 @@ class UserError(Exception):
     """
 
 
+class NotFiniteError(UserError):
+    """A network's parameters, statistics or descriptors are not all finite numbers."""
+
+
 def shown(value: object) -> str:
     """A value from a file, fit for a message of one line: short, and without control characters.
 

@@ -4,7 +4,8 @@
 Writes (N, D) float32 in the order of the list; or, if the file name ends in .h5, a group for each
 image name with `global_descriptor`, as hloc reads it. For a data set with queries of its own there
 are two files, NAME.dbdescs and NAME.qdescs. FILE.recipe.json says how the images were described. A
-run that was stopped or killed resumes where it stopped.
+run that was stopped or killed resumes where it stopped. A file that is there already is not touched
+without --overwrite, or --append for .h5.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ if __name__ == "__main__":  # before the other imports, so that Ctrl-C ends them
     start_program(computes=True)
 
 import argparse
+import os
 import sys
 
 from dir_jax.commands.flags import (
@@ -24,6 +26,7 @@ from dir_jax.commands.flags import (
     recipe_changes,
 )
 from dir_jax.commands.running import Parser, run_parsed
+from dir_jax.errors import UserError
 
 
 def main(prog: str | None = None) -> int:
@@ -37,6 +40,10 @@ def _parser() -> Parser:
     parser.add_argument(
         "--output", required=True, metavar="FILE", help="the file to write, .npy or .h5"
     )
+    kept = parser.add_mutually_exclusive_group()
+    kept.add_argument("--overwrite", action="store_true", help="replaces the file if it exists")
+    kept.add_argument("--append", action="store_true",
+        help="adds to the .h5 file if it exists; it may not have any of the images")  # fmt: skip
     add_model_flags(parser)
     return parser
 
@@ -44,17 +51,38 @@ def _parser() -> Parser:
 def _main(args: argparse.Namespace) -> None:
     from dir_jax.data.datasets import create_dataset
     from dir_jax.describe.describer import describe_with_queries, queries_of
-    from dir_jax.describe.feature_files import extracted_paths, make_folder, save_descriptors
-    from dir_jax.model_recipe import write_recipe
+    from dir_jax.describe.feature_files import (
+        check_output,
+        extracted_paths,
+        make_folder,
+        save_descriptors,
+    )
+    from dir_jax.describe.hdf5 import check_can_be_added
+    from dir_jax.model_recipe import recipe_beside, write_recipe
 
     changes = recipe_changes(args)
     dataset = create_dataset(args.dataset, db_root=args.db_root)
-    paths = extracted_paths(args.output, queries_of(dataset) is not None)
+    queries = queries_of(dataset)
+    lists = [dataset] if queries is None else [dataset, queries]
+    paths = extracted_paths(args.output, queries is not None)
+    partial = f"{args.output}.partial"
+    resumes = os.path.exists(partial)
+    for path, images in zip(paths, lists, strict=True):
+        check_output(path, images.names, overwrite=args.overwrite, append=args.append,
+                     resumes=resumes)  # fmt: skip
     describer = create_describer(args, changes)
+    if args.append:
+        for path, images in zip(paths, lists, strict=True):
+            check_can_be_added(path, images.names, describer.finished_size, again=resumes)
+            if recipe_beside(path) not in (None, describer.recipe):
+                raise UserError(
+                    f"{path} cannot be added to: its images were described by another recipe, "
+                    f"{recipe_beside(path)}"
+                )
     make_folder(args.output)
-    described = describe_with_queries(describer, dataset, partial=f"{args.output}.partial")
+    described = describe_with_queries(describer, dataset, partial)
     for path, descriptors in zip(paths, described.lists, strict=True):
-        save_descriptors(path, descriptors)
+        save_descriptors(path, descriptors, append=args.append)
         write_recipe(path, describer.recipe)
         failed = len(descriptors.failures)
         note = f"; {failed} could not be described, see {path}.failed.txt" if failed else ""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -16,14 +15,14 @@ import jax
 import numpy as np
 
 from dir_jax.checkpoint import Checkpoint
-from dir_jax.data.ground_truth import QueryDataset, RelevantsDataset
+from dir_jax.data.ground_truth import RelevantsDataset
 from dir_jax.data.images import ImageDataset
 from dir_jax.data.labelled import LabelledDataset
 from dir_jax.describe.extractor import Extractor
 from dir_jax.describe.image_lists import read_list
-from dir_jax.describe.passes import Pass, plan_passes, run_passes
+from dir_jax.describe.passes import plan_passes, run_passes
 from dir_jax.describe.resume import PartialDescriptors
-from dir_jax.errors import UserError
+from dir_jax.errors import NotFiniteError, UserError, shown
 from dir_jax.model_recipe import Recipe
 from dir_jax.models.variables import split_variables
 from dir_jax.retrieval.blockwise import blocks
@@ -53,11 +52,23 @@ class Descriptors:
         return len(self.dataset)
 
     def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Yields (first row, rows): (n, D) float32 finished descriptors, in order, each once."""
+        """Yields (first row, rows): (n, D) float32 finished descriptors, in order, each once.
+
+        Raises:
+          NotFiniteError: a descriptor is no longer finite.
+        """
         size = min(_ROWS, len(self))
         for start, first_new in blocks(len(self), size):
             rows = self._finish([scale[start : start + size] for scale in self._scales])
-            yield first_new, rows[first_new - start :]
+            rows = rows[first_new - start :]
+            for row in np.flatnonzero(~np.isfinite(rows).all(axis=1)).tolist():
+                if first_new + row not in self.failures:
+                    raise NotFiniteError(
+                        f"the descriptor of {shown(self.dataset.path(first_new + row))} is not "
+                        "finite (NaN or infinite) once scales are pooled and whitened; give other "
+                        "powers (--gemp, --whitenp)"
+                    )
+            yield first_new, rows
 
     def array(self) -> np.ndarray:
         """All of them, (N, D) float32."""
@@ -83,9 +94,9 @@ class Describer:
     ):
         """Prepares to describe with a model; reads no image.
 
-        By default the recipe is the model's own, and the first device
-        computes. `threads` processes, at most one for each core, decode
-        images. With `skip_failures`, an image that cannot be used gets NaN.
+        By default the recipe is the model's own, and the first device computes. `threads`
+        processes, at most one for each core, decode images. With `skip_failures`, an image that
+        cannot be used gets NaN.
 
         Raises:
           UserError: the recipe is not valid, or does not fit the model.
@@ -143,23 +154,25 @@ class Describer:
           datasets: for each list, what progress bars call it, and the images.
           partial: a folder where descriptors are kept as they come, from which the same call
             resumes after it was killed. Without a descriptor in it, it is deleted.
-          images_may_change: starts again, instead of refusing, where the folder is that of other
-            images or of images of other sizes.
+          images_may_change: starts again, instead of refusing, where images that the folder has
+            descriptors of have been replaced, or the list has changed.
           whiten: False gives the descriptors before whitening; see the method `whiten`.
 
         Raises:
           NoUsableImageError: no image of a list can be used.
-          UserError: an image cannot be used and is not to be skipped.
+          UserError: an image cannot be used and is not to be skipped; the network or a descriptor
+            is not finite; or the folder cannot be used.
         """
         skip, extractor = self._skip, self._extractor
+        variables = extractor.replicate(self._params, self._stats)
         lists = [read_list(name, dataset) for name, dataset in datasets]
         passes = plan_passes(extractor, lists, self._transforms, skip_failures=skip, advice=_ADVICE)
-        may_change = ("images", "batches") if images_may_change else ()
         store = None
         if partial is not None:
-            store = PartialDescriptors(partial, self._identity(passes), may_change=may_change)
+            store = PartialDescriptors(
+                partial, self._identity(), passes, images_may_change=images_may_change
+            )
         try:
-            variables = extractor.replicate(self._params, self._stats)
             sinks = run_passes(extractor, variables, passes, store, skip_failures=skip)
             if store is not None:
                 store.sync()
@@ -196,24 +209,21 @@ class Describer:
             white = apply_whitening(x, whitening, power=r.whitenp, dims=r.whitenv, m=r.whitenm)
         return np.asarray(white)
 
-    def _identity(self, passes: Sequence[Pass]) -> dict[str, Any]:
-        """What must be the same for a run to resume another one."""
+    def _identity(self) -> dict[str, Any]:
+        """What must be the same for a run to resume another one, apart from the images."""
         model = hashlib.sha256()
         for variables in (self._params, self._stats):
             for name in sorted(variables):
                 model.update(name.encode())
                 model.update(np.ascontiguousarray(variables[name]).tobytes())
         return {
-            "images": _digest([_description(each.images.dataset) for each in passes]),
             "transforms": [repr(transform) for transform in self._transforms],
             "model": self._model,
             "weights": model.hexdigest(),
             "preprocess": self._preprocess,
-            "batches": _digest([[(b.canvas, b.rows, b.places.tolist()) for b in p.batches]
-                                for p in passes]),
             "device": f"{len(self.devices)} x {self.devices[0].device_kind}",
             "jax": jax.__version__,
-        }  # fmt: skip
+        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -233,9 +243,8 @@ class NoUsableImageError(UserError):
     """Not one image of a list can be used; `failures` says why, by image number."""
 
     def __init__(self, name: str, failures: dict[int, str]):
-        super().__init__(
-            f"none of the {len(failures)} images ({name}) can be used; the first: {failures[0]}"
-        )
+        count, first = len(failures), failures[0]
+        super().__init__(f"none of the {count} images ({name}) can be used; the first: {first}")
         self.failures = failures
 
 
@@ -287,12 +296,3 @@ def _refuse_unusable(described: Described, names: Sequence[str]) -> None:
     elif described._store is not None:
         described._store.close()
     raise NoUsableImageError(names[unusable[0]], described.lists[unusable[0]].failures)
-
-
-def _description(dataset: ImageDataset) -> list[Any]:
-    boxes = dataset.boxes if isinstance(dataset, QueryDataset) else None
-    return [dataset.names, dataset.root, None if boxes is None else boxes.tolist()]
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()

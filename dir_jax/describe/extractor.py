@@ -18,6 +18,7 @@ from dir_jax.data.transforms import Transform
 from dir_jax.data.workers import Prefetcher
 from dir_jax.describe.padded_loader import PaddedLoader
 from dir_jax.describe.padded_shapes import Batch, plan_batches
+from dir_jax.errors import NotFiniteError
 from dir_jax.models.network import RetrievalNetwork
 from dir_jax.models.preprocess import normalize
 from dir_jax.models.variables import merge_variables
@@ -53,8 +54,7 @@ class Extractor:
         Args:
           graphdef: the network's structure.
           width: the length of a descriptor, D.
-          mean: the mean of each input channel, in [0, 1].
-          std: the standard deviation of each input channel, in [0, 1].
+          mean, std: of each input channel, in [0, 1].
           max_batch_size: the most images in a batch over all devices, rounded up to a multiple of
             their number; batches of large images have fewer.
           num_workers: how many processes decode images. 0 means threads of this process, which
@@ -91,7 +91,18 @@ class Extractor:
         )
 
     def replicate(self, params: Mapping[str, Any], stats: Mapping[str, Any]) -> Any:
-        """Puts a network's variables, dotted path -> host array, on the devices for `run`."""
+        """Puts a network's variables, dotted path -> host array, on the devices for `run`.
+
+        Raises:
+          NotFiniteError: some are not finite; the first is named.
+        """
+        for name, array in (*params.items(), *stats.items()):
+            # NaN is the smallest value and the largest; and no array of a mask is made.
+            if array.size and not np.isfinite([array.min(), array.max()]).all():
+                raise NotFiniteError(
+                    f"the network describes no images: its {name} has values that are not finite "
+                    "(NaN or infinite), so that no descriptor would be; use an earlier checkpoint"
+                )
         return self._replicas.replicate((dict(params), dict(stats)))
 
     def run(
@@ -104,22 +115,16 @@ class Extractor:
         *,
         skip_failures: bool = False,
     ) -> Generator[tuple[np.ndarray, dict[int, str]], None, None]:
-        """Describes the images of some batches.
+        """Describes the images of some batches of `plan`, with variables from `replicate`.
 
-        Args:
-          variables: the network's, as `replicate` gives them.
-          dataset: the images.
-          indices: (N,) int, the image that each place of a batch means.
-          transform: what is applied to each image.
-          batches: the batches, from `plan`.
-          skip_failures: goes on after an image that cannot be used, instead of raising.
+        `indices`, (N,) int, is the image of the data set that each place of a batch means.
 
         Yields:
           For each batch, in order: (n, D) float32, the descriptors of its `places`; and, by place,
           why an image has no descriptor, whose row is NaN.
 
         Raises:
-          UserError: an image cannot be used (it is named).
+          UserError: an image cannot be used (it is named); not with `skip_failures`.
         """
         replicas = self._replicas
         share = jax.process_index(), jax.process_count()

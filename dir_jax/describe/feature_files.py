@@ -15,15 +15,17 @@ its own. `test_dir` keeps descriptors before whitening in STEM.bdescs.npy and ST
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from dir_jax.errors import UserError
-from dir_jax.runtime.files import replacing, write_text
+from dir_jax.describe.hdf5 import check_group_names, write_groups
+from dir_jax.errors import UserError, shown
+from dir_jax.runtime.files import check_name, open_regular, replacing, write_text
 from dir_jax.runtime.progress import progress_bar
+from dir_jax.runtime.reading import read_text
 
 if TYPE_CHECKING:
     from dir_jax.describe.describer import Descriptors
@@ -67,20 +69,56 @@ def make_folder(path: str) -> None:
         raise UserError(f"the folder {folder} cannot be written to")
 
 
-def save_descriptors(path: str, descriptors: Descriptors) -> None:
+def check_output(
+    path: str, names: Sequence[str], *, overwrite: bool, append: bool, resumes: bool
+) -> None:
+    """Checks, before images of these names are described, that they can be written to a file.
+
+    `overwrite` replaces what is there, and `append` adds to it; `resumes` is whether an earlier run
+    was stopped, which may have written this file already.
+
+    Raises:
+      UserError: they cannot.
+    """
+    for name in names:
+        check_name(name)
+    hdf5 = path.endswith(".h5")
+    if hdf5:
+        check_group_names(path, names)
+    elif append:
+        raise UserError(f"--append adds to a .h5 file; {path} is another kind of file")
+    if os.path.exists(path) and not (overwrite or append or resumes):
+        add = ", --append adds to it" * hdf5
+        raise UserError(f"{path} exists already; --overwrite replaces it{add}")
+
+
+def save_descriptors(path: str, descriptors: Descriptors, *, append: bool = False) -> None:
     """Writes descriptors as the file's suffix says, whole or not at all, in blocks of rows.
+
+    With `append`, an .h5 file keeps what it has.
 
     Raises:
       UserError: the file cannot be written.
     """
-    save = _save_h5 if path.endswith(".h5") else _save_npy
+    names, failures = descriptors.dataset.names, descriptors.failures
     with replacing(path) as scratch:
-        save(scratch, descriptors)
-    failed, failures = Path(f"{path}.failed.txt"), descriptors.failures
-    names = descriptors.dataset.names
-    if failures:
-        rows = (f"{names[i]}\t{' '.join(failures[i].split())}\n" for i in sorted(failures))
-        write_text(failed, "".join(rows))
+        if path.endswith(".h5"):
+            good = (
+                (names[i], row)
+                for start, rows in _blocks(descriptors)
+                for i, row in enumerate(rows, start)
+                if i not in failures
+            )
+            write_groups(scratch, good, path if append and os.path.exists(path) else None)
+        else:
+            _save_npy(scratch, descriptors)
+    failed = Path(f"{path}.failed.txt")
+    kept = read_text(failed).splitlines() if append and failed.exists() else []
+    known = set(names)
+    lines = [line for line in kept if line.split("\t")[0] not in known]
+    lines += [f"{names[i]}\t{' '.join(failures[i].split())}" for i in sorted(failures)]
+    if lines:
+        write_text(failed, "".join(f"{line}\n" for line in lines))
     else:
         failed.unlink(missing_ok=True)
 
@@ -99,33 +137,45 @@ def save_kapture(features: GlobalFeatures, descriptors: Descriptors, length: int
 
 
 def load_descriptors(path: str, rows: int) -> np.ndarray:
-    """Reads the descriptors of a .npy file.
-
-    Args:
-      path: the file.
-      rows: how many images the descriptors are to be of, N.
+    """Reads the descriptors of `rows` images from a .npy file.
 
     Returns:
-      (N, D) float32.
+      (rows, D) float32; they may not be finite.
 
     Raises:
       UserError: there is no such file, it is damaged, or holds something else.
     """
     try:
-        # Mapped, so that a header that declares more than the file holds allocates nothing.
-        found = np.load(path, mmap_mode="r", allow_pickle=False)
+        with open_regular(path) as file:
+            return _read_npy(path, file, rows)
     except FileNotFoundError as e:
         raise UserError(f"there is no file {path}") from e
-    except (OSError, ValueError, EOFError) as e:
-        raise UserError(f"{path} is not an array that NumPy can read: {e}") from e
-    if not isinstance(found, np.ndarray):
+    except OSError as e:
+        raise UserError(f"{path} cannot be read: {e.strerror or e}") from e
+
+
+def _read_npy(path: str, file: BinaryIO, rows: int) -> np.ndarray:
+    start = file.read(8)
+    if start[:2] == b"PK":
         raise UserError(f"{path} is not a .npy file, but an archive of several")
-    if found.ndim != 2 or len(found) != rows or not found.size or found.dtype.kind != "f":
+    readers = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
+    if start[:6] != b"\x93NUMPY" or start[6:] not in (b"\1\0", b"\2\0"):
+        raise UserError(f"{path} is not an array as numpy.save writes it")
+    try:
+        shape, by_columns, dtype = readers[start[6]](file)
+    except Exception as e:  # Python's parser reads it, and fails in many ways
+        raise UserError(f"{path} is damaged: its header cannot be read") from e
+    if dtype.kind != "f" or len(shape) != 2 or shape[0] != rows or not shape[1]:
         raise UserError(
-            f"{path} holds {found.dtype} of shape {found.shape}; expected floats of shape "
+            f"{path} holds {shown(dtype)} of shape {shown(shape)}; expected floats of shape "
             f"({rows}, D), a row for each of {rows} images"
         )
-    return np.array(found, np.float32)
+    size = os.fstat(file.fileno()).st_size - file.tell()
+    if not 0 < shape[1] <= size or size != rows * shape[1] * dtype.itemsize:
+        raise UserError(f"{path} is damaged: {shown(shape)} {dtype} are not {size} bytes")
+    numbers = np.fromfile(file, dtype).reshape(shape, order="F" if by_columns else "C")
+    with np.errstate(over="ignore"):  # what is too large becomes infinite
+        return np.ascontiguousarray(numbers, np.float32)
 
 
 def _save_npy(path: Path, descriptors: Descriptors) -> None:
@@ -136,18 +186,6 @@ def _save_npy(path: Path, descriptors: Descriptors) -> None:
                 header = {"descr": "<f4", "fortran_order": False, "shape": shape}
                 np.lib.format.write_array_header_1_0(file, header)
             file.write(rows.astype("<f4").tobytes())
-
-
-def _save_h5(path: Path, descriptors: Descriptors) -> None:
-    import h5py
-
-    names = descriptors.dataset.names
-    with h5py.File(path, "w") as file:
-        for start, rows in _blocks(descriptors):
-            for i, row in enumerate(rows, start):
-                # A name that is in the list twice is one image.
-                if i not in descriptors.failures and names[i] not in file:
-                    file.create_group(names[i]).create_dataset("global_descriptor", data=row)
 
 
 def _blocks(descriptors: Descriptors) -> Iterator[tuple[int, np.ndarray]]:

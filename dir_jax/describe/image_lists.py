@@ -10,6 +10,7 @@ import numpy as np
 from dir_jax.data.headers import IS_ROOT_RIGHT, read_sizes, refuse_failures
 from dir_jax.data.images import ImageDataset
 from dir_jax.data.transforms import Transform
+from dir_jax.describe.padded_shapes import Batch
 from dir_jax.errors import UserError
 
 # An image with more would need some 20 GB for the activations of a ResNet-50's first stage.
@@ -18,21 +19,13 @@ MAX_PIXELS = 40_000_000
 
 @dataclasses.dataclass(frozen=True)
 class ImageList:
-    """Images to describe, and what their files' headers say.
+    """Images to describe, and what their files' headers say."""
 
-    Attributes:
-      name: what progress bars call the list.
-      dataset: the images.
-      sizes: (len(dataset), 2) int, width and height of each image in its file, in pixels.
-      unreadable: image number -> why its header cannot be read.
-      chosen: (N,) int, the images to describe, in this order; None for all of them.
-    """
-
-    name: str
+    name: str  # what progress bars call the list
     dataset: ImageDataset
-    sizes: np.ndarray
-    unreadable: Mapping[int, str] = dataclasses.field(default_factory=dict)
-    chosen: np.ndarray | None = None
+    sizes: np.ndarray  # (len(dataset), 2) int, width and height of each file in pixels
+    unreadable: Mapping[int, str] = dataclasses.field(default_factory=dict)  # by image, why
+    chosen: np.ndarray | None = None  # (N,) int, what to describe, in this order; None for all
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -83,6 +76,17 @@ class ImageList:
         elif len(failures) == len(self):
             advice = ""
         refuse_failures(failures, len(self), advice)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pass:
+    """One list of images at one scale."""
+
+    name: str  # what progress bars, and the files of a resumable run, call it
+    images: ImageList
+    transform: Transform
+    batches: list[Batch]  # of the images that can be used; `places` are those in the list
+    failures: dict[int, str]  # place in the list -> why this image cannot be used
 
 
 def read_list(name: str, dataset: ImageDataset) -> ImageList:

@@ -28,7 +28,7 @@ import numpy as np
 
 from dir_jax.data.kapture import HEADER, read_fields
 from dir_jax.errors import UserError, quoted
-from dir_jax.runtime.files import inside, open_regular
+from dir_jax.runtime.files import check_inside, inside, open_regular
 from dir_jax.runtime.reading import row_error
 
 log = logging.getLogger(__name__)
@@ -160,7 +160,14 @@ class GlobalFeatures:
                 with open(scratch, "ab") as file:
                     file.write(bytes(1024))  # its end mark, which such a run of others left out
                 with tarfile.TarFile(scratch, "a") as archive:
-                    yield lambda image, row: _append(archive, f"{image}.gfeat", _encode(row))
+
+                    def append(image: str, row: np.ndarray) -> None:
+                        check_inside(self._folder, image)
+                        member = tarfile.TarInfo(f"{image}.gfeat")
+                        member.size = row.size * 4
+                        archive.addfile(member, io.BytesIO(_encode(row)))
+
+                    yield append
                 os.replace(scratch, os.path.realpath(self._tar))
             else:
                 folders = {self._folder}
@@ -187,20 +194,8 @@ class GlobalFeatures:
                 scratch.unlink(missing_ok=True)
 
     def partial_folder(self) -> str:
-        """The folder for unfinished work, in the dataset's.
-
-        Raises:
-          UserError: it is not a folder of regular files, but has links, which could lead anywhere.
-        """
-        folder = Path(self._root, f".dir_jax-{self._name}.partial")
-        try:
-            files = list(folder.iterdir()) if os.path.isdir(folder) else []
-            ours = all(stat.S_ISREG(file.lstat().st_mode) for file in files)
-        except OSError as e:
-            raise UserError(f"cannot read {folder}: {e.strerror}") from e
-        if os.path.islink(folder) or not ours:
-            raise UserError(f"{folder} is a link or has links in it, which is refused; delete it")
-        return str(folder)
+        """The folder for unfinished work, in the dataset's."""
+        return os.path.join(self._root, f".dir_jax-{self._name}.partial")
 
     def _size(self, image: str) -> int | None:
         """The bytes of an image's features, or None where there are none."""
@@ -256,12 +251,6 @@ def _read_tar(file: Path) -> dict[str, int]:
     except Exception as e:  # a hostile or damaged archive can fail in any of tarfile's steps
         raise UserError(f"the archive {file} is damaged: {str(e)[:200] or type(e).__name__}") from e
     return sizes
-
-
-def _append(archive: tarfile.TarFile, name: str, data: bytes) -> None:
-    member = tarfile.TarInfo(name)
-    member.size = len(data)
-    archive.addfile(member, io.BytesIO(data))
 
 
 def _encode(row: np.ndarray) -> bytes:

@@ -32,21 +32,14 @@ class PaddedImages(NamedTuple):
 class PaddedLoader:
     """Loads the images of the batches that `plan_batches` made, by the batch's number.
 
-    Attributes:
-      dataset: the images.
-      indices: (N,) int, the image that each place of a batch means.
-      transform: what is applied to each image; its random numbers are seeded by the image's number.
-      batches: what to load.
-      share: (i, n), to load the i-th of n equal parts of each batch's rows.
-      skip_failures: notes an image that cannot be used in `failures`, instead of raising a
-        UserError that names it.
+    An image that cannot be used is a UserError that names it, or noted with `skip_failures`.
     """
 
     dataset: ImageDataset
-    indices: np.ndarray
-    transform: Transform
+    indices: np.ndarray  # (N,) int, the image that each place of a batch means
+    transform: Transform  # its random numbers are seeded by the image's number
     batches: Sequence[Batch]
-    share: tuple[int, int]
+    share: tuple[int, int]  # (i, n), to load the i-th of n equal parts of each batch's rows
     skip_failures: bool
 
     def __call__(self, number: int) -> PaddedImages:

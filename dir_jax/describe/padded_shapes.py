@@ -22,19 +22,12 @@ _MAX_GROUPS = 384  # distinct sizes to begin with; if there are more, sizes are 
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """Images that share an array.
+    """Images that share an array."""
 
-    Attributes:
-      canvas: (width, height) of the array in pixels.
-      rows: how many images the array has room for.
-      places: (n,) int64, the places of the images in the list, n <= rows.
-      exact: whether every image of this canvas fills it, so that there is no padding to mask.
-    """
-
-    canvas: tuple[int, int]
-    rows: int
-    places: np.ndarray
-    exact: bool
+    canvas: tuple[int, int]  # width and height of the array in pixels
+    rows: int  # how many images it has room for
+    places: np.ndarray  # (n,) int64, the places of the images in the list, n <= rows
+    exact: bool  # whether every image of this canvas fills it: there is no padding to mask
 
 
 def choose_canvases(sizes: np.ndarray, max_canvases: int = MAX_CANVASES) -> np.ndarray:

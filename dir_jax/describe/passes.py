@@ -16,42 +16,19 @@ import numpy as np
 
 from dir_jax.data.transforms import Transform
 from dir_jax.describe.extractor import Extractor
-from dir_jax.describe.image_lists import ImageList
-from dir_jax.describe.padded_shapes import Batch, choose_canvases
+from dir_jax.describe.image_lists import ImageList, Pass
+from dir_jax.describe.padded_shapes import choose_canvases
 from dir_jax.describe.resume import PartialDescriptors, StoredSink
+from dir_jax.errors import NotFiniteError, shown
 from dir_jax.runtime.progress import progress_bar
 
 
-@dataclasses.dataclass(frozen=True)
-class Pass:
-    """One list of images at one scale.
-
-    Attributes:
-      name: what progress bars, and the files of a resumable run, call the pass.
-      images: the list.
-      transform: what is applied to each image.
-      batches: the images that can be used; their `places` are places in the list.
-      failures: place in the list -> why this image cannot be used.
-    """
-
-    name: str
-    images: ImageList
-    transform: Transform
-    batches: list[Batch]
-    failures: dict[int, str]
-
-
 class ArraySink:
-    """Keeps the descriptors of a pass in memory, as `StoredSink` keeps them on disk.
-
-    Attributes:
-      descriptors: (N, D) float32.
-      failures: place -> why there is no descriptor; its row is NaN.
-    """
+    """Keeps the descriptors of a pass in memory, as `StoredSink` keeps them on disk."""
 
     def __init__(self, rows: int, width: int):
-        self.descriptors = np.zeros((rows, width), np.float32)
-        self.failures: dict[int, str] = {}
+        self.descriptors = np.zeros((rows, width), np.float32)  # (N, D)
+        self.failures: dict[int, str] = {}  # place -> why its row is NaN
 
     def is_done(self, batch: int) -> bool:
         """Returns False: nothing is kept from an earlier run."""
@@ -75,19 +52,12 @@ def plan_passes(
 ) -> list[Pass]:
     """Plans to describe lists of images at every scale, over padded shapes chosen for all of them.
 
-    Args:
-      extractor: what will describe them.
-      lists: the images.
-      transforms: one for each scale.
-      skip_failures: images that cannot be used are left out, instead of being an error.
-      advice: what such an error tells the user to do, if there is something.
-
-    Returns:
-      One pass for each scale and list: all lists at the first scale come first.
+    Each transform is one scale. Returns one pass for each scale and list: all lists at the first
+    scale come first.
 
     Raises:
-      UserError: images cannot be used (the first few are named), or a transform gives images of
-        random sizes.
+      UserError: images cannot be used (the first few are named, with `advice`) and are not to be
+        left out, or a transform gives images of random sizes.
     """
     passes, usable = [], []
     for scale, transform in enumerate(transforms):
@@ -133,12 +103,13 @@ def run_passes(
 
     Raises:
       UserError: an image cannot be used (it is named).
+      NotFiniteError: the network or a descriptor is not finite.
     """
     sinks: list[Any] = []
     for each in passes:
         images, width = each.images, extractor.width
         rows = len(images)
-        sink = ArraySink(rows, width) if store is None else store.sink(each.name, rows, width)
+        sink = ArraySink(rows, width) if store is None else store.sink(each, width)
         # Written in every run, so that it makes no difference whether an earlier one got to it.
         failed = np.array(list(each.failures), int)
         sink.write(-1, failed, np.full((len(failed), width), np.nan, np.float32), {})
@@ -149,14 +120,27 @@ def run_passes(
                               skip_failures=skip_failures)  # fmt: skip
         with (
             contextlib.closing(found),
-            progress_bar(each.name, rows, "img", shown=True, done=done) as bar,
+            progress_bar(each.name, rows, "img", shown=True, done=done, delay=1) as bar,
         ):
-            for number, batch, (rows_of, failures) in zip(todo, batches, found, strict=True):
-                sink.write(number, batch.places, rows_of, failures)
+            for number, batch, (described, failures) in zip(todo, batches, found, strict=True):
+                _refuse_not_finite(images, batch.places, described, failures)
+                sink.write(number, batch.places, described, failures)
                 bar.update(len(batch.places))
                 on_batch()
         sinks.append(sink)
     return sinks
+
+
+def _refuse_not_finite(
+    images: ImageList, places: np.ndarray, descriptors: np.ndarray, failures: Mapping[int, str]
+) -> None:
+    for row in np.flatnonzero(~np.isfinite(descriptors).all(axis=1)):
+        if places[row] not in failures:
+            raise NotFiniteError(
+                f"the network's descriptor of the image {shown(images.path(places[row]))} is not "
+                "finite (NaN or infinite), although its parameters are: its numbers overflow, as "
+                "they can in bfloat16 or with a large power of gem"
+            )
 
 
 def describe_lists(
@@ -170,19 +154,12 @@ def describe_lists(
 ) -> list[np.ndarray]:
     """Describes lists of images at one scale, with a network's current variables.
 
-    Args:
-      extractor: what describes them.
-      params: dotted path -> host array.
-      stats: dotted path -> host array.
-      lists: the images.
-      transform: what is applied to each image.
-      on_batch: called after each batch; it may raise to stop.
-
-    Returns:
-      (N, D) float32 for each list, as the network gives them.
+    `params` and `stats` are its variables, dotted path -> host array; `on_batch` is called after
+    each batch, and may raise to stop. Returns (N, D) float32 for each list.
 
     Raises:
       UserError: an image cannot be used (it is named), or the transform gives random sizes.
+      NotFiniteError: the network or a descriptor is not finite.
     """
     passes = plan_passes(extractor, lists, [transform])
     variables = extractor.replicate(params, stats)

@@ -3,28 +3,40 @@
 `PartialDescriptors` is a folder beside the output, OUTPUT.partial:
 
     identity.json    what is being described; the folder of another run is refused
-    NAME.float32     the descriptors of one pass over a list, row after row
-    NAME.batches     the numbers of the batches that are complete in it, int32 each
-    NAME.failures    the images that cannot be used, one row of JSON for each
+    images.marks     of each image a hash of its path, its file's size and time; int64 each
+    PASS.float32     the descriptors of one pass over a list, row after row
+    PASS.batches     a byte for each batch: 1 where all its rows are in PASS.float32
+    PASS.failures    the images that cannot be used, one row of JSON for each
+
+As somebody else may have written them, they are checked before they are believed.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import hashlib
 import json
 import os
 import shutil
+import stat
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dir_jax.errors import UserError
-from dir_jax.runtime.files import take_lock, write_text
-from dir_jax.runtime.platforms import read_at, sync_data, write_at
+from dir_jax.data.ground_truth import QueryDataset
+from dir_jax.describe.image_lists import ImageList, Pass
+from dir_jax.errors import UserError, shown
+from dir_jax.runtime.files import open_regular, replacing, take_lock, write_text
+from dir_jax.runtime.platforms import sync_data, write_at
+from dir_jax.runtime.reading import parse_json, read_json
 
 _SECONDS_BETWEEN_SYNCS = 5.0
+_LONGEST_FAILURE = 20_000  # bytes of a row in .failures
+_NAMED = 3  # changed images that a message names
 
 
 class PartialDescriptors:
@@ -34,50 +46,113 @@ class PartialDescriptors:
         self,
         folder: str | os.PathLike[str],
         identity: Mapping[str, Any],
+        passes: Sequence[Pass],
         *,
-        may_change: Collection[str] = (),
+        images_may_change: bool = False,
     ):
         """Opens the folder, or makes it.
 
-        `identity` says in JSON values what is described, how, and in which batches. Where the
-        folder's extraction differs in the keys `may_change` alone, it is dropped, not refused.
+        `identity` says in JSON values how the images of the passes are described. With
+        `images_may_change`, what was described of other images is dropped, not refused.
 
         Raises:
-          UserError: the folder is that of another extraction, is in use, or cannot be written.
+          UserError: the folder is that of another extraction, or some of the images that it has
+            described have changed since; or it is damaged, in use, or cannot be written.
         """
         self.folder = Path(folder)
+        self._passes = passes
         self._open: list[StoredSink] = []
+        self._new = False  # whether nothing was in it
+        self._lists = list({id(each.images): each.images for each in passes}.values())
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            modes = [file.lstat().st_mode for file in (self.folder, *self.folder.iterdir())]
         except OSError as e:
             raise UserError(f"cannot write {self.folder}: {e.strerror}") from e
+        if not (stat.S_ISDIR(modes[0]) and all(map(stat.S_ISREG, modes[1:]))):
+            raise UserError(f"{self.folder} is a link or has links in it, which is refused; "
+                            "delete it")  # fmt: skip
         busy = f"{self.folder} is being written by another process"
         self._lock = take_lock(self.folder / "lock", busy)
-        self._check_identity(identity, may_change)
-
-    def _check_identity(self, identity: Mapping[str, Any], may_change: Collection[str]) -> None:
-        file = self.folder / "identity.json"
-        text = json.dumps(dict(identity), indent=1, sort_keys=True)
-        if not file.exists():
-            write_text(file, text)
-        elif (there := file.read_text()) != text:
-            names = _differences(there, json.loads(text))
-            if names and set(names) <= set(may_change):
-                # Without its .batches no file counts; the lock, which has no suffix, stays.
-                for old in sorted(self.folder.glob("*.*"), key=lambda f: f.suffix != ".batches"):
-                    old.unlink()
-                write_text(file, text)
-                return
+        try:
+            self._check_identity(dict(identity), images_may_change)
+        except BaseException:
             self.close()
-            raise UserError(
-                f"{self.folder} holds an unfinished extraction that differs in "
-                f"{', '.join(names) or 'its description'}; finish it with the flags that it was "
-                "started with, or delete that folder to start again"
-            )
+            raise
 
-    def sink(self, name: str, rows: int, width: int) -> StoredSink:
-        """Opens the files for the (rows, width) descriptors of the pass `name`."""
-        sink = StoredSink(self.folder / name, rows, width)
+    def _check_identity(self, identity: dict[str, Any], images_may_change: bool) -> None:
+        marks = np.concatenate([_marks(images) for images in self._lists])
+        identity["images"] = [len(marks), _digest(marks[:, 0].tolist())]
+        identity["batches"] = _digest([[(b.canvas, b.rows, b.places.tolist()) for b in p.batches]
+                                       for p in self._passes])  # fmt: skip
+        text = json.dumps(identity, indent=1, sort_keys=True)
+        identity = json.loads(text)
+        file = self.folder / "identity.json"
+        problems = self._differences(identity, marks) if file.exists() else {}
+        if problems and not (images_may_change and problems.keys() <= {"images", "batches"}):
+            what = ", ".join(key + f" ({why})" * bool(why) for key, why in sorted(problems.items()))
+            raise UserError(
+                f"{self.folder} holds an unfinished extraction that differs in {what}; finish it "
+                "as it was started, or delete that folder to start again"
+            )
+        if problems:
+            # Without its .batches no file counts; the lock, which has no suffix, stays.
+            for old in sorted(self.folder.glob("*.*"), key=lambda f: f.suffix != ".batches"):
+                old.unlink()
+        self._new = not file.exists()
+        with replacing(self.folder / "images.marks") as scratch:
+            scratch.write_bytes(marks.tobytes())
+        write_text(file, text)
+
+    def _differences(self, identity: Mapping[str, Any], marks: np.ndarray) -> dict[str, str]:
+        """Which keys of the folder's identity differ, with what can be said about it."""
+        file = self.folder / "identity.json"
+        there = read_json(file)
+        if not isinstance(there, dict) or there.keys() != identity.keys():
+            raise _damaged(file, "it is not what this version of the program writes")
+        problems = {key: "" for key in identity if there[key] != identity[key]}
+        file = self.folder / "images.marks"
+        size = file.stat().st_size if file.exists() else 0
+        if size % 24 or not size or ("images" not in problems and size != marks.nbytes):
+            raise _damaged(file, f"expected {marks.nbytes} bytes")
+        before = np.frombuffer(_read(file, most=marks.nbytes), np.int64).reshape(-1, 3)
+        if "images" in problems:
+            changed = np.flatnonzero(before[:, 0] != marks[: len(before), 0]).tolist()
+            said = [f"number {i + 1} is now {self._path(i)}" for i in changed[:_NAMED]]
+            if size != marks.nbytes:
+                said.insert(0, f"there are {len(marks)} instead of {size // 24}")
+        else:
+            changed = np.flatnonzero((before != marks).any(axis=1)).tolist()
+            if "batches" not in problems:  # what has not been described yet may change
+                described = self._described()
+                changed = [i for i in changed if described[i]]
+            said = [f"{self._path(i)} has been replaced" for i in changed[:_NAMED]]
+        if len(changed) > _NAMED:
+            said.append(f"and so on, {len(changed)} in all")
+        if said:
+            problems["images"] = ", ".join(said)
+            problems.pop("batches", None)
+        return problems
+
+    def _described(self) -> np.ndarray:
+        """For each image of all lists, whether a descriptor of it is kept."""
+        kept = {id(images): np.zeros(len(images), bool) for images in self._lists}
+        for each in self._passes:
+            done = _read_batches(self.folder / f"{each.name}.batches", len(each.batches))
+            for number in np.flatnonzero(done):
+                kept[id(each.images)][each.batches[number].places] = True
+        return np.concatenate(list(kept.values()))
+
+    def _path(self, number: int) -> str:
+        images, *others = self._lists
+        while number >= len(images):
+            number -= len(images)
+            images, *others = others
+        return shown(images.path(number))
+
+    def sink(self, each: Pass, width: int) -> StoredSink:
+        """Opens the files for the (N, width) descriptors of a pass."""
+        sink = StoredSink(self.folder / each.name, len(each.images), width, len(each.batches))
         self._open.append(sink)
         return sink
 
@@ -88,82 +163,90 @@ class PartialDescriptors:
 
     def close(self) -> None:
         """Writes what is pending and releases the lock; a folder without descriptors goes."""
-        empty = bool(self._open) and not any(sink.has_batches for sink in self._open)
-        while self._open:
-            self._open.pop().close()
-        if empty:
-            shutil.rmtree(self.folder, ignore_errors=True)
-        self._lock.release()
+        known = self._new or self._open
+        self._close(delete=bool(known) and not any(sink.has_batches for sink in self._open))
 
     def delete(self) -> None:
         """Removes the folder, once the extraction's output is written."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.close()
+        self._close(delete=True)
+
+    def _close(self, *, delete: bool) -> None:
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._lock.release)
+            if delete:
+                stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
+            while self._open:
+                stack.callback(self._open.pop().close)
 
 
 class StoredSink:
-    """An `extractor.Sink` on disk.
+    """The descriptors of a pass on disk; `failures` says by place why a row is NaN."""
 
-    Attributes:
-      failures: place -> why its row is NaN.
-    """
-
-    def __init__(self, path: Path, rows: int, width: int):
+    def __init__(self, path: Path, rows: int, width: int, batches: int):
         self._shape = rows, width
         self._path = path.with_name(f"{path.name}.float32")
+        marks, failures = (path.with_name(path.name + end) for end in (".batches", ".failures"))
+        self._done = _read_batches(marks, batches)
+        self.failures = _read_failures(failures, rows)
+        size = rows * width * 4
+        if self._done.any() and (not self._path.exists() or self._path.stat().st_size != size):
+            raise _damaged(self._path, f"expected {size} bytes")
+        self._unmarked: list[int] = []
+        self._synced = time.monotonic()
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
         try:
             self._rows = os.open(self._path, flags)
-            self._batches = os.open(path.with_name(f"{path.name}.batches"), flags | os.O_APPEND)
-            self._failures = os.open(path.with_name(f"{path.name}.failures"), flags | os.O_APPEND)
-            os.ftruncate(self._rows, rows * width * 4)
+            self._marks = os.open(marks, flags)
+            self._failures = os.open(failures, flags | os.O_APPEND)
+            _reserve(self._rows, size)
+            _reserve(self._marks, batches)
         except OSError as e:
             raise UserError(f"cannot write {self._path}: {e.strerror}") from e
-        marks = read_at(self._batches, os.fstat(self._batches).st_size, 0)
-        # A number that was cut off belongs to a batch that is described again.
-        os.ftruncate(self._batches, len(marks) // 4 * 4)
-        self._done = set(np.frombuffer(marks[: len(marks) // 4 * 4], np.int32).tolist())
-        self.failures = _read_failures(self._failures)
-        self._unmarked: list[int] = []
-        self._synced = time.monotonic()
 
     def is_done(self, batch: int) -> bool:
         """Whether this batch was written, by an earlier run or by this one."""
-        return batch in self._done
+        return bool(self._done[batch])
 
     def write(
         self, batch: int, places: np.ndarray, descriptors: np.ndarray, failures: Mapping[int, str]
     ) -> None:
-        """Writes the rows of a batch; it counts as done once they are on the disk.
+        """Writes the rows of a batch, or of no batch (-1); it is done once they are on the disk.
 
         Raises:
-          UserError: the rows cannot be written, as when the disk is full.
+          UserError: the rows cannot be written, as when the disk is full; so does `sync`.
         """
         try:
             for place, row in zip(places.tolist(), descriptors, strict=True):
                 data = np.ascontiguousarray(row, np.float32).tobytes()
                 if write_at(self._rows, data, place * len(data)) != len(data):
-                    raise OSError(28, "No space left on device")
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             for place, reason in failures.items():
-                os.write(self._failures, (json.dumps([place, reason]) + "\n").encode())
-            self.failures |= failures
-            self._unmarked.append(batch)
-            if time.monotonic() - self._synced > _SECONDS_BETWEEN_SYNCS:
-                self.sync()
+                data = f"{json.dumps([place, reason])}\n".encode()
+                if os.write(self._failures, data) != len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as e:
             raise UserError(f"cannot write {self._path}: {e.strerror}") from e
+        self.failures |= failures
+        self._unmarked += [batch] * (batch >= 0)
+        if time.monotonic() - self._synced > _SECONDS_BETWEEN_SYNCS:
+            self.sync()
 
     @property
     def has_batches(self) -> bool:
-        """Whether a batch was written; -1 stands for the images that were left out of batches."""
-        return any(batch >= 0 for batch in (*self._done, *self._unmarked))
+        """Whether a batch was written."""
+        return bool(self._done.any()) or bool(self._unmarked)
 
     def sync(self) -> None:
         """Makes sure that all rows are on the disk, then marks their batches as done."""
-        sync_data(self._rows)
-        sync_data(self._failures)
-        os.write(self._batches, np.array(self._unmarked, np.int32).tobytes())
-        self._done.update(self._unmarked)
+        try:
+            sync_data(self._rows)
+            sync_data(self._failures)
+            for batch in self._unmarked:
+                write_at(self._marks, b"\1", batch)
+        except OSError as e:
+            self._unmarked = []  # a second try could succeed without the rows
+            raise UserError(f"cannot write {self._path}: {e.strerror}") from e
+        self._done[self._unmarked] = True
         self._unmarked = []
         self._synced = time.monotonic()
 
@@ -176,25 +259,89 @@ class StoredSink:
 
     def close(self) -> None:
         """Syncs and closes."""
-        self.sync()
-        for file in (self._rows, self._batches, self._failures):
-            os.close(file)
+        try:
+            self.sync()
+        finally:
+            for file in (self._rows, self._marks, self._failures):
+                os.close(file)
 
 
-def _read_failures(file: int) -> dict[int, str]:
-    failures = {}
-    text = read_at(file, os.fstat(file).st_size, 0)
-    for row in text.split(b"\n")[:-1]:  # anything after the last line break was cut off
-        place, reason = json.loads(row)
-        failures[int(place)] = str(reason)
-    # A new row must not be appended to a torn one.
-    os.ftruncate(file, text.rfind(b"\n") + 1)
-    return failures
+def _reserve(file: int, size: int) -> None:
+    """Makes a file as long as it is going to be, on disks that can with the space for it."""
+    os.ftruncate(file, size)
+    if size and hasattr(os, "posix_fallocate"):  # not on macOS
+        try:
+            os.posix_fallocate(file, 0, size)
+        except OSError as e:
+            if e.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
+                raise
 
 
-def _differences(there: str, identity: Mapping[str, Any]) -> list[str]:
+def _marks(images: ImageList) -> np.ndarray:
+    """(N, 3) int64: what tells whether an image is the same, a hash, a size in bytes, a time in ns.
+
+    One `stat` for each; what has no file of its own has 0 for the last two.
+    """
+    dataset = images.dataset
+    boxes = dataset.boxes if isinstance(dataset, QueryDataset) else None
+    marks = np.zeros((len(images), 3), np.int64)
+    for i in range(len(images)):
+        path = images.path(i)
+        name = hashlib.blake2b(path.encode(errors="surrogatepass"), digest_size=8)
+        if boxes is not None:
+            name.update(np.ascontiguousarray(boxes[i]).tobytes())
+        marks[i, 0] = int.from_bytes(name.digest(), "little", signed=True)
+        with contextlib.suppress(OSError, ValueError):
+            found = os.stat(path)
+            marks[i, 1:] = found.st_size, found.st_mtime_ns
+    return marks
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
+def _damaged(file: Path, why: str) -> UserError:
+    return UserError(f"{file} is damaged: {why}; delete {file.parent} to start again")
+
+
+def _read(file: Path, most: int) -> bytes:
+    """At most so many bytes of a file; none where there is no file."""
     try:
-        other = json.loads(there)
-        return [key for key in identity if other.get(key) != identity[key]]
-    except (ValueError, AttributeError):
-        return []
+        with open_regular(file) as stream:
+            return stream.read(most)
+    except FileNotFoundError:
+        return b""
+    except OSError as e:
+        raise UserError(f"{file} cannot be read: {e.strerror or e}") from e
+
+
+def _read_batches(file: Path, batches: int) -> np.ndarray:
+    """(batches,) bool: which of them are done."""
+    found = np.zeros(batches, np.uint8)
+    content = np.frombuffer(_read(file, batches + 1), np.uint8)
+    if len(content) > batches or content.max(initial=0) > 1:
+        raise _damaged(file, f"expected {batches} bytes, each 0 or 1")
+    found[: len(content)] = content
+    return found.astype(bool)
+
+
+def _read_failures(file: Path, rows: int) -> dict[int, str]:
+    """The reasons by place; cuts off a row that was not finished, to which none must be added."""
+    most = rows * _LONGEST_FAILURE
+    content = _read(file, most + 1)
+    if len(content) > most:
+        raise _damaged(file, f"it has more than {most} bytes")
+    failures = {}
+    whole = content[: content.rfind(b"\n") + 1]
+    for number, row in enumerate(whole.splitlines(), 1):
+        try:
+            place, reason = parse_json(row.decode())
+            if type(place) is not int or not 0 <= place < rows or not isinstance(reason, str):
+                raise ValueError("expected the number of an image, and a text")
+        except (ValueError, TypeError) as e:
+            raise _damaged(file, f"line {number}: {str(e)[:100]}") from e
+        failures[place] = reason
+    if len(whole) != len(content):
+        os.truncate(file, len(whole))
+    return failures

@@ -17,7 +17,6 @@ from dir_jax.runtime.replicas import MeshReplicas
 from dir_jax.training.held_out import DescribedSets
 from dir_jax.training.setup import Setup
 from dir_jax.training.state import TrainState
-from dir_jax.training.stopping import check_descriptors
 
 
 class CurrentNetwork:
@@ -67,8 +66,6 @@ class CurrentNetwork:
         `name` is for the progress bar.
         """
         images = dataclasses.replace(self._setup.images, name=name, chosen=chosen)
-        [found] = describe_lists(
+        return describe_lists(
             self._extractor, *self._variables(state), [images], transform, on_batch=self._on_batch
-        )
-        check_descriptors(images, found)
-        return found
+        )[0]

@@ -12,17 +12,12 @@ from typing import Self
 import jax
 import numpy as np
 
-from dir_jax.describe.image_lists import ImageList
-from dir_jax.errors import UserError
+from dir_jax.errors import NotFiniteError
 from dir_jax.runtime.signals import AT_ONCE, ENDING
 
 log = logging.getLogger(__name__)
 
 _COLLAPSED, _COLLAPSED_STEPS = 0.99, 50
-
-
-class NotFiniteError(UserError):
-    """The network has numbers that are not finite, so its state is not to be saved."""
 
 
 def check_step(row: dict[str, float], step: int) -> None:
@@ -50,15 +45,6 @@ class CollapseWatch:
                 "config.batch_size, or for triplets config.loss.mining=semihard",
                 _COLLAPSED_STEPS, mean_similarity,
             )  # fmt: skip
-
-
-def check_descriptors(images: ImageList, descriptors: np.ndarray) -> None:
-    """Raises NotFiniteError unless all descriptors of a list's images, (N, D), are finite."""
-    wrong = np.flatnonzero(~np.isfinite(descriptors).all(axis=1))
-    if len(wrong):
-        what = f"the network gives {len(wrong)} of {len(descriptors)} images descriptors"
-        first = images.dataset.path(int(images.indices[wrong[0]]))
-        raise NotFiniteError(f"{what} that are not finite, such as {first}")
 
 
 def check_weights(arrays: Mapping[str, np.ndarray], source: str) -> None:

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 import dir_jax
+from dir_jax.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -38,7 +39,9 @@ def test_numpy_and_hdf5_files(run, model, photos, tmp_path):
         assert set(file) == {f"{i}.png" for i in range(24)}
         for i in range(24):
             np.testing.assert_array_equal(file[f"{i}.png"]["global_descriptor"][()], found[i])
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.npy", "b.h5", "no_suffix.npy"]
+    files = ["a.npy", "b.h5", "no_suffix.npy"]
+    files += [f"{name}.recipe.json" for name in files]
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(files)
 
 
 def test_queries_have_a_file_of_their_own(run, model, photos, tmp_path):
@@ -48,7 +51,8 @@ def test_queries_have_a_file_of_their_own(run, model, photos, tmp_path):
     code, *_ = run("extract_features", "--dataset", dataset, "--checkpoint", model,
                    "--output", output, "--whiten", "set", "--trfs", "", "Scale(0.5)")  # fmt: skip
     assert code == 0
-    assert sorted(p.name for p in output.parent.iterdir()) == ["x.dbdescs.npy", "x.qdescs.npy"]
+    files = [f"x.{kind}.npy{end}" for kind in ("dbdescs", "qdescs") for end in ("", ".recipe.json")]
+    assert sorted(p.name for p in output.parent.iterdir()) == files
     options = {"trfs": ["", "Scale(0.5)"], "whiten": "set"}
     expected = dir_jax.load(model).extract([photos / f"{i}.png" for i in range(24)], **options)
     for file, rows in (("x.dbdescs.npy", range(24)), ("x.qdescs.npy", (3, 5))):
@@ -122,13 +126,12 @@ def test_a_real_folder_stops_at_an_image_and_names_it(run, model, real_folder, t
     folder, names, bad_names = real_folder
     some = [name for name in names if name not in bad_names][:2]
     (folder / "names.txt").write_text("\n".join([*some, bad_names[bad]]) + "\n")
-    code, out, err = run("extract_features", "--dataset", image_list(folder),
+    code, _, err = run("extract_features", "--dataset", image_list(folder),
                          "--checkpoint", model, "--output", tmp_path / "x.npy")  # fmt: skip
-    assert (code, out) == (2, "")
-    message = err.rsplit("\r", 1)[-1].strip()
-    assert message.startswith("error: ")
-    assert bad_names[bad] in message
-    assert len(message.splitlines()) == 1
+    assert code == 2
+    assert err.startswith("error: ")
+    assert bad_names[bad] in err
+    assert len(err.splitlines()) == 1
     assert not (tmp_path / "x.npy").exists()
 
 
@@ -165,8 +168,8 @@ def start(model, photos, tmp_path):
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     environment |= {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(tmp_path / "cache")}
 
-    def call(output):
-        command = [sys.executable, "-c", DRIVER, "--dataset", image_list(photos),
+    def call(output, before=""):
+        command = [sys.executable, "-c", before + DRIVER, "--dataset", image_list(photos),
                    "--checkpoint", str(model), "--output", str(output)]  # fmt: skip
         return subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -223,19 +226,96 @@ def test_ctrl_c_and_going_on(start, tmp_path):
     assert np.isfinite(np.load(tmp_path / "x.npy")).all()
 
 
-def test_a_full_disk(model, photos, tmp_path):
-    """Files may have 300 bytes: of 24 descriptors of 32 bytes, only some fit."""
-    code = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))\n"
-    code += "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n" + DRIVER
-    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
-    environment |= {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", code, "--dataset", image_list(photos), "--checkpoint",
-               str(model), "--output", str(tmp_path / "x.npy"), "--compilation-cache",
-               ""]  # fmt: skip
-    process = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=120, check=False
-    )
-    assert process.returncode == 2, process.stderr
-    assert "cannot write" in process.stderr
-    assert "Traceback" not in process.stderr
+def test_a_full_disk(start, tmp_path):
+    """Files may have 20,000 bytes: the descriptors fit, but not the HDF5 file."""
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+    process = start(tmp_path / "x.h5", limit)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 2, err
+    assert err.splitlines()[-1] == f"error: cannot write {tmp_path}/x.h5: File too large"
+    assert "Traceback" not in err
+    assert sorted(path.name for path in tmp_path.glob("*x.h5*")) == ["x.h5.partial"]
+    process = start(tmp_path / "x.h5")
+    assert described(process) == []
+    assert process.returncode == 0
+    with h5py.File(tmp_path / "x.h5") as file:
+        assert len(file) == 24
+    assert not (tmp_path / "x.h5.partial").exists()
+
+
+def test_an_output_that_is_there_already(run, model, photos, tmp_path):
+    flags = ["--dataset", image_list(photos), "--checkpoint", model, "--trfs", "Scale((32, 32))"]
+    files = [tmp_path / "x.npy", tmp_path / "x.h5"]
+    for file, way in zip(
+        files, ("--overwrite replaces it\n", "--append adds to it\n"), strict=True
+    ):
+        file.write_text("mine")
+        code, _, err = run("extract_features", *flags, "--output", file)
+        assert code == 2
+        assert f"{file} exists already; --overwrite replaces it" in err
+        assert err.endswith(way)
+        assert file.read_text() == "mine"
+    assert run("extract_features", *flags, "--output", files[0], "--append")[0] == 2
+    assert run("extract_features", *flags, "--output", files[0], "--overwrite")[0] == 0
+    assert np.load(files[0]).shape == (24, 8)
+    code, _, err = run("extract_features", *flags, "--output", files[1], "--append")
+    assert (code, files[1].read_text()) == (2, "mine")
+    assert "x.h5 cannot be added to: " in err
+
+
+def test_database_and_queries_in_one_file(run, model, photos, tmp_path):
+    output = tmp_path / "x.h5"
+    flags = ["--checkpoint", model, "--output", output, "--append", "--trfs", "Scale((32, 32))"]
+    for name, rows in (("a.txt", range(3)), ("b.txt", range(3, 5))):
+        (photos / name).write_text("".join(f"{i}.png\n" for i in rows))
+        code, _, err = run("extract_features", "--dataset", image_list(photos, name), *flags)
+        assert code == 0, err
+    with h5py.File(output) as file:
+        assert set(file) == {f"{i}.png" for i in range(5)}
+    code, _, err = run("extract_features", "--dataset", image_list(photos, "b.txt"), *flags)
+    assert code == 2
+    assert "already has 2 of these images, such as 3.png" in err
+
+
+@pytest.fixture
+def stopped(run, model, photos, tmp_path, monkeypatch):
+    """Runs a command that is stopped before it writes its output; `again() -> result`."""
+    folder = tmp_path / "three"
+    folder.mkdir()
+    for i in range(3):
+        (folder / f"{i}.png").write_bytes((photos / f"{i}.png").read_bytes())
+    (folder / "names.txt").write_text("0.png\n1.png\n2.png\n")
+    flags = ["--dataset", image_list(folder), "--checkpoint", model,
+             "--output", tmp_path / "x.npy", "--trfs", "Scale((32, 32))"]  # fmt: skip
+
+    def stop(*args, **options):
+        raise UserError("stopped")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("dir_jax.describe.feature_files.save_descriptors", stop)
+        assert run("extract_features", *flags)[0] == 2
+    return folder, lambda: run("extract_features", *flags)
+
+
+def test_another_list_or_image_does_not_go_on(stopped, tmp_path):
+    folder, again = stopped
+    names = (folder / "names.txt").read_text()
+    (folder / "names.txt").write_text("1.png\n0.png\n2.png\n")
+    code, _, err = again()
+    assert code == 2
+    assert f"differs in images (number 1 is now {folder}/1.png, number 2 is now" in err
+    (folder / "names.txt").write_text(names)
+    other = np.random.default_rng(1).integers(0, 256, Image.open(folder / "1.png").size, np.uint8)
+    Image.fromarray(other.T).convert("RGB").save(folder / "1.png")
+    code, _, err = again()
+    assert code == 2
+    assert f"differs in images ({folder}/1.png has been replaced); finish it" in err
     assert not (tmp_path / "x.npy").exists()
+
+
+def test_an_output_of_the_run_that_goes_on(stopped, tmp_path):
+    """As after a kill between the two files of a data set with queries."""
+    _, again = stopped
+    (tmp_path / "x.npy").touch()
+    assert again()[0] == 0
+    assert np.load(tmp_path / "x.npy").shape == (3, 8)

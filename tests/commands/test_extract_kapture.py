@@ -241,8 +241,9 @@ def test_a_run_resumes(dataset, run, monkeypatch):
 
 
 @pytest.mark.usefixtures("broken_off")
-def test_the_same_command_goes_on_after_an_image_was_replaced(dataset, network, run):
-    (dataset / "sensors/records_data/3.png").write_bytes(picture((90, 70)))
+@pytest.mark.parametrize("size", [(90, 70), (56, 40)])  # it had the latter
+def test_the_same_command_goes_on_after_an_image_was_replaced(dataset, network, run, size):
+    (dataset / "sensors/records_data/3.png").write_bytes(picture(size))
     code, out, _ = run()
     assert (code, out.splitlines()[-1]) == (0, "Features extracted: 4 images")
     _, vectors = read_back(dataset, "net")

@@ -275,7 +275,7 @@ class TestBadInput(Refuses):
             (np.zeros((23, 8), np.float32), "(23, 8)"),
             (np.zeros((24, 9), np.float32), "9 dimensions, the model's have 8"),
             (np.zeros((24, 8), np.int64), "int64"),
-            (np.array([object()] * 24), "not an array"),
+            (np.array([object()] * 24), "holds object of shape (24,)"),
         ],
     )
     def test_features_of_another_size(self, run, model, labelled, tmp_path, array, message):

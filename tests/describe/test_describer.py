@@ -10,6 +10,7 @@ from dir_jax.checkpoint import read_model, save_model
 from dir_jax.data.images import ImageDataset
 from dir_jax.describe import describer as module
 from dir_jax.describe.describer import Describer, NoUsableImageError, Recipe
+from dir_jax.errors import UserError
 from dir_jax.models import create_model
 from dir_jax.retrieval.whitening import learn_whitening
 
@@ -47,3 +48,31 @@ def test_lists_without_one_usable_image(tmp_path):
             describer.describe([(str(i), images) for i, images in enumerate(lists)], str(partial))
         assert "bad.png" in e.value.failures[0]
         assert partial.exists() == kept
+
+
+def test_a_network_that_is_not_finite(tmp_path):
+    save_model(tmp_path / "net", create_model("resnet18_rmac", out_dim=8))
+    checkpoint = read_model(tmp_path / "net")
+    mean = checkpoint.model.backbone.bn1.mean
+    mean.set_value(np.full(64, np.nan, np.float32))
+    describer = Describer(checkpoint, Recipe(), threads=0, skip_failures=True)
+    nowhere = ImageDataset(["gone.png"], str(tmp_path))  # is not looked for
+    with pytest.raises(UserError, match=r"its bn1\.mean has values that are not finite"):
+        describer.describe([("all", nowhere)], str(tmp_path / "partial"))
+    assert not (tmp_path / "partial").exists()
+
+
+@pytest.mark.parametrize("whitenp", [None, 1e4])
+def test_descriptors_that_are_not_finite(tmp_path, whitenp):
+    """The image is named, and it is not said to be unreadable, nor left out."""
+    Image.new("RGB", (40, 40), (200, 30, 7)).save(tmp_path / "a.png")
+    network = create_model("resnet18_rmac", out_dim=8)
+    if whitenp is None:
+        network.fc.kernel[...] = network.fc.kernel[...] * 3e38 / abs(network.fc.kernel[...]).max()
+    rows = np.random.default_rng(0).standard_normal((50, 8)) / 100
+    save_model(tmp_path / "net", network, whitenings={"set": learn_whitening(rows)})
+    recipe = Recipe() if whitenp is None else Recipe(whiten="set", whitenp=whitenp)
+    describer = Describer(read_model(tmp_path / "net"), recipe, threads=0, skip_failures=True)
+    with pytest.raises(UserError, match=r"descriptor of .*a\.png is not finite") as e:
+        describer.describe([("all", ImageDataset(["a.png"], str(tmp_path)))]).lists[0].array()
+    assert "\n" not in str(e.value)

@@ -265,7 +265,11 @@ def test_damaged_features_are_missing(tmp_path, folder, caplog):
 
 
 @pytest.mark.parametrize("name", ["../x.jpg", "/tmp/x.jpg", "a/../../x.jpg", "a/\0.jpg"])
-def test_names_that_lead_out(tmp_path, folder, name):
+@pytest.mark.parametrize("archive", [False, True])
+def test_names_that_lead_out(tmp_path, folder, name, archive):
+    if archive:
+        folder.mkdir(parents=True)
+        tarfile.open(folder / "global_features.tar", "w").close()
     features = GlobalFeatures(str(tmp_path), "net")
     with pytest.raises(UserError, match="is not a name"), features.writing(4) as put:
         put(name, ROWS[0])
@@ -313,25 +317,6 @@ def test_a_planted_link_is_replaced_not_followed(tmp_path, folder):
             put(name, row)
     assert victim.read_text() == "mine"
     assert_complete(tmp_path)
-
-
-def test_the_folder_for_unfinished_work(tmp_path):
-    features = GlobalFeatures(str(tmp_path), "net")
-    folder = tmp_path / ".dir_jax-net.partial"
-    assert features.partial_folder() == str(folder)
-    (tmp_path / "victim").mkdir()
-    folder.symlink_to(tmp_path / "victim")
-    with pytest.raises(UserError, match="is a link or has links in it"):
-        features.partial_folder()
-    folder.unlink()
-    folder.mkdir()
-    (folder / "identity.json").write_text("{}")
-    features.partial_folder()
-    for make in (lambda path: path.symlink_to(tmp_path / "file"), os.mkfifo):
-        make(folder / "describe.float32")
-        with pytest.raises(UserError, match="is a link or has links in it"):
-            features.partial_folder()
-        (folder / "describe.float32").unlink()
 
 
 def test_a_full_disk_is_one_line(tmp_path, folder, monkeypatch):

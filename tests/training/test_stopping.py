@@ -6,8 +6,6 @@ import signal
 import numpy as np
 import pytest
 
-from dir_jax.data.images import ImageDataset
-from dir_jax.describe.image_lists import ImageList
 from dir_jax.runtime.signals import ENDING, Interrupts
 from dir_jax.training import stopping
 from dir_jax.training.stopping import (
@@ -15,7 +13,6 @@ from dir_jax.training.stopping import (
     NotFiniteError,
     Stopped,
     StopSignals,
-    check_descriptors,
     check_step,
     check_weights,
 )
@@ -30,13 +27,7 @@ def test_a_step_that_is_not_finite(wrong):
         check_step({**GOOD, **wrong}, 7)
 
 
-def test_descriptors_and_weights_that_are_not_finite():
-    images = ImageList("l", ImageDataset(["a", "b", "c"]), np.ones((3, 2)), chosen=np.array([2, 0]))
-    descriptors = np.zeros((2, 4))
-    check_descriptors(images, descriptors)
-    descriptors[1, 3] = np.inf
-    with pytest.raises(NotFiniteError, match=r"1 of 2 images descriptors .* such as a$"):
-        check_descriptors(images, descriptors)
+def test_weights_that_are_not_finite():
     check_weights({"w": np.ones(3)}, "it")
     with pytest.raises(NotFiniteError, match="it has numbers in b that"):
         check_weights({"w": np.ones(3), "b": np.array([1, np.nan])}, "it")
