@@ -55,20 +55,19 @@ def _ours(count: int) -> Callable[[], Any]:
     from dir_jax.runtime.replicas import create_replicas
     from dir_jax.training.state import create_state
     from dir_jax.training.step import ThreeStageStep
+    from dir_jax.training.three_stage import Forward
 
     set_up_jax("", asynchronous=False)  # as the command does
     model = create_model(_ARCH)
     graphdef, params, stats = split_variables(model)
     optimizer, replicas = optax.sgd(_RATE), create_replicas("shard_map", jax.devices()[:1])
     step = ThreeStageStep(
-        graphdef,
+        Forward(graphdef, _MEAN, _STD),
         functools.partial(listwise_average_precision_loss, num_bins=_BINS),
         optimizer,
         replicas,
         batch_size=count,
         chunk_size=_CHUNK,
-        mean=_MEAN,
-        std=_STD,
     )
     state = replicas.replicate(create_state(params, stats, optimizer, batch_norm="frozen"))
     before = {name: np.asarray(state.trained[_our_name(name)]) for name in _LAYERS}

@@ -182,7 +182,7 @@ def evaluate(
     queries = found.lists[1].array() if len(found.lists) > 1 else None
     with jax.default_device(describer.devices[0]):
         database, queries = expand_descriptors(found.lists[0].array(), queries, aqe=aqe, adba=adba)
-        return evaluate_descriptors(dataset, database, queries).metrics
+        return evaluate_descriptors(dataset, database, queries, allow_missing=True).metrics
 
 
 class _Images(ImageDataset):

@@ -15,6 +15,7 @@ from dir_jax.data.ground_truth import RelevantsDataset
 from dir_jax.data.images import ImageDataset
 from dir_jax.data.labelled import LabelledDataset
 from dir_jax.errors import UserError
+from dir_jax.retrieval.blockwise import finite_rows
 from dir_jax.retrieval.expansion import augment_database, check_expansion, expand_queries
 from dir_jax.retrieval.metrics import count_positives, evaluate_labelled
 from dir_jax.retrieval.protocols import (
@@ -132,29 +133,37 @@ def expand_descriptors(
 
 
 def evaluate_descriptors(
-    dataset: ImageDataset, database: np.ndarray, queries: np.ndarray | None = None
+    dataset: ImageDataset,
+    database: np.ndarray,
+    queries: np.ndarray | None = None,
+    *,
+    allow_missing: bool = False,
 ) -> Evaluation:
     """Evaluates descriptors by the data set's protocol: labelled, classic or revisited.
 
     Args:
       dataset: a `LabelledDataset` or a `RelevantsDataset`.
-      database: (N, D) float32. Rows with NaN come last in every ranking; those of a labelled set
-        are left out.
+      database: (N, D) float32.
       queries: (Q, D) float32, the descriptors of the data set's queries. Where its own images are
-        the queries, other descriptors of these; by default `database` itself. Queries with NaN are
-        left out.
+        the queries, other descriptors of these; by default `database` itself.
+      allow_missing: whether rows may be NaN, as those of images that could not be described are.
+        Such queries, and such images of a labelled set, are left out; in an Oxford-style set, such
+        images come last in every ranking.
 
     Raises:
-      UserError: as `check_can_be_evaluated`; or nothing is relevant among the images that have
-        descriptors.
+      UserError: as `check_can_be_evaluated`; descriptors are not finite; or nothing is relevant
+        among the images that have descriptors.
     """
     check_can_be_evaluated(dataset)
+    for rows, what in ((database, "database"), (queries, "queries")):
+        if rows is not None:
+            _refuse_non_finite(rows, what, allow_missing)
     if isinstance(dataset, LabelledDataset):
         return _evaluate_labelled(dataset, database, queries)
     assert isinstance(dataset, RelevantsDataset)
     if queries is None:
         raise ValueError("a data set with queries of its own is evaluated with theirs")
-    valid = np.isfinite(queries).all(axis=1)
+    valid = finite_rows(queries)
     truth = [entry for entry, good in zip(dataset.ground_truth, valid, strict=True) if good]
     scores = Scores(score_all(queries[valid], database))
     levels = levels_of(dataset.ground_truth)
@@ -168,17 +177,29 @@ def evaluate_descriptors(
     return Evaluation({name: float(found[name]) for name in names}, aps)
 
 
+def _refuse_non_finite(rows: np.ndarray, what: str, allow_missing: bool) -> None:
+    bad = np.flatnonzero(~finite_rows(rows))
+    if allow_missing:
+        bad = bad[~np.isnan(rows[bad]).all(axis=1)]
+    if len(bad):
+        first = ", ".join(map(str, bad[:5].tolist()))
+        raise UserError(
+            f"{len(bad)} of {len(rows)} descriptors of the {what} are not finite; they are of the "
+            f"images number {first}{', …' if len(bad) > 5 else ''}"
+        )
+
+
 def _evaluate_labelled(
     dataset: LabelledDataset, database: np.ndarray, queries: np.ndarray | None
 ) -> Evaluation:
-    valid = np.isfinite(database).all(axis=1)
+    valid = finite_rows(database)
     apart = dataset.queries
     if apart is None:
         valid_queries, labels = valid, None
         queries = database if queries is None else queries
     else:
         assert queries is not None
-        valid_queries = np.isfinite(queries).all(axis=1)
+        valid_queries = finite_rows(queries)
         labels = apart.labels[valid_queries]
     result = evaluate_labelled(
         database[valid],

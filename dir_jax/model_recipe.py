@@ -26,7 +26,7 @@ _RULES = {
         "a list of one chain of transforms or more",
     ),
     "pooling": Rule(lambda v: v in ("gem", "mean"), "gem or mean"),
-    "gemp": Rule(lambda v: is_number(v, _ABOVE_0), "a number above 0"),
+    "gemp": Rule(lambda v: is_number(v, _ABOVE_0) and v <= 100, "a number above 0, at most 100"),
     "whiten": Rule(lambda v: v is None or isinstance(v, str), "the name of a whitening"),
     "whitenp": Rule(lambda v: is_number(v, 0), "a number, not negative"),
     "whitenv": Rule(lambda v: v is None or is_whole(v, 1, 1 << 31), "a whole number above 0"),

@@ -16,7 +16,7 @@ import argparse
 import json
 import os
 import sys
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dir_jax.commands.flags import (
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from dir_jax.data.images import ImageDataset
-    from dir_jax.describe.describer import Describer, Descriptors
+    from dir_jax.describe.describer import Describer
     from dir_jax.evaluation import Evaluation
 
 
@@ -113,7 +113,7 @@ def _main(args: argparse.Namespace) -> None:
         how, device = str(describer), describer.devices[0]
     with jax.default_device(device):
         database, queries = expand_descriptors(database, queries, aqe=aqe, adba=adba)
-        evaluation = evaluate_descriptors(dataset, database, queries)
+        evaluation = evaluate_descriptors(dataset, database, queries, allow_missing=True)
         for name, value in evaluation.metrics.items():
             print(f" * {name} = {value:g}")
         if args.out_json:
@@ -138,14 +138,18 @@ def _expansion(flag: str, values: list[str] | None) -> tuple[int, float] | None:
 
 
 def _read_results(file: str | None) -> dict[str, Any]:
+    from dir_jax.runtime.reading import read_json
+
     if not file or not os.path.exists(file):
         return {}
     try:
-        results = json.loads(Path(file).read_text())
-    except (OSError, ValueError) as e:
-        raise UserError(f"--out-json {file} cannot be added to: {e}") from e
-    if not isinstance(results, dict):
-        raise UserError(f"--out-json {file} cannot be added to: it does not hold an object")
+        results = read_json(file)
+        if not isinstance(results, dict):
+            raise UserError("it does not hold an object")
+        json.dumps(results, indent=1)  # as it will be written, which fails earlier than reading
+    except (UserError, RecursionError) as e:
+        why = e if isinstance(e, UserError) else "it is nested too deeply"
+        raise UserError(f"--out-json {shown(file)} cannot be added to: {why}") from e
     return results
 
 
@@ -168,7 +172,7 @@ def _describe(
         database, *queries = _save_features(args.save_feats, describer, dataset)
     else:
         found = describe_with_queries(describer, dataset).lists
-        _print_left_out(found)
+        _print_left_out([descriptors.failures for descriptors in found])
         database, *queries = (descriptors.array() for descriptors in found)
     return database, queries[0] if queries else None
 
@@ -181,7 +185,7 @@ def _save_features(folder: str, describer: Describer, dataset: ImageDataset) -> 
 
     stem = os.path.join(folder, "feats")
     described = describe_with_queries(describer, dataset, f"{stem}.partial", whiten=False)
-    _print_left_out(described.lists)
+    _print_left_out([descriptors.failures for descriptors in described.lists])
     found = []
     for path, descriptors in zip(
         saved_paths(stem, len(described.lists) > 1), described.lists, strict=True
@@ -194,10 +198,12 @@ def _save_features(folder: str, describer: Describer, dataset: ImageDataset) -> 
     return found
 
 
-def _print_left_out(lists: list[Descriptors]) -> None:
-    for descriptors in lists:
-        for reason in descriptors.failures.values():
-            print(f"left out: {reason}", file=sys.stderr)
+def _print_left_out(failures: Sequence[Mapping[int, str]]) -> None:
+    reasons = [reason for each in failures for reason in each.values()]
+    for reason in reasons:
+        print(f"left out: {reason}", file=sys.stderr)
+    if reasons:
+        print(f"left out: {len(reasons)} images")
 
 
 def _load_features(
@@ -216,16 +222,18 @@ def _load_features(
         else:
             paths = extracted_paths(args.load_feats, queries is not None)
         made = recipe_beside(paths[0])
-        found = [
-            load_descriptors(path, len(images)) for path, images in zip(paths, lists, strict=True)
+        skip = args.on_error == "skip"
+        read = [
+            load_descriptors(path, images.names, skip_failures=skip)
+            for path, images in zip(paths, lists, strict=True)
         ]
-        for path, x, images in zip(paths, found, lists, strict=True):
-            _check_finite(path, x, images.names, skip=args.on_error == "skip")
+        found = [descriptors for descriptors, _ in read]
         if len({x.shape[1] for x in found}) > 1:
             widths = " and ".join(str(x.shape[1]) for x in found)
             raise UserError(f"{' and '.join(paths)} have descriptors of {widths} dimensions")
     except UserError as e:
         raise UserError(f"--load-feats: {e}") from e
+    _print_left_out([failures for _, failures in read])
     whitened = made is not None and made.whiten
     if args.whiten and (whitened or not args.checkpoint):
         why = "the features are whitened already" if whitened else "--checkpoint is missing"
@@ -244,21 +252,6 @@ def _load_features(
         found = [describer.whiten(x) for x in found]
         device, how = describer.devices[0], str(describer)
     return found[0], found[1] if len(found) > 1 else None, how, device
-
-
-def _check_finite(path: str, x: np.ndarray, names: list[str], *, skip: bool) -> None:
-    """Refuses descriptors that are not finite, or says how many are left out."""
-    import numpy as np
-
-    bad = np.flatnonzero(~np.isfinite(x).all(axis=1))
-    if not len(bad):
-        return
-    which = ", ".join(f"{i} ({shown(names[i])})" for i in bad[:3])
-    which += ", …" if len(bad) > 3 else ""
-    what = f"{len(bad)} of {len(x)} descriptors in {path} are not finite: rows {which}"
-    if not skip:
-        raise UserError(f"{what}; --on-error skip leaves these images out")
-    print(f"left out: {what}", file=sys.stderr)
 
 
 def _write_results(

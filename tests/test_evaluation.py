@@ -63,8 +63,8 @@ def test_classic():
 
 def test_a_query_without_descriptor_is_left_out():
     database, queries = draw(20), draw(3, seed=1)
-    queries[0, 2] = np.nan
-    found = evaluate_descriptors(relevants(REVISITED), database, queries)
+    queries[0] = np.nan
+    found = evaluate_descriptors(relevants(REVISITED), database, queries, allow_missing=True)
     rest = evaluate_descriptors(relevants(REVISITED[1:]), database, queries[1:])
     assert found.metrics == rest.metrics
     assert np.isnan(found.aps["medium"]).tolist() == [True, False, False]
@@ -74,7 +74,7 @@ def test_an_image_without_descriptor_comes_last():
     database, queries = draw(20), draw(3, seed=1)
     lost = database.copy()
     lost[7] = np.nan
-    found = evaluate_descriptors(relevants(REVISITED), lost, queries)
+    found = evaluate_descriptors(relevants(REVISITED), lost, queries, allow_missing=True)
     database[7] = -100 * queries[0]  # below all
     assert found.aps["easy"][0] == evaluate_descriptors(
         relevants(REVISITED), database, queries
@@ -82,6 +82,18 @@ def test_an_image_without_descriptor_comes_last():
 
 
 LABELS = [f"class{i % 4}" for i in range(20)]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("labelled", [True, False])
+def test_descriptors_that_are_not_finite_are_refused(labelled, value):
+    dataset = LabelledDataset([f"{i}.jpg" for i in range(20)], LABELS, "")
+    dataset = dataset if labelled else relevants(REVISITED)
+    database, queries = draw(20), None if labelled else draw(3, seed=1)
+    database[[4, 9], 1] = value
+    for allowed in (False, True):  # an image that was left out has no number at all
+        with pytest.raises(UserError, match=r"2 of 20 descriptors of .* database .* number 4, 9"):
+            evaluate_descriptors(dataset, database, queries, allow_missing=allowed)
 
 
 def test_labelled():
@@ -96,7 +108,7 @@ def test_labelled():
     # A lost image is neither a query nor a result; the others keep their places.
     database[3] = np.nan
     kept = [i for i in range(20) if i != 3]
-    without = evaluate_descriptors(dataset, database)
+    without = evaluate_descriptors(dataset, database, allow_missing=True)
     expected = labelled_map(database[kept], [LABELS[i] for i in kept])
     assert without.metrics["mAP"] == pytest.approx(expected, abs=1e-6)
     assert np.flatnonzero(np.isnan(without.aps[""])).tolist() == [3]

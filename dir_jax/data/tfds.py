@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -134,7 +135,7 @@ def _create_builder(name: str, data_dir: str | None) -> Any:
     from tensorflow_datasets.core.utils import file_utils
 
     for folder in file_utils.list_data_dirs(given_data_dir=data_dir):
-        _check_files(Path(folder).expanduser() / re.split("[/:]", name)[0])
+        _check_files(Path(os.path.expanduser(folder)) / re.split("[/:]", name)[0])
     try:
         builder = tfds.builder(name, data_dir=data_dir)
     except tfds.core.registered.DatasetNotFoundError as e:

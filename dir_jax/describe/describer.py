@@ -27,7 +27,7 @@ from dir_jax.model_recipe import Recipe
 from dir_jax.models.variables import split_variables
 from dir_jax.retrieval.blockwise import blocks
 from dir_jax.retrieval.scales import pool_scales
-from dir_jax.retrieval.whitening import Whitening, apply_whitening
+from dir_jax.retrieval.whitening import Whitening, apply_whitening, check_divisor
 from dir_jax.runtime.platforms import count_cores
 
 _ROWS = 4096  # pooled and whitened at once
@@ -106,6 +106,9 @@ class Describer:
         recipe.check()
         self._transforms = recipe.transforms()
         self._whitening = _whitening(checkpoint, recipe)
+        if self._whitening is not None:
+            power, dims, m = recipe.whitenp, recipe.whitenv, recipe.whitenm
+            check_divisor(self._whitening, power=power, dims=dims, m=m)
         self._skip = skip_failures
         model = checkpoint.model
         graphdef, self._params, self._stats = split_variables(model)

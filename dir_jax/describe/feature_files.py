@@ -23,9 +23,10 @@ import numpy as np
 
 from dir_jax.describe.hdf5 import check_group_names, write_groups
 from dir_jax.errors import UserError, shown
+from dir_jax.retrieval.blockwise import finite_rows
 from dir_jax.runtime.files import check_name, open_regular, replacing, write_text
 from dir_jax.runtime.progress import progress_bar
-from dir_jax.runtime.reading import read_text
+from dir_jax.runtime.reading import read_rows, read_text
 
 if TYPE_CHECKING:
     from dir_jax.describe.describer import Descriptors
@@ -136,22 +137,52 @@ def save_kapture(features: GlobalFeatures, descriptors: Descriptors, length: int
                     write(descriptors.dataset.names[i], row)
 
 
-def load_descriptors(path: str, rows: int) -> np.ndarray:
-    """Reads the descriptors of `rows` images from a .npy file.
+def load_descriptors(
+    path: str, names: Sequence[str], *, skip_failures: bool = False
+) -> tuple[np.ndarray, dict[int, str]]:
+    """Reads the descriptors of a list of images from a .npy file.
+
+    Args:
+      path: the file, which may have PATH.failed.txt beside it.
+      names: what the list calls its N images.
+      skip_failures: leaves out rows that are not finite, instead of raising.
 
     Returns:
-      (rows, D) float32; they may not be finite.
+      descriptors: (N, D) float32; NaN for images that have none.
+      failures: image number -> why there is none.
 
     Raises:
-      UserError: there is no such file, it is damaged, or holds something else.
+      UserError: there is no such file, it is damaged, or holds something else; or a row is not
+        finite, and PATH.failed.txt does not say that its image could not be described.
     """
     try:
         with open_regular(path) as file:
-            return _read_npy(path, file, rows)
+            found = _read_npy(path, file, len(names))
     except FileNotFoundError as e:
         raise UserError(f"there is no file {path}") from e
     except OSError as e:
         raise UserError(f"{path} cannot be read: {e.strerror or e}") from e
+    bad = np.flatnonzero(~finite_rows(found)).tolist()
+    found[bad] = np.nan
+    failed = Path(f"{path}.failed.txt")
+    reasons = _read_failures(failed) if bad and failed.exists() else {}
+    unknown = [i for i in bad if names[i] not in reasons]
+    if unknown and not skip_failures:
+        which = ", ".join(f"{i} ({shown(names[i])})" for i in unknown[:3])
+        which += ", …" * (len(unknown) > 3)
+        raise UserError(
+            f"{len(unknown)} of {len(found)} descriptors in {path} are not finite, and "
+            f"{failed.name} does not list their images: rows {which}; --on-error skip leaves "
+            "these images out"
+        )
+    why = f"its row in {path} is not finite"
+    return found, {i: reasons.get(names[i], f"{shown(names[i])}: {why}") for i in bad}
+
+
+def _read_failures(file: Path) -> dict[str, str]:
+    """Name -> reason of the images that a NAME.failed.txt lists."""
+    rows = (row.rpartition("\t") for _, row in read_rows(file) if row)
+    return {name: reason for name, _, reason in rows}
 
 
 def _read_npy(path: str, file: BinaryIO, rows: int) -> np.ndarray:

@@ -28,7 +28,7 @@ import numpy as np
 
 from dir_jax.data.kapture import HEADER, read_fields
 from dir_jax.errors import UserError, quoted
-from dir_jax.runtime.files import inside, open_regular
+from dir_jax.runtime.files import check_inside, inside, open_regular
 from dir_jax.runtime.reading import row_error
 
 log = logging.getLogger(__name__)
@@ -162,6 +162,7 @@ class GlobalFeatures:
                 with tarfile.TarFile(scratch, "a") as archive:
 
                     def append(image: str, row: np.ndarray) -> None:
+                        check_inside(self._folder, image)
                         member = tarfile.TarInfo(f"{image}.gfeat")
                         member.size = row.size * 4
                         archive.addfile(member, io.BytesIO(_encode(row)))

@@ -109,7 +109,7 @@ class PartialDescriptors:
         file = self.folder / "identity.json"
         there = read_json(file)
         if not isinstance(there, dict) or there.keys() != identity.keys():
-            raise _damaged(file, f"expected an object with {', '.join(sorted(identity))}")
+            raise _damaged(file, "it is not what this version of the program writes")
         problems = {key: "" for key in identity if there[key] != identity[key]}
         file = self.folder / "images.marks"
         size = file.stat().st_size if file.exists() else 0

@@ -31,6 +31,15 @@ def blocks(total: int, size: int) -> Iterator[tuple[int, int]]:
         yield min(first_new, total - size), first_new
 
 
+def finite_rows(x: np.ndarray) -> np.ndarray:
+    """(N,) bool: the rows of (N, D) descriptors without NaN and infinity."""
+    with np.errstate(all="ignore"):
+        finite = np.isfinite(x.sum(axis=1))  # without (N, D) temporary values
+    doubtful = np.flatnonzero(~finite)  # a sum can also overflow
+    finite[doubtful] = np.isfinite(x[doubtful]).all(axis=1)
+    return finite
+
+
 def rows_of(x: np.ndarray | jax.Array, start: int, size: int) -> jax.Array:
     """Rows start .. start + size − 1 of an array, on the device and in float32."""
     if isinstance(x, jax.Array):  # not x[a:b], which is another program for each a

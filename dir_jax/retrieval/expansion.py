@@ -16,6 +16,7 @@ from dir_jax.errors import UserError
 from dir_jax.retrieval.blockwise import blocks, device_of, rows_of
 from dir_jax.retrieval.search import nearest_others, top_k
 
+_LARGEST_ALPHA = 100  # by which only equal descriptors would weigh anything
 _ROWS = 4096  # the rows whose neighbours are added at once
 _GATHERED = 1 << 26  # the numbers gathered at once on the host, 256 MB
 
@@ -33,7 +34,7 @@ def expand_queries(
       queries: (Q, D) float.
       database: (N, D) float; a NumPy array is sent to the device block by block.
       k: how many descriptors are added to each query, in 0 … N; 0 leaves the queries as they are.
-      alpha: the power of the similarity, not negative.
+      alpha: the power of the similarity, in 0 … 100.
 
     Returns:
       (Q, D) float32, of unit norm.
@@ -62,13 +63,13 @@ def augment_database(database: np.ndarray | jax.Array, *, k: int, alpha: float) 
 
 
 def check_expansion(k: int, alpha: float, available: int) -> None:
-    """Raises UserError unless 0 <= k <= available, and alpha is not negative."""
+    """Raises UserError unless 0 <= k <= available and 0 <= alpha <= 100."""
     if not 0 <= k <= available:
         raise UserError(
             f"cannot take the {k} nearest of each from the database, which has {available}"
         )
-    if not alpha >= 0:
-        raise UserError(f"alpha is {alpha}; it must not be negative")
+    if not 0 <= alpha <= _LARGEST_ALPHA:
+        raise UserError(f"alpha is {alpha}; it must be from 0 to {_LARGEST_ALPHA}")
 
 
 def _combine(

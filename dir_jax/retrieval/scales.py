@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from dir_jax.errors import UserError
 
+_LARGEST_POWER = 100  # few numbers below 1 have a larger power that is not 0
 _EPSILON = 1e-6  # the least magnitude, as in generalised-mean pooling of activations
 
 
@@ -24,18 +25,20 @@ def pool_scales(
     Args:
       descriptors: one (N, D) array for each scale.
       pooling: 'gem' or 'mean'.
-      p: the power of 'gem', above 0.
+      p: the power of 'gem', above 0 and at most 100.
 
     Returns:
       (N, D) float32, of unit norm (x / max(‖x‖, 1e-12)).
 
     Raises:
-      UserError: the pooling is unknown, the power is not above 0, or there is no scale.
+      UserError: the pooling is unknown, the power is out of range, or there is no scale.
     """
     if pooling not in ("gem", "mean"):
         raise UserError(f"{pooling!r} is not a pooling of scales; choose from gem, mean")
-    if not p > 0:
-        raise UserError(f"the power of pooling scales is {p!r}; it must be above 0")
+    if not 0 < p <= _LARGEST_POWER:
+        raise UserError(
+            f"the power of pooling scales is {p!r}; it must be above 0 and at most {_LARGEST_POWER}"
+        )
     scales = [jnp.asarray(x, jnp.float32) for x in descriptors]
     if not scales:
         raise UserError("there is no descriptor to pool")

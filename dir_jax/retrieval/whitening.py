@@ -115,6 +115,21 @@ def learn_whitening(descriptors: np.ndarray, *, whiten: bool = True) -> Whitenin
     return Whitening(mean, components, variance, whiten)
 
 
+def check_divisor(whitening: Whitening, *, power: float, dims: int | None, m: float) -> None:
+    """Raises UserError if `apply_whitening` with these options would divide by 0 or infinity."""
+    if not whitening.whiten:
+        return
+    with np.errstate(all="ignore"):
+        variance = np.asarray(whitening.explained_variance_[:dims], np.float32)
+        divisor = m * variance ** np.float32(power)
+    if bad := int((~(np.isfinite(divisor) & (divisor > 0))).sum()):
+        raise UserError(
+            f"whitening cannot divide by {bad} of its {len(variance)} variances to the power "
+            f"{power:g}, times {m:g}: they are 0, negative or too large; keep fewer dimensions "
+            "(--whitenv), or choose another power (--whitenp)"
+        )
+
+
 def apply_whitening(
     x: jax.typing.ArrayLike,
     whitening: Whitening,

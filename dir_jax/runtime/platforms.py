@@ -17,14 +17,6 @@ def sync_data(descriptor: int) -> None:
     getattr(os, "fdatasync", os.fsync)(descriptor)
 
 
-def read_at(descriptor: int, size: int, offset: int) -> bytes:
-    """Up to `size` bytes of a file from `offset` on."""
-    if hasattr(os, "pread"):
-        return os.pread(descriptor, size, offset)
-    os.lseek(descriptor, offset, os.SEEK_SET)
-    return os.read(descriptor, size)
-
-
 def write_at(descriptor: int, data: bytes, offset: int) -> int:
     """Writes at `offset`, and returns how many bytes were written."""
     if hasattr(os, "pwrite"):

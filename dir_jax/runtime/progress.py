@@ -12,7 +12,7 @@ class _Lines:
     """Standard error for tqdm: what would overwrite a line becomes a line of its own."""
 
     def write(self, text: str) -> None:
-        if line := text.strip():
+        if line := text.replace("\x1b[A", "").strip():  # without the way back up from a second bar
             print(line, file=sys.stderr)
 
     def flush(self) -> None:
@@ -29,7 +29,7 @@ def progress_bar(
     """
     look: dict[str, Any] = {"leave": False, "delay": delay}
     if not sys.stderr.isatty():
-        line = "{desc}: {n_fmt} of {total_fmt} {unit}, {rate_fmt}{postfix}"
+        line = "{desc}: {n_fmt} of {total_fmt} {unit}, {rate_fmt}, {remaining} left{postfix}"
         look |= {"file": _Lines(), "mininterval": 10, "bar_format": line, "leave": True}
     scale = {"unit_scale": True, "unit_divisor": 1024} if unit == "B" else {}
     return tqdm(desc=name, total=total, initial=done, unit=unit, disable=not shown, **look, **scale)

@@ -60,6 +60,8 @@ def config_keys() -> dict[str, Any]:
             "precision": _Key("highest", choices=("default", "high", "highest")),
             # Checkpoint to start from, ours or a file of PyTorch; '' for random weights.
             "init": _Key(""),
+            # Whether that checkpoint may lack some of the backbone, which then stays random.
+            "init_partial": _Key(False, changes_numbers=False),
         },
         "data": {
             # Folder that recipes such as caltech101.py put before the names of their files.

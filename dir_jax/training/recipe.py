@@ -26,7 +26,7 @@ from dir_jax.training.current import CurrentNetwork
 from dir_jax.training.feed import Feed
 from dir_jax.training.image_record import check_images
 from dir_jax.training.optimizer import create_optimizer, create_schedule
-from dir_jax.training.results import is_complete, write_results
+from dir_jax.training.results import is_complete, log_evaluation, write_results
 from dir_jax.training.run_checkpoints import RunCheckpoints
 from dir_jax.training.saving import restore_newest, saved_with_model
 from dir_jax.training.setup import create_network, create_setup
@@ -40,6 +40,7 @@ from dir_jax.training.stopping import (
     check_step,
     check_weights,
 )
+from dir_jax.training.three_stage import Forward
 from dir_jax.training.workdir import MetricsLog, check_free_space, claimed_workdir
 
 log = logging.getLogger(__name__)
@@ -72,16 +73,14 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) ->
     state = create_state(params, stats, optimizer, batch_norm=config.batch_norm)
     check_free_space(directory, count_bytes(state), config.checkpoint.keep)
     replicas = create_replicas(config.parallel)
+    colours, train_statistics = setup.preprocessing, config.batch_norm == "trained"
     advance = ThreeStageStep(
-        graphdef,
+        Forward(graphdef, colours.mean, colours.std, train_statistics),
         setup.loss,
         optimizer,
         replicas,
         batch_size=config.batch_size,
         chunk_size=setup.chunk_size,
-        mean=setup.preprocessing.mean,
-        std=setup.preprocessing.std,
-        train_statistics=config.batch_norm == "trained",
         dropout=config.model.dropout_p > 0,
     )
     with (
@@ -104,17 +103,17 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) ->
         current = CurrentNetwork(network, setup, config, replicas, signals.check_together)
         described = None  # the held-out sets, as the last evaluation described them
         with (
-            MetricsLog(directory, step or None, resumed.log) as metrics,
+            MetricsLog(directory, step or None, resumed.rows) as metrics,
             Feed(config, setup, replicas, current, resumed.triplets) as feed,
         ):
 
             def save() -> None:
                 if step:
-                    optimizer, rows = replicas.fetch(state.optimizer), metrics.kept_rows()
+                    optimizer = replicas.fetch(state.optimizer)
                     checkpoints.save(
                         step,
                         current.network(state),
-                        saved_with_model(optimizer, feed.triplets, rows, images.arrays),
+                        saved_with_model(optimizer, feed.triplets, metrics.rows, images.arrays),
                         preprocessing=setup.preprocessing,
                         recipe=setup.recipe,
                         mean_average_precision=metrics.evaluation(step).get("mAP"),
@@ -128,6 +127,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) ->
                 if not metrics.rows:
                     described = current.describe_held_out(state)
                     metrics.write({"step": 0, "eval": described.metrics()})
+                    log_evaluation("before training", metrics.rows[0]["eval"])
 
                 while step < config.num_steps:
                     # One update.
@@ -152,6 +152,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) ->
                     # Log and save.
                     if evaluation or _is_due(step, config.log_every, config):
                         metrics.write({"step": step, **row, **evaluation})
+                        log_evaluation(f"step {step}", evaluation.get("eval", {}))
                     feed.bar.set_postfix(step=step, loss=f"{row['loss']:.4f}", refresh=False)
                     if _is_due(step, config.checkpoint.every, config):
                         save()
@@ -164,7 +165,8 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) ->
             except Stopped:
                 save()
                 checkpoints.wait()
-                log.info("stopped after step %d and saved; the same command resumes", step)
+                after = f"after step {step} and saved" if step else "before the first step ended"
+                log.info("stopped %s; the same command resumes", after)
                 return signals.exit_code
             except NotFiniteError as e:
                 checkpoints.wait()

@@ -79,10 +79,14 @@ def write_results(
     described.save_ranked_picture(directory / "ranked.png")
     write_text(directory / SUMMARY, json.dumps(summary, indent=2) + "\n")
     for when in ("before", "after", "after_whitened"):
-        if shares := summary.get(when):
-            shown = ", ".join(f"{k} {shares[k]:.4f}" for k in shares if k.startswith("mAP"))
-            log.info("%s: %s", when.replace("_", " "), shown)
+        log_evaluation(when.replace("_", " "), summary.get(when, {}))
     log.info("wrote %s", directory)
+
+
+def log_evaluation(when: str, metrics: Mapping[str, float]) -> None:
+    """Logs the mAP of an evaluation, or nothing if there was none."""
+    if shown := ", ".join(f"{k} {v:.4f}" for k, v in metrics.items() if k.startswith("mAP")):
+        log.info("%s: %s", when, shown)
 
 
 def _learn_whitening(

@@ -37,16 +37,14 @@ class RunCheckpoints:
     its last complete step.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], *, keep: int, metric: str = "mAP"):
-        """Opens or makes `directory`; keeps the `keep` newest steps and the best by `metric`."""
+    def __init__(self, directory: str | os.PathLike[str], *, keep: int):
+        """Opens or makes `directory`; keeps the `keep` newest steps and the one of the best mAP."""
         root = Path(directory).absolute()
         policy = ocp.checkpoint_managers.preservation_policy
         best = policy.BestN(
-            get_metric_fn=lambda metrics: metrics.get(metric, -1.0),
-            n=1,
+            get_metric_fn=lambda metrics: metrics.get("mAP", -1.0), n=1,
             keep_checkpoints_without_metrics=False,
-        )
-        self._metric = metric
+        )  # fmt: skip
         _put_unreadable_aside(root)
         with reading(f"the folder of checkpoints {root}"):
             check_files(root, "*")
@@ -87,20 +85,12 @@ class RunCheckpoints:
         _, params, stats = split_variables(model)
         items = {"arrays": arrays_of(params, stats, {}), "train": to_host(train)}
         description = describe_model(model, preprocessing, items, {"step": step}, recipe)
+        args = {name: ocp.args.PyTreeSave(tree) for name, tree in items.items()}
+        args["model"] = ocp.args.JsonSave(description)
+        score = mean_average_precision
+        metrics = None if score is None else {"mAP": float(score)}
         with writing(self._manager.directory):
-            self._manager.save(
-                step,
-                args=ocp.args.Composite(
-                    model=ocp.args.JsonSave(description),
-                    **{name: ocp.args.PyTreeSave(tree) for name, tree in items.items()},
-                ),
-                metrics=(
-                    None
-                    if mean_average_precision is None
-                    else {self._metric: float(mean_average_precision)}
-                ),
-                force=True,
-            )
+            self._manager.save(step, args=ocp.args.Composite(**args), metrics=metrics, force=True)
 
     def latest(self) -> int | None:
         """The newest complete step, or None."""
@@ -148,11 +138,7 @@ class RunCheckpoints:
         return Path(self._manager.directory) / str(step)
 
     def wait(self) -> None:
-        """Waits until everything saved so far is on disk.
-
-        Raises:
-          UserError: it cannot be written.
-        """
+        """Waits until everything saved so far is on disk; raises UserError if it cannot be."""
         with writing(self._manager.directory):
             self._manager.wait_until_finished()
 

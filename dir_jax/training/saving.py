@@ -6,8 +6,9 @@ the optimiser's state and the mined triplets have to be saved.
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +16,7 @@ import numpy as np
 import optax
 
 from dir_jax.checkpoint import check_variables
+from dir_jax.errors import UserError
 from dir_jax.training.mining import MinedTriplets
 from dir_jax.training.run_checkpoints import RunCheckpoints
 from dir_jax.training.state import TrainState
@@ -28,18 +30,19 @@ class Resumed(NamedTuple):
     step: int  # the number of updates made
     state: TrainState  # after them
     triplets: MinedTriplets | None = None  # mined last
-    log: np.ndarray | None = None  # of `MetricsLog.kept_rows`
+    rows: list[Any] | None = None  # of `MetricsLog`
     images: Mapping[str, np.ndarray] | None = None  # of `ImageRecord.arrays`
 
 
 def saved_with_model(
     optimizer: optax.OptState,
     triplets: MinedTriplets | None,
-    log: np.ndarray,
+    rows: Sequence[Mapping[str, Any]],
     images: Mapping[str, np.ndarray],
 ) -> dict[str, Any]:
     """The arrays of a checkpoint that are not the model's, as `restore_newest` reads them."""
-    arrays = {"optimizer": _leaves_by_path(optimizer), "log": log, "images": images}
+    log_ = np.frombuffer(json.dumps(rows).encode(), np.uint8)
+    arrays = {"optimizer": _leaves_by_path(optimizer), "log": log_, "images": images}
     return arrays if triplets is None else {**arrays, "triplets": vars(triplets)}
 
 
@@ -53,10 +56,17 @@ def restore_newest(checkpoints: RunCheckpoints, state: TrainState) -> Resumed:
     if newest is None:
         return Resumed(0, state)
     step, params, stats, train = newest
+    what = f"the checkpoint {checkpoints.path(step)}"
     expected = _leaves_by_path(state.optimizer)
-    found = {name: np.asarray(value) for name, value in train["optimizer"].items()}
+    try:
+        found = {name: np.asarray(value) for name, value in train["optimizer"].items()}
+        triplets = MinedTriplets(**train["triplets"]) if "triplets" in train else None
+        rows = json.loads(train["log"].tobytes()) if "log" in train else None
+        images = dict(train["images"]) if "images" in train else None
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as e:
+        raise UserError(f"{what} does not hold the state of a training run") from e
     for ours, theirs in ((state.params, params), (state.stats, stats), (expected, found)):
-        check_variables(ours, theirs, f"the checkpoint {checkpoints.path(step)}")
+        check_variables(ours, theirs, what)
     leaves = [np.asarray(found[name], leaf.dtype) for name, leaf in expected.items()]
     restored = TrainState(
         trained={name: params[name] for name in state.trained},
@@ -65,8 +75,7 @@ def restore_newest(checkpoints: RunCheckpoints, state: TrainState) -> Resumed:
         optimizer=jax.tree.unflatten(jax.tree.structure(state.optimizer), leaves),
     )
     log.info("resuming after step %d", step)
-    triplets = MinedTriplets(**train["triplets"]) if "triplets" in train else None
-    return Resumed(step, restored, triplets, train.get("log"), train.get("images"))
+    return Resumed(step, restored, triplets, rows, images)
 
 
 def _leaves_by_path(tree: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import logging
 
@@ -28,6 +29,9 @@ from dir_jax.models.variables import merge_variables, split_variables
 from dir_jax.training.held_out import HeldOutSets
 
 log = logging.getLogger(__name__)
+
+# What comes after the backbone: the projection, pooling, and the pyramid's own convolutions.
+_NEW_LAYERS = ("fc", "adpool", "conv1x5", "conv3c4")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,10 +86,10 @@ def create_network(config: ml_collections.ConfigDict) -> RetrievalNetwork:
     """The network to start from: random weights, or those of `config.model.init` where they fit.
 
     Raises UserError where there is no such architecture or option, or the checkpoint cannot be read
-    or has no array that fits.
+    or is of another backbone.
     """
     options = config.model.to_dict()
-    init = options.pop("init")
+    init, partial = options.pop("init"), options.pop("init_partial")
     options["dropout_p"] = options["dropout_p"] or None
     model = create_model(**options, seed=config.seed)
     if not init:
@@ -99,10 +103,17 @@ def create_network(config: ml_collections.ConfigDict) -> RetrievalNetwork:
                 variables[name] = old[name]
             else:
                 left.append(name)
-    if len(left) == len(params) + len(stats):
-        raise UserError(f"config.model.init={init!r} has no array that fits {options['arch']}")
+    groups = collections.Counter(name.split(".")[0] for name in left)
+    which = ", ".join(f"{count} of {group}" for group, count in groups.items())
+    what = f"{len(left)} of {len(params) + len(stats)} arrays of {options['arch']} ({which})"
+    if not partial and any(not group.startswith(_NEW_LAYERS) for group in groups):
+        raise UserError(
+            f"config.model.init={init!r} is of another architecture: it lacks {what}; set "
+            "config.model.arch to what it is, or let those stay random by "
+            "--config.model.init_partial=True"
+        )
     if left:
-        log.warning("%s lacks these arrays, which stay random: %s", init, ", ".join(left))
+        log.warning("%s lacks %s: they stay as they begin", init, what)
     return merge_variables(graphdef, params, stats)
 
 

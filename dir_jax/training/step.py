@@ -15,11 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import nnx
 from jax import Array
 
 from dir_jax.losses import BatchLoss
-from dir_jax.models.network import RetrievalNetwork
 from dir_jax.models.variables import Variables
 from dir_jax.runtime.replicas import AXIS, PARTIAL, REPLICATED, ROWS, SCALAR, MeshReplicas
 from dir_jax.training.state import TrainState
@@ -39,31 +37,26 @@ class ThreeStageStep:
 
     def __init__(
         self,
-        graphdef: nnx.GraphDef[RetrievalNetwork],
+        forward: Forward,
         loss: BatchLoss,
         optimizer: optax.GradientTransformation,
         replicas: MeshReplicas,
         *,
         batch_size: int,
         chunk_size: int,
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
-        train_statistics: bool = False,
         dropout: bool = False,
     ):
         """Prepares the programs of a step; each is compiled at its first call.
 
         Args:
-          graphdef: the structure of the network.
+          forward: the network. If it trains BatchNorm's statistics, a chunk is one normalisation
+            group, whatever the number of devices; the running averages move once a step, by the
+            mean over the chunks.
           loss: the loss of the batch.
           optimizer: the optimiser of the trained parameters.
           replicas: the devices.
           batch_size: images in the whole batch; a multiple of devices times `chunk_size`.
           chunk_size: images that go through one device at once.
-          mean: the mean of the input's channels; this and the next two are as in `Forward`.
-          std: their standard deviation.
-          train_statistics: a chunk is one normalisation group, whatever the number of devices; the
-            running averages move once a step, by the mean over the chunks.
           dropout: whether to draw a dropout mask for each image, by its row in the batch.
 
         Raises:
@@ -74,8 +67,7 @@ class ThreeStageStep:
             raise ValueError(f"{batch_size=} is not devices ({replicas.count}) × n × {chunk_size=}")
         self.num_chunks = rows // chunk_size
         self.chunk_size = chunk_size
-        self._replicas = replicas
-        forward = self._forward = Forward(graphdef, mean, std, train_statistics)
+        self._replicas, self._forward = replicas, forward
         # The functions of the stages, for the `chunk`-th chunk of one of the replicas.
 
         def dropout_keys(chunk: Array, seed: Array) -> Array | None:
@@ -122,7 +114,7 @@ class ThreeStageStep:
             state: TrainState, gradient: Variables, new_stats: Variables, found: dict[str, Array]
         ) -> tuple[TrainState, dict[str, Array]]:
             gradient, stats = jax.lax.psum(gradient, AXIS), state.stats
-            if train_statistics:
+            if forward.train_statistics:
                 chunks = replicas.count * self.num_chunks
                 stats = jax.tree.map(lambda s: s / chunks, jax.lax.psum(new_stats, AXIS))
             metrics = {**found, "gradient_norm": optax.tree.norm(gradient)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -13,7 +14,6 @@ from typing import Any, Self
 
 import jax
 import ml_collections
-import numpy as np
 
 from dir_jax.errors import UserError, quoted, shown
 from dir_jax.runtime.files import take_lock, write_text
@@ -103,11 +103,11 @@ class MetricsLog:
       rows: all rows so far; the first has the evaluation before training.
     """
 
-    def __init__(self, workdir: Path, last_step: int | None, kept: np.ndarray | None = None):
+    def __init__(self, workdir: Path, last_step: int | None, kept: list[Any] | None = None):
         """Starts the log, or continues that of a run which is resumed after `last_step`.
 
-        `kept` are the rows up to there as the checkpoint has them, by `kept_rows`. If the file has
-        others, a warning names the first; it is written again.
+        `kept` are the rows up to there, from the checkpoint. If the file has others, there is a
+        warning, and it is written again.
 
         Raises:
           UserError: the rows have to come from the file, and one of them is damaged.
@@ -122,9 +122,10 @@ class MetricsLog:
         self._file = self._path.open("a")
         # Not its SummaryWriter, whose thread would print a traceback when the disk is full.
         (workdir / "tensorboard").mkdir(exist_ok=True)
-        self._events = EventsWriter(str(workdir / "tensorboard" / "events"))
-        if last_step is not None:  # TensorBoard drops what an earlier process wrote after it
-            self._add_event(last_step + 1, session_log={"status": "START"})
+        self._events = EventsWriter(str(workdir / "tensorboard" / "events"), f".{os.getpid()}")
+        # TensorBoard drops what an earlier process wrote after this step.
+        first = 0 if last_step is None else last_step + 1
+        self._add_event(first, session_log={"status": "START"})
 
     def write(self, row: dict[str, Any]) -> None:
         """Adds a row: 'step', and numbers or dicts of numbers."""
@@ -149,26 +150,21 @@ class MetricsLog:
         row = self.rows[-1] if self.rows else {}
         return row.get("eval", {}) if row.get("step") == step else {}
 
-    def kept_rows(self) -> np.ndarray:
-        """The rows as an array of bytes, for a checkpoint."""
-        return np.frombuffer(json.dumps(self.rows).encode(), np.uint8)
-
-    def _rows_until(self, last_step: int, kept: np.ndarray | None) -> list[dict[str, Any]]:
+    def _rows_until(self, last_step: int, kept: list[Any] | None) -> list[Any]:
         try:
             rows = [row for row in _read_rows(self._path) if row["step"] <= last_step]
-            if kept is None and (not rows or rows[0]["step"] or "eval" not in rows[0]):
-                raise UserError(f"{self._path} lacks the evaluation before training (step 0)")
             problem = f"{self._path} is not complete"
         except UserError as e:
             rows, problem = [], str(e)
             if kept is None:
                 raise UserError(f"{e}; restore that file, or choose another --workdir") from e
-        if kept is None:
-            return rows
-        text = bytes(np.asarray(kept, np.uint8)).decode()
-        if json.dumps(rows) != text:  # as text, in which NaN is equal to itself
+        if kept is not None and json.dumps(rows) != json.dumps(kept):  # NaN is not equal to itself
             log.warning("%s; it is written again from the checkpoint", problem)
-        return json.loads(text)
+        rows = rows if kept is None else kept
+        if not rows or not _is_row(rows[0]) or rows[0]["step"] or "eval" not in rows[0]:
+            lacks = f"{self._path} lacks the evaluation before training (step 0)"
+            raise UserError(f"{lacks}; restore that file, or choose another --workdir")
+        return rows
 
     def __enter__(self) -> Self:
         return self

@@ -157,12 +157,21 @@ def test_features_that_are_not_finite_are_refused_or_counted(run, labelled, tmp_
     code, out, err = run(*flags)
     assert code == 2
     assert "2 of 24 descriptors in" in err
-    assert "rows 4 (4.png), 9 (9.png); --on-error skip" in err
+    assert "does not list their images: rows 4 (4.png), 9 (9.png); --on-error skip" in err
     assert not closing_lines(out)
-    code, out, err = run(*flags, "--on-error", "skip")
+    code, skipped, err = run(*flags, "--on-error", "skip")
     assert code == 0
-    assert "left out: 2 of 24" in err
-    assert closing_lines(out)
+    assert err.count("left out: ") == 2
+    assert "\nleft out: 2 images\n" in skipped
+    assert closing_lines(skipped)
+    failed = tmp_path / "theirs.npy.failed.txt"
+    failed.write_text("4.png\ttorn\n")
+    code, _, err = run(*flags)
+    assert (code, "1 of 24 descriptors" in err, "rows 9 (9.png); " in err) == (2, True, True)
+    failed.write_text("4.png\ttorn\n9.png\tgone\n")
+    code, out, err = run(*flags)
+    assert (code, err) == (0, "left out: torn\nleft out: gone\n")
+    assert closing_lines(out) == closing_lines(skipped)
 
 
 def test_extracted_features_are_not_whitened_again(run, model, oxford, tmp_path):
@@ -275,7 +284,7 @@ class TestBadInput(Refuses):
             (np.zeros((23, 8), np.float32), "(23, 8)"),
             (np.zeros((24, 9), np.float32), "9 dimensions, the model's have 8"),
             (np.zeros((24, 8), np.int64), "int64"),
-            (np.array([object()] * 24), "holds object of shape (24,)"),
+            (np.array([object()] * 24), "holds object"),
         ],
     )
     def test_features_of_another_size(self, run, model, labelled, tmp_path, array, message):
@@ -304,9 +313,9 @@ class TestBadInput(Refuses):
         (tmp_path / "gnd.pkl").write_bytes(pickle.dumps(truth))
         dataset = f'ImageListRelevants("{tmp_path}/gnd.pkl")'
         code, _, err = run("test_dir", "--dataset", dataset, "--checkpoint", model)
-        assert (code, "names the image 2" in err) == (2, True)
+        assert (code, "refers to image 2" in err) == (2, True)
 
-    @pytest.mark.parametrize("content", ["{", "[1]", "\xff"])
+    @pytest.mark.parametrize("content", ["{", "[1]", "\xff", "", '{"a":' * 990 + "1" + "}" * 990])
     def test_results_that_cannot_be_added_to(self, run, model, labelled, tmp_path, content):
         (tmp_path / "r.json").write_text(content)
         code, _, err = run("test_dir", "--dataset", labelled, "--checkpoint", model,

@@ -36,7 +36,8 @@ def test_read_back(tmp_path):
     path = saved_paths(f"{tmp_path}/x", has_queries=True)[1]
     assert path == f"{tmp_path}/x.qdescs.npy"
     save_descriptors(path, descriptors({2: "torn\npaper"}))
-    found = load_descriptors(path, 4)
+    found, reasons = load_descriptors(path, NAMES)
+    assert reasons == {2: "torn paper"}
     np.testing.assert_array_equal(found[[0, 1, 3]], ROWS[[0, 1, 3]])
     assert np.isnan(found[2]).all()
     failed = tmp_path / "x.qdescs.npy.failed.txt"
@@ -56,7 +57,8 @@ def as_saved(array):
 )
 def test_any_floats_are_read(tmp_path, array):
     np.save(tmp_path / "x.npy", array)
-    found = load_descriptors(str(tmp_path / "x.npy"), 4)
+    found, reasons = load_descriptors(str(tmp_path / "x.npy"), NAMES)
+    assert reasons == {}
     np.testing.assert_array_equal(found, ROWS)
     assert (found.dtype, found.flags.c_contiguous) == (np.float32, True)
 
@@ -99,17 +101,38 @@ def with_header(text):
 def test_files_that_are_something_else(tmp_path, content, message):
     (tmp_path / "x.npy").write_bytes(content)
     with pytest.raises(UserError, match=message) as e:
-        load_descriptors(str(tmp_path / "x.npy"), 4)
+        load_descriptors(str(tmp_path / "x.npy"), NAMES)
     assert "\n" not in str(e.value)
     assert len(str(e.value)) < 600
 
 
+def test_rows_that_are_not_finite(tmp_path):
+    """Those of images that could not be described are allowed, others where they are skipped."""
+    path = str(tmp_path / "x.npy")
+    save_descriptors(path, descriptors({2: "torn"}))
+    rows = np.load(path)
+    rows[3, 1] = np.inf
+    np.save(path, rows)
+    with pytest.raises(UserError, match=r"1 of 4 .* list their images: rows 3 \(3\.jpg\); .* skip"):
+        load_descriptors(path, NAMES)
+    found, reasons = load_descriptors(path, NAMES, skip_failures=True)
+    assert np.isnan(found).all(axis=1).tolist() == [False, False, True, True]
+    assert reasons == {2: "torn", 3: f"3.jpg: its row in {path} is not finite"}
+    rows[1] = np.nan  # as many as are listed, but others
+    np.save(path, rows[[0, 1, 0, 0]])
+    with pytest.raises(UserError, match=r"does not list their images: rows 1 \(1\.jpg\)"):
+        load_descriptors(path, NAMES)
+    (tmp_path / "x.npy.failed.txt").write_bytes(b"\xff")
+    with pytest.raises(UserError, match=r"failed\.txt, line 1: it is not UTF-8"):
+        load_descriptors(path, NAMES)
+
+
 def test_no_file(tmp_path):
     with pytest.raises(UserError, match=r"no file .*/x\.npy"):
-        load_descriptors(str(tmp_path / "x.npy"), 4)
+        load_descriptors(str(tmp_path / "x.npy"), NAMES)
     os.mkfifo(tmp_path / "x.npy")
     with pytest.raises(UserError, match="not a regular file"):
-        load_descriptors(str(tmp_path / "x.npy"), 4)
+        load_descriptors(str(tmp_path / "x.npy"), NAMES)
 
 
 def groups(path):

@@ -265,7 +265,11 @@ def test_damaged_features_are_missing(tmp_path, folder, caplog):
 
 
 @pytest.mark.parametrize("name", ["../x.jpg", "/tmp/x.jpg", "a/../../x.jpg", "a/\0.jpg"])
-def test_names_that_lead_out(tmp_path, folder, name):
+@pytest.mark.parametrize("archive", [False, True])
+def test_names_that_lead_out(tmp_path, folder, name, archive):
+    if archive:
+        folder.mkdir(parents=True)
+        tarfile.open(folder / "global_features.tar", "w").close()
     features = GlobalFeatures(str(tmp_path), "net")
     with pytest.raises(UserError, match="is not a name"), features.writing(4) as put:
         put(name, ROWS[0])

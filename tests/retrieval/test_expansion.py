@@ -71,7 +71,9 @@ def test_many_rows_in_blocks():
         np.testing.assert_allclose(found[i], total / np.linalg.norm(total), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize(("k", "alpha"), [(-1, 1), (6, 1), (2, -1), (2, float("nan"))])
+@pytest.mark.parametrize(
+    ("k", "alpha"), [(-1, 1), (6, 1), (2, -1), (2, float("nan")), (2, float("inf")), (2, 1e308)]
+)
 def test_refused(k, alpha):
     x = descriptors(5)
     with pytest.raises(UserError):

@@ -55,7 +55,12 @@ def test_nan_stays_in_its_row():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"pooling": "max"}, "'max'"), ({"p": 0}, "above 0"), ({"p": float("nan")}, "above 0")],
+    [
+        ({"pooling": "max"}, "'max'"),
+        ({"p": 0}, "above 0"),
+        ({"p": float("nan")}, "above 0"),
+        ({"p": float("inf")}, "at most 100"),
+    ],
 )
 def test_refused(options, message):
     with pytest.raises(UserError, match=message):

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
 from dir_jax.errors import UserError
-from dir_jax.retrieval.whitening import Whitening, apply_whitening, learn_whitening
+from dir_jax.retrieval.whitening import (
+    Whitening,
+    apply_whitening,
+    check_divisor,
+    learn_whitening,
+)
 from torch_reference import retrieval as reference
 
 
@@ -134,6 +141,28 @@ def test_dimensions_that_are_not_there(dims: int) -> None:
     x = descriptors(100, 8)
     with pytest.raises(UserError, match=f"cannot keep {dims} dimensions of a whitening with 8"):
         apply_whitening(x, learn_whitening(x), dims=dims)
+
+
+@pytest.mark.parametrize(
+    ("variance", "options"),
+    [
+        (0, {"power": 0.5}),
+        (1e-60, {"power": 0.5}),  # 0 in float32
+        (-1, {"power": 0.5}),
+        (9, {"power": 100}),
+        (9, {"power": float("nan")}),
+        (9, {"power": 0.5, "m": 0}),
+    ],
+)
+def test_variances_that_cannot_be_divided_by(variance: float, options: dict[str, float]) -> None:
+    whitening = learn_whitening(descriptors(100, 8))
+    whitening.explained_variance_[5] = variance
+    options = {"m": 1.0} | options
+    with pytest.raises(UserError, match="cannot divide by"):
+        check_divisor(whitening, dims=None, **options)
+    if options["m"] and variance < 9:
+        check_divisor(whitening, dims=5, **options)
+    check_divisor(dataclasses.replace(whitening, whiten=False), dims=None, **options)
 
 
 def test_descriptors_of_another_width() -> None:

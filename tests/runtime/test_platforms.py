@@ -11,6 +11,10 @@ import jax
 import numpy as np
 import pytest
 
+from dir_jax.data.images import ImageDataset
+from dir_jax.data.transforms import Identity
+from dir_jax.describe.image_lists import ImageList, Pass
+from dir_jax.describe.padded_shapes import Batch
 from dir_jax.describe.resume import PartialDescriptors
 from dir_jax.errors import UserError
 from dir_jax.runtime import allocator
@@ -28,20 +32,22 @@ def test_no_affinity(monkeypatch):
     assert count_cores() == 1
 
 
-@pytest.mark.parametrize("missing", [(), ("fdatasync",), ("fdatasync", "pread", "pwrite")])
+@pytest.mark.parametrize("missing", [(), ("fdatasync",), ("fdatasync", "pwrite")])
 def test_descriptors_are_kept_and_found_again(missing, monkeypatch, tmp_path):
-    for name in missing:
+    for name in (*missing, *(["posix_fallocate"] if missing else [])):
         monkeypatch.delattr(os, name, raising=False)
     rows = np.arange(12, dtype=np.float32).reshape(3, 4)
-    store = PartialDescriptors(tmp_path / "x.partial", {"images": 3})
-    sink = store.sink("list", 3, 4)
-    sink.write(0, np.array([2, 0]), rows[[2, 0]], {})
-    sink.write(1, np.array([1]), rows[[1]], {1: "why"})
-    store.close()
-    store = PartialDescriptors(tmp_path / "x.partial", {"images": 3})
-    sink = store.sink("list", 3, 4)
-    assert sink.is_done(0)
-    assert sink.is_done(1)
+    images = ImageList("list", ImageDataset(["a", "b", "c"], str(tmp_path)), np.zeros((3, 2)))
+    batches = [Batch((8, 8), 2, np.array(places), True) for places in ([2, 0], [1])]
+    described = Pass("list", images, Identity(), batches, {})
+    for run in range(2):
+        store = PartialDescriptors(tmp_path / "x.partial", {"weights": "w"}, [described])
+        sink = store.sink(described, 4)
+        assert [sink.is_done(0), sink.is_done(1)] == [run == 1] * 2
+        if run == 0:
+            sink.write(0, np.array([2, 0]), rows[[2, 0]], {})
+            sink.write(1, np.array([1]), rows[[1]], {1: "why"})
+            store.close()
     np.testing.assert_array_equal(sink.descriptors, rows)
     assert sink.failures == {1: "why"}
     store.delete()

@@ -78,15 +78,13 @@ def run_step(
     optimizer = optimizer or optax.sgd(1.0)
     replicas = create_replicas(parallel, jax.devices()[:devices])
     step = ThreeStageStep(
-        graphdef,
+        Forward(graphdef, **NORM, train_statistics=batch_norm == "trained"),
         loss,
         optimizer,
         replicas,
         batch_size=len(images),
         chunk_size=chunk,
-        train_statistics=batch_norm == "trained",
         dropout=bool(options.get("dropout_p")),
-        **NORM,
     )
     state = replicas.replicate(create_state(params, stats, optimizer, batch_norm=batch_norm))
     by_device = images.reshape(devices, step.num_chunks, chunk, *images.shape[1:])
@@ -256,7 +254,7 @@ def test_memory_does_not_depend_on_the_batch_size():
     found = {}
     for batch in (16, 128):
         step = ThreeStageStep(
-            graphdef, AP, optimizer, replicas, batch_size=batch, chunk_size=4, **NORM
+            Forward(graphdef, **NORM), AP, optimizer, replicas, batch_size=batch, chunk_size=4
         )
         state = replicas.replicate(create_state(params, stats, optimizer, batch_norm="frozen"))
         found[batch] = step.memory_analysis(state, 64, 64)
@@ -322,7 +320,8 @@ def five_steps(arch, optimizer, rate, seed):
     )
     tx = create_optimizer(config, num_steps=5)
     replicas = create_replicas("shard_map", jax.devices()[:1])
-    step = ThreeStageStep(graphdef, AP, tx, replicas, batch_size=24, chunk_size=4, **NORM)
+    forward = Forward(graphdef, **NORM)
+    step = ThreeStageStep(forward, AP, tx, replicas, batch_size=24, chunk_size=4)
     state = replicas.replicate(create_state(params, stats, tx, batch_norm="frozen"))
     losses = []
     for _ in range(5):

@@ -68,11 +68,11 @@ ROWS = [
 
 
 def written(folder, rows=ROWS):
-    """The log of a run, as it is on the disk and in a checkpoint."""
+    """Writes the log of a run; returns its rows as a checkpoint has them."""
     with MetricsLog(folder, None) as metrics:
         for row in rows:
             metrics.write(row)
-        return metrics.kept_rows()
+        return list(metrics.rows)
 
 
 def test_the_log_is_continued_where_the_checkpoint_was(tmp_path, caplog):
@@ -86,6 +86,29 @@ def test_the_log_is_continued_where_the_checkpoint_was(tmp_path, caplog):
     steps = [json.loads(x)["step"] for x in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert steps == [0, 1, 2, 3]
     assert not caplog.text
+
+
+def test_tensorboard_gets_every_number(tmp_path):
+    from tensorboardX.proto.event_pb2 import Event
+
+    kept = written(tmp_path)
+    with MetricsLog(tmp_path, 1, kept[:2]) as metrics:
+        metrics.write({"step": 2, "loss": 0.125})
+    found = []
+    for file in sorted((tmp_path / "tensorboard").iterdir(), key=lambda f: f.stat().st_mtime_ns):
+        data = file.read_bytes()
+        while data:  # its length, a checksum, an event, a checksum
+            size = int.from_bytes(data[:8], "little")
+            event = Event.FromString(data[12 : 12 + size])
+            data = data[16 + size :]
+            found += [(event.step, v.tag, v.simple_value) for v in event.summary.value]
+            if event.session_log.status:
+                found.append((event.step, "resumed", event.session_log.status))
+    numbers = [each for each in found if each[1] != "eval/mAP-hard"]
+    assert numbers == [
+        (0, "resumed", 1), (0, "eval/mAP", 0.25), (1, "train/loss", 0.5), (2, "train/loss", 0.25),
+        (2, "eval/mAP", 0.5), (2, "resumed", 1), (2, "train/loss", 0.125),
+    ]  # fmt: skip
 
 
 DAMAGE = {
