@@ -47,7 +47,8 @@ class Watch:
     """Notes what a process does, while it reads, that no reader may do."""
 
     def __init__(self, folder: Path):
-        self.on, self.seen, self._folder = False, [], os.path.realpath(folder)
+        self.on, self.seen = False, []
+        self._folders = tuple(f"{os.path.realpath(folder / name)}/" for name in ("case", "cache"))
         sys.addaudithook(self._hear)
 
     def _hear(self, event: str, args: tuple[Any, ...]) -> None:
@@ -74,7 +75,7 @@ class Watch:
 
     def _is_inside(self, path: str) -> bool:
         # Code that Python itself makes has names such as <string>.
-        return path[:1] != "<" and os.path.realpath(path).startswith(self._folder + os.sep)
+        return path[:1] != "<" and f"{os.path.realpath(path)}/".startswith(self._folders)
 
 
 def lay_out(folder: Path, files: Files) -> None:
@@ -149,7 +150,8 @@ def _has_answer(pipe: Any, pid: int) -> bool:
 
 def _serve(other: Any, pipe: Any, function: Callable[[Any], Any], folder: Path) -> None:
     other.close()  # this process would never see that it is closed
-    os.environ["XDG_CACHE_HOME"] = os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
+    (folder / "cache").mkdir(exist_ok=True)
+    os.environ["XDG_CACHE_HOME"] = os.environ["TMPDIR"] = tempfile.tempdir = str(folder / "cache")
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     sys.dont_write_bytecode = True
     os.dup2(os.open(folder / "stderr", os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND), 2)
