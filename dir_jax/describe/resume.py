@@ -5,7 +5,7 @@
     identity.json    what is being described; the folder of another run is refused
     images.marks     of each image a hash of its path, its file's size and time; int64 each
     PASS.float32     the descriptors of one pass over a list, row after row
-    PASS.batches     a byte for each batch: 1 where all its rows are in PASS.float32
+    PASS.batches     uint32 for each batch: the checksum of its rows in PASS.float32, 0 for none
     PASS.failures    the images that cannot be used, one row of JSON for each
 
 As somebody else may have written them, they are checked before they are believed.
@@ -17,10 +17,12 @@ import contextlib
 import errno
 import hashlib
 import json
+import logging
 import os
 import shutil
 import stat
 import time
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,10 +31,13 @@ import numpy as np
 
 from dir_jax.data.ground_truth import QueryDataset
 from dir_jax.describe.image_lists import ImageList, Pass
+from dir_jax.describe.padded_shapes import Batch
 from dir_jax.errors import UserError, shown
 from dir_jax.runtime.files import open_regular, replacing, take_lock, write_text
 from dir_jax.runtime.platforms import sync_data, write_at
 from dir_jax.runtime.reading import parse_json, read_json
+
+log = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN_SYNCS = 5.0
 _LONGEST_FAILURE = 20_000  # bytes of a row in .failures
@@ -152,7 +157,7 @@ class PartialDescriptors:
 
     def sink(self, each: Pass, width: int) -> StoredSink:
         """Opens the files for the (N, width) descriptors of a pass."""
-        sink = StoredSink(self.folder / each.name, len(each.images), width, len(each.batches))
+        sink = StoredSink(self.folder / each.name, len(each.images), width, each.batches)
         self._open.append(sink)
         return sink
 
@@ -182,16 +187,17 @@ class PartialDescriptors:
 class StoredSink:
     """The descriptors of a pass on disk; `failures` says by place why a row is NaN."""
 
-    def __init__(self, path: Path, rows: int, width: int, batches: int):
+    def __init__(self, path: Path, rows: int, width: int, batches: Sequence[Batch]):
         self._shape = rows, width
         self._path = path.with_name(f"{path.name}.float32")
         marks, failures = (path.with_name(path.name + end) for end in (".batches", ".failures"))
-        self._done = _read_batches(marks, batches)
+        checksums = _read_batches(marks, len(batches))
+        self._done = checksums > 0
         self.failures = _read_failures(failures, rows)
         size = rows * width * 4
         if self._done.any() and (not self._path.exists() or self._path.stat().st_size != size):
             raise _damaged(self._path, f"expected {size} bytes")
-        self._unmarked: list[int] = []
+        self._unmarked: dict[int, int] = {}  # batch -> checksum
         self._synced = time.monotonic()
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
         try:
@@ -199,9 +205,22 @@ class StoredSink:
             self._marks = os.open(marks, flags)
             self._failures = os.open(failures, flags | os.O_APPEND)
             _reserve(self._rows, size)
-            _reserve(self._marks, batches)
+            _reserve(self._marks, checksums.nbytes)
         except OSError as e:
             raise UserError(f"cannot write {self._path}: {e.strerror}") from e
+        self._verify(batches, checksums)
+
+    def _verify(self, batches: Sequence[Batch], checksums: np.ndarray) -> None:
+        """Batches that are not what was written, or whose failures are lost, are not done."""
+        kept = self.descriptors
+        for number in np.flatnonzero(self._done).tolist():
+            places = batches[number].places
+            rows = kept[places]
+            lacking = set(places[np.isnan(rows[:, 0])].tolist())
+            good = _checksum(rows) == checksums[number] and lacking <= self.failures.keys()
+            self._done[number] = good
+        if damaged := int((checksums > 0).sum() - self._done.sum()):
+            log.warning("%s: %d batches are damaged; they are described again", self._path, damaged)
 
     def is_done(self, batch: int) -> bool:
         """Whether this batch was written, by an earlier run or by this one."""
@@ -215,9 +234,10 @@ class StoredSink:
         Raises:
           UserError: the rows cannot be written, as when the disk is full; so does `sync`.
         """
+        rows = np.ascontiguousarray(descriptors, np.float32)
         try:
-            for place, row in zip(places.tolist(), descriptors, strict=True):
-                data = np.ascontiguousarray(row, np.float32).tobytes()
+            for place, row in zip(places.tolist(), rows, strict=True):
+                data = row.tobytes()
                 if write_at(self._rows, data, place * len(data)) != len(data):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             for place, reason in failures.items():
@@ -227,7 +247,8 @@ class StoredSink:
         except OSError as e:
             raise UserError(f"cannot write {self._path}: {e.strerror}") from e
         self.failures |= failures
-        self._unmarked += [batch] * (batch >= 0)
+        if batch >= 0:
+            self._unmarked[batch] = _checksum(rows)
         if time.monotonic() - self._synced > _SECONDS_BETWEEN_SYNCS:
             self.sync()
 
@@ -241,13 +262,13 @@ class StoredSink:
         try:
             sync_data(self._rows)
             sync_data(self._failures)
-            for batch in self._unmarked:
-                write_at(self._marks, b"\1", batch)
+            for batch, checksum in self._unmarked.items():
+                write_at(self._marks, np.uint32(checksum).tobytes(), 4 * batch)
         except OSError as e:
-            self._unmarked = []  # a second try could succeed without the rows
+            self._unmarked = {}  # a second try could succeed without the rows
             raise UserError(f"cannot write {self._path}: {e.strerror}") from e
-        self._done[self._unmarked] = True
-        self._unmarked = []
+        self._done[list(self._unmarked)] = True
+        self._unmarked = {}
         self._synced = time.monotonic()
 
     @property
@@ -317,13 +338,15 @@ def _read(file: Path, most: int) -> bytes:
 
 
 def _read_batches(file: Path, batches: int) -> np.ndarray:
-    """(batches,) bool: which of them are done."""
-    found = np.zeros(batches, np.uint8)
-    content = np.frombuffer(_read(file, batches + 1), np.uint8)
-    if len(content) > batches or content.max(initial=0) > 1:
-        raise _damaged(file, f"expected {batches} bytes, each 0 or 1")
-    found[: len(content)] = content
-    return found.astype(bool)
+    """(batches,) uint32: the checksum of each batch that is done, 0 for the others."""
+    content = _read(file, 4 * batches + 1)
+    if len(content) > 4 * batches:
+        raise _damaged(file, f"expected {4 * batches} bytes")
+    return np.frombuffer(content.ljust(4 * batches, b"\0"), np.uint32)
+
+
+def _checksum(rows: np.ndarray) -> int:
+    return zlib.crc32(rows.data) or 1  # 0 stands for no rows
 
 
 def _read_failures(file: Path, rows: int) -> dict[int, str]:
