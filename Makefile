@@ -5,7 +5,7 @@ BIN := .venv/bin
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev quickstart test lint docs docs-serve bench wheel clean
+.PHONY: help setup setup-dev quickstart test fuzz lint docs docs-serve bench wheel clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,10 @@ quickstart: setup  ## a training run on synthetic landmarks, about six minutes o
 
 test: setup-dev  ## all tests
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+
+SECONDS ?= 600
+fuzz: setup-dev  ## damaged files for every reader, for SECONDS=600
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) --start $$(date +%s)
 
 lint: setup-dev  ## style and types
 	$(BIN)/ruff check .

@@ -66,7 +66,7 @@ def _check_config(workdir: Path, config: ml_collections.ConfigDict) -> None:
                 "that of a run of %d steps", before, config.num_steps, config.num_steps,
             )  # fmt: skip
         elif changed:
-            some = ", ".join(shown(f"config.{key}") for key in changed[:5])
+            some = shown(", ".join(f"config.{key}" for key in changed[:5]))
             raise UserError(
                 f"--workdir {workdir} holds a run with another config (they differ in {some}); "
                 f"to resume that run, give the config that it was started with ({remembered}); "
