@@ -104,7 +104,8 @@ def read_description(directory: Path) -> dict[str, Any]:
             if digests is not None and digests.get(_ITSELF) != _digest_of(description):
                 raise UserError("it is not what was written; save the model again")
     except (UserError, RecursionError) as e:
-        raise DamagedCheckpointError(f"{file} does not describe a model: {first_line(e)}") from e
+        why = first_line(e).replace(f"{file} ", "it ", 1)
+        raise DamagedCheckpointError(f"{file} does not describe a model: {why}") from e
     if version != FORMAT_VERSION:
         raise UserError(f"{file} has format version {version}; this dir_jax reads {FORMAT_VERSION}")
     return description

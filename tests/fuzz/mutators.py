@@ -52,8 +52,8 @@ _LINES = [
     b"\xff\xfe\x00",
     b"NaN",
     b"x" * 20_000,
-    DEEP,
     b"{" * 9,
+    DEEP,
 ]
 _BYTES = [
     b"\0", b"\0" * 8, b"\xff" * 4, b"\xff\xff\xff\x7f", b"\xff" * 8, b"\xff" * 7 + b"\x7f", b"\r\n",
@@ -182,31 +182,25 @@ JSON: Sequence[Mutator] = (json_value,) * 8 + TEXT
 PICKLE: Sequence[Mutator] = (instruction, instruction, instruction, number, word, *BINARY)
 
 
-def _inside(rng: random.Random, data: bytes, mutators: Sequence[Mutator]) -> bytes:
+def damaged(rng: random.Random, data: bytes, mutators: Sequence[Mutator]) -> bytes:
+    """The bytes after one to three of the mutators."""
+    packed = data[:4] == b"PK\3\4" or data[:2] == b"\x1f\x8b"
+    if packed and rng.random() < 0.7:
+        return _damaged_inside(rng, data, mutators)
+    for _ in range(rng.choice((1, 1, 1, 2, 3))):
+        data = rng.choice(BINARY if packed else mutators)(rng, data)
+    return data
+
+
+def _damaged_inside(rng: random.Random, data: bytes, mutators: Sequence[Mutator]) -> bytes:
     """Damage to what a zip or gzip file holds, whose checksums would notice it at once."""
     if data[:2] == b"\x1f\x8b":
         return gzip.compress(damaged(rng, gzip.decompress(data), mutators), 1)
     stream = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(stream, "w") as new:
-        chosen = rng.choice(old.namelist())
-        chosen = next(
-            (n for n in old.namelist() if n.endswith(".pkl") and rng.random() < 0.7), chosen
-        )
-        for info in old.infolist():
-            content = old.read(info)
-            new.writestr(
-                info.filename,
-                damaged(rng, content, mutators) if info.filename == chosen else content,
-            )
+        names = old.namelist()
+        chosen = rng.choice([rng.choice(names), *(n for n in names if n.endswith(".pkl"))])
+        for name in names:
+            content = old.read(name)
+            new.writestr(name, damaged(rng, content, mutators) if name == chosen else content)
     return stream.getvalue()
-
-
-def damaged(rng: random.Random, data: bytes, mutators: Sequence[Mutator]) -> bytes:
-    """The bytes after one to three of the mutators."""
-    if data[:4] in (b"PK\3\4",) or data[:2] == b"\x1f\x8b":
-        if rng.random() < 0.7:
-            return _inside(rng, data, mutators)
-        mutators = BINARY
-    for _ in range(rng.choice((1, 1, 1, 2, 3))):
-        data = rng.choice(mutators)(rng, data)
-    return data
