@@ -44,17 +44,8 @@ _TEXTS = [
     "#", ",",
 ]  # fmt: skip
 _LINES = [
-    b"5",
-    b"{}",
-    b"[]",
-    b"null",
-    b'""',
-    b"\xff\xfe\x00",
-    b"NaN",
-    b"x" * 20_000,
-    b"{" * 9,
-    DEEP,
-]
+    b"5", b"{}", b"[]", b"null", b'""', b"\xff\xfe\x00", b"NaN", b"x" * 20_000, b"{" * 9, DEEP,
+]  # fmt: skip
 _BYTES = [
     b"\0", b"\0" * 8, b"\xff" * 4, b"\xff\xff\xff\x7f", b"\xff" * 8, b"\xff" * 7 + b"\x7f", b"\r\n",
     b"\0\0\0\x80", b"\x7f\xff\xff\xff", b"\xef\xbb\xbf", b"\xed\xa0\x80", b"\x01" + b"\0" * 7,
