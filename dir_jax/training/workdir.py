@@ -122,7 +122,7 @@ class MetricsLog:
         self._file = self._path.open("a")
         # Not its SummaryWriter, whose thread would print a traceback when the disk is full.
         (workdir / "tensorboard").mkdir(exist_ok=True)
-        self._events = EventsWriter(str(workdir / "tensorboard" / "events"), f".{os.getpid()}")
+        self._events = EventsWriter(str(workdir / "tensorboard" / "events"), f".{time.time_ns()}")
         # TensorBoard drops what an earlier process wrote after this step.
         first = 0 if last_step is None else last_step + 1
         self._add_event(first, session_log={"status": "START"})
