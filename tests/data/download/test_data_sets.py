@@ -227,7 +227,8 @@ class TestCommand:
         if terminal:
             assert re.search(r"\rparis_2\.tgz:.*B/s\]", captured.err)
         else:
-            assert re.search(r"^paris_2\.tgz: .*k of .*k B, .*B/s, 00:00 left$", captured.err, re.MULTILINE)
+            line = r"^paris_2\.tgz: .*k of .*k B, .*B/s, 00:00 left$"
+            assert re.search(line, captured.err, re.MULTILINE)
             assert "\r" not in captured.err
         assert server.images("paris6k") == serving.PARIS_IMAGES
         server.requests.clear()
