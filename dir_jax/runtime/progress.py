@@ -29,7 +29,8 @@ def progress_bar(
     """
     look: dict[str, Any] = {"leave": False, "delay": delay}
     if not sys.stderr.isatty():
-        line = "{desc}: {n_fmt} of {total_fmt} {unit}, {rate_fmt}, {remaining} left{postfix}"
+        number = "{n_fmt}" if unit == "B" else "{n:.0f}"
+        line = "{desc}: " + number + " of {total_fmt} {unit}, {rate_fmt}, {remaining} left{postfix}"
         look |= {"file": _Lines(), "mininterval": 10, "bar_format": line, "leave": True}
     scale = {"unit_scale": True, "unit_divisor": 1024} if unit == "B" else {}
     return tqdm(desc=name, total=total, initial=done, unit=unit, disable=not shown, **look, **scale)
