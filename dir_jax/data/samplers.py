@@ -7,6 +7,7 @@ resumed at any step. Each keeps its last batch, so that asking for one row at a 
 
 from __future__ import annotations
 
+import abc
 import bisect
 import logging
 import math
@@ -23,7 +24,7 @@ log = logging.getLogger(__name__)
 _EPOCHS, _CLASSES, _IMAGES, _ROWS, _TURNS = range(101, 106)
 
 
-class Sampler:
+class Sampler(abc.ABC):
     """What all samplers have in common: `batch_size`, and a batch for each step.
 
     The `labels` of samplers are (N,) int, the class of each image; a class without images does not
@@ -48,8 +49,9 @@ class Sampler:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_last": None}
 
+    @abc.abstractmethod
     def _batch(self, step: int) -> np.ndarray:
-        raise NotImplementedError
+        """Draws the batch of a step."""
 
 
 class Listed(Sampler):

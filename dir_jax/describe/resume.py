@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 
 from dir_jax.data.ground_truth import QueryDataset
+from dir_jax.data.marks import mark
 from dir_jax.describe.image_lists import ImageList, Pass
 from dir_jax.describe.padded_shapes import Batch
 from dir_jax.errors import UserError, shown
@@ -299,22 +300,16 @@ def _reserve(file: int, size: int) -> None:
 
 
 def _marks(images: ImageList) -> np.ndarray:
-    """(N, 3) int64: what tells whether an image is the same, a hash, a size in bytes, a time in ns.
-
-    One `stat` for each; what has no file of its own has 0 for the last two.
-    """
+    """(N, 3) int64: the `mark` of each image, whose row is its path and its box."""
     dataset = images.dataset
     boxes = dataset.boxes if isinstance(dataset, QueryDataset) else None
     marks = np.zeros((len(images), 3), np.int64)
     for i in range(len(images)):
         path = images.path(i)
-        name = hashlib.blake2b(path.encode(errors="surrogatepass"), digest_size=8)
+        row = path.encode(errors="surrogatepass")
         if boxes is not None:
-            name.update(np.ascontiguousarray(boxes[i]).tobytes())
-        marks[i, 0] = int.from_bytes(name.digest(), "little", signed=True)
-        with contextlib.suppress(OSError, ValueError):
-            found = os.stat(path)
-            marks[i, 1:] = found.st_size, found.st_mtime_ns
+            row += np.ascontiguousarray(boxes[i]).tobytes()
+        marks[i] = mark(row, path)
     return marks
 
 
@@ -327,7 +322,7 @@ def _damaged(file: Path, why: str) -> UserError:
 
 
 def _read(file: Path, most: int) -> bytes:
-    """At most so many bytes of a file; none where there is no file."""
+    """The first `most` bytes of a file, or b'' if it does not exist."""
     try:
         with open_regular(file) as stream:
             return stream.read(most)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +13,7 @@ import numpy as np
 from dir_jax.data.ground_truth import QueryDataset, RelevantsDataset
 from dir_jax.data.images import ImageDataset
 from dir_jax.data.labelled import LabelledDataset
+from dir_jax.data.marks import mark
 from dir_jax.describe.describer import queries_of
 from dir_jax.errors import UserError, shown
 from dir_jax.training.saving import Resumed
@@ -57,8 +56,8 @@ class ImageRecord:
         self._paths: dict[str, list[str]] = {}
         for key, dataset in datasets.items():
             for name, rows, paths in _lists(f"config.data.{key}", dataset):
-                facts = [(_digest(row), *_file(p)) for row, p in zip(rows, paths, strict=True)]
-                self.arrays[name] = np.array(facts, np.int64).reshape(-1, 3)
+                marks = [mark(row.encode(), path) for row, path in zip(rows, paths, strict=True)]
+                self.arrays[name] = np.array(marks, np.int64).reshape(-1, 3)
                 self._paths[name] = paths
 
     def changes_since(self, before: Mapping[str, Any]) -> list[str]:
@@ -100,16 +99,3 @@ def _lists(name: str, dataset: ImageDataset) -> Iterator[tuple[str, list[str], l
     if isinstance(dataset, RelevantsDataset):
         truth = [{k: v.tolist() for k, v in each.items()} for each in dataset.ground_truth]
         yield f"{name} (ground truth)", list(map(json.dumps, truth)), [""] * len(truth)
-
-
-def _digest(row: str) -> int:
-    digest = hashlib.blake2b(row.encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big", signed=True)
-
-
-def _file(path: str) -> tuple[int, int]:
-    try:
-        status = os.stat(path)
-    except (OSError, ValueError):
-        return -1, -1
-    return status.st_size, status.st_mtime_ns

@@ -12,13 +12,16 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dir_jax.data.download.archives import extract_images
 from dir_jax.data.download.connection import BrokenError, TransferError
 from dir_jax.data.download.fetch import accept, discard, fetch_file, part_of, read_records
-from dir_jax.data.ground_truth import read_ground_truth
 from dir_jax.errors import UserError
 from dir_jax.runtime.files import take_lock
+
+if TYPE_CHECKING:
+    from dir_jax.data.ground_truth import RelevantsDataset
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +100,7 @@ def _complete(folder: Path, truth_url: str, archives: Sequence[str]) -> None:
         if not truth.is_file():
             part = _fetch(folder, [truth_url], _MOST_TRUTH)
             with _deleted_if_bad(part):
-                read_ground_truth(str(part))
+                _read_truth(part)
             accept(part)
             part.rename(truth)
             discard(part)
@@ -111,10 +114,17 @@ def _complete(folder: Path, truth_url: str, archives: Sequence[str]) -> None:
         lock.release()
 
 
+def _read_truth(path: Path) -> RelevantsDataset:
+    # Imported late, because NumPy takes longer than the command's --help may.
+    from dir_jax.data.ground_truth import read_ground_truth
+
+    return read_ground_truth(str(path))
+
+
 def _missing(truth: Path) -> set[str]:
     """The images that the ground truth names and `jpg/` does not have."""
     try:
-        found = read_ground_truth(str(truth))
+        found = _read_truth(truth)
     except UserError as e:
         raise UserError(f"{e}; delete {truth} to have it fetched again") from e
     there = set()
