@@ -102,6 +102,24 @@ def test_an_interrupt_that_is_lost_still_ends_the_program(monkeypatch):
     assert left == [130]
 
 
+def test_one_line_though_another_comes_while_it_is_written(tmp_path):
+    program = """
+import os, signal
+from dir_jax.runtime.signals import leave
+write = os.write
+def interrupted_write(*arguments):
+    write(*arguments)
+    os.kill(os.getpid(), signal.SIGINT)
+os.write = interrupted_write
+signal.signal(signal.SIGINT, leave)
+os.kill(os.getpid(), signal.SIGINT)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
+
+
 def test_ignored_interrupts_stay_ignored():
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
