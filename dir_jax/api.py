@@ -15,6 +15,7 @@ from dir_jax.data.datasets import create_dataset
 from dir_jax.data.images import ImageDataset
 from dir_jax.data.pixels import as_rgb
 from dir_jax.describe.describer import Describer, describe_with_queries
+from dir_jax.describe.sharded_files import open_descriptors
 from dir_jax.errors import UserError
 from dir_jax.evaluation import (
     check_can_be_evaluated,
@@ -24,6 +25,8 @@ from dir_jax.evaluation import (
 )
 from dir_jax.loading import load_model
 from dir_jax.model_recipe import Recipe
+
+__all__ = ["Model", "evaluate", "load", "open_descriptors"]
 
 
 def load(path: str | os.PathLike[str], **options: Any) -> Model:

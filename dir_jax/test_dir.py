@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from dir_jax.data.images import ImageDataset
     from dir_jax.describe.describer import Describer
     from dir_jax.evaluation import Evaluation
+    from dir_jax.model_recipe import Recipe
 
 
 def main(prog: str | None = None) -> int:
@@ -74,8 +75,8 @@ def _parser() -> Parser:
     add(
         "--load-feats", metavar="PATH",
         help="evaluates descriptors instead of describing images: the folder of --save-feats, or "
-        "the .npy file of extract_features; with --checkpoint, they are whitened first, unless "
-        "they are already",
+        "the .npy file or the folder of extract_features; with --checkpoint, they are whitened "
+        "first, unless they are already",
     )  # fmt: skip
     return parser
 
@@ -212,21 +213,27 @@ def _load_features(
     """The database's and the queries' descriptors from files, how they were made, and a device."""
     from dir_jax.describe.describer import queries_of
     from dir_jax.describe.feature_files import extracted_paths, load_descriptors, saved_paths
+    from dir_jax.describe.sharded_files import is_sharded, load_sharded
     from dir_jax.model_recipe import recipe_beside
 
     queries = queries_of(dataset)
     lists = [dataset] if queries is None else [dataset, queries]
     try:
-        if os.path.isdir(args.load_feats):
+        if is_sharded(args.load_feats):
+            paths = [args.load_feats] * len(lists)
+        elif os.path.isdir(args.load_feats):
             paths = saved_paths(os.path.join(args.load_feats, "feats"), queries is not None)
         else:
             paths = extracted_paths(args.load_feats, queries is not None)
-        made = recipe_beside(paths[0])
-        skip = args.on_error == "skip"
-        read = [
-            load_descriptors(path, images.names, skip_failures=skip)
-            for path, images in zip(paths, lists, strict=True)
-        ]
+        made: Recipe | None
+        if is_sharded(args.load_feats):
+            made, read = load_sharded(args.load_feats, [images.names for images in lists])
+        else:
+            made, skip = recipe_beside(paths[0]), args.on_error == "skip"
+            read = [
+                load_descriptors(path, images.names, skip_failures=skip)
+                for path, images in zip(paths, lists, strict=True)
+            ]
         found = [descriptors for descriptors, _ in read]
         if len({x.shape[1] for x in found}) > 1:
             widths = " and ".join(str(x.shape[1]) for x in found)

@@ -57,8 +57,8 @@ def add_model_flags(parser: Parser, *, optional: bool = False) -> None:
     add("--threads", type=int, default=8, metavar="N",
         help="how many processes decode images, at most one for each core (default: 8)")
     add("--gpu", type=int, nargs="+", metavar="N",
-        help="the numbers of the accelerators to use, or -1 for the CPU (default: the first "
-        "accelerator, or the CPU if there is none)")
+        help="the numbers of the accelerators to use, or -1 for the CPU (default: all of this "
+        "machine, or the CPU if there is none)")
     add("--dtype", choices=("float32", "bfloat16"),
         help="the number format that the network computes in (default: as the model says)")
     add("--precision", choices=("highest", "high", "default"),

@@ -14,8 +14,9 @@ its own. `test_dir` keeps descriptors before whitening in STEM.bdescs.npy and ST
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -117,7 +118,7 @@ def save_descriptors(path: str, descriptors: Descriptors, *, append: bool = Fals
     kept = read_text(failed).splitlines() if append and failed.exists() else []
     known = set(names)
     lines = [line for line in kept if line.split("\t")[0] not in known]
-    lines += [f"{names[i]}\t{' '.join(failures[i].split())}" for i in sorted(failures)]
+    lines += failed_rows(names, failures)
     if lines:
         write_text(failed, "".join(f"{line}\n" for line in lines))
     else:
@@ -165,7 +166,7 @@ def load_descriptors(
     bad = np.flatnonzero(~finite_rows(found)).tolist()
     found[bad] = np.nan
     failed = Path(f"{path}.failed.txt")
-    reasons = _read_failures(failed) if bad and failed.exists() else {}
+    reasons = read_failed(failed) if bad and failed.exists() else {}
     unknown = [i for i in bad if names[i] not in reasons]
     if unknown and not skip_failures:
         which = ", ".join(f"{i} ({shown(names[i])})" for i in unknown[:3])
@@ -179,10 +180,32 @@ def load_descriptors(
     return found, {i: reasons.get(names[i], f"{shown(names[i])}: {why}") for i in bad}
 
 
-def _read_failures(file: Path) -> dict[str, str]:
+def failed_rows(names: Sequence[str], failures: Mapping[int, str]) -> list[str]:
+    """The rows of a NAME.failed.txt."""
+    return [f"{names[i]}\t{' '.join(failures[i].split())}" for i in sorted(failures)]
+
+
+def read_failed(file: Path) -> dict[str, str]:
     """Name -> reason of the images that a NAME.failed.txt lists."""
     rows = (row.rpartition("\t") for _, row in read_rows(file) if row)
     return {name: reason for name, _, reason in rows}
+
+
+def map_npy(path: str, shape: tuple[int, int]) -> np.ndarray:
+    """A memory map of a .npy file that `npy_header` begins.
+
+    Raises:
+      UserError: there is no such file, or it is not an array of this shape.
+    """
+    header = npy_header(*shape)
+    size = len(header) + shape[0] * shape[1] * 4
+    try:
+        with open_regular(path) as file:
+            if file.read(len(header)) != header or os.fstat(file.fileno()).st_size != size:
+                raise UserError(f"{path} is damaged: it is not float32 of shape {shape}")
+            return np.memmap(file, np.float32, "r", len(header), shape)
+    except OSError as e:
+        raise UserError(f"{path} cannot be read: {e.strerror or e}") from e
 
 
 def _read_npy(path: str, file: BinaryIO, rows: int) -> np.ndarray:
@@ -209,13 +232,19 @@ def _read_npy(path: str, file: BinaryIO, rows: int) -> np.ndarray:
         return np.ascontiguousarray(numbers, np.float32)
 
 
+def npy_header(rows: int, width: int) -> bytes:
+    """What a .npy file of (rows, width) float32 begins with."""
+    header = io.BytesIO()
+    described = {"descr": "<f4", "fortran_order": False, "shape": (rows, width)}
+    np.lib.format.write_array_header_1_0(header, described)
+    return header.getvalue()
+
+
 def _save_npy(path: Path, descriptors: Descriptors) -> None:
     with open(path, "wb") as file:
         for start, rows in _blocks(descriptors):
             if start == 0:
-                shape = len(descriptors), rows.shape[1]
-                header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-                np.lib.format.write_array_header_1_0(file, header)
+                file.write(npy_header(len(descriptors), rows.shape[1]))
             file.write(rows.astype("<f4").tobytes())
 
 

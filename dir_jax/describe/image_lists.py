@@ -89,9 +89,13 @@ class Pass:
     failures: dict[int, str]  # place in the list -> why this image cannot be used
 
 
-def read_list(name: str, dataset: ImageDataset) -> ImageList:
-    """Reads the headers of a data set's images. Raises UserError where it has none."""
-    return ImageList(name, dataset, *read_sizes(dataset))
+def read_list(name: str, dataset: ImageDataset, chosen: np.ndarray | None = None) -> ImageList:
+    """Reads the headers of a data set's images, or of the `chosen` ones, (N,) int.
+
+    Raises:
+      UserError: there are none.
+    """
+    return ImageList(name, dataset, *read_sizes(dataset, chosen), chosen)
 
 
 def _output_size(size: tuple[int, int], transform: Transform) -> tuple[tuple[int, int], str]:

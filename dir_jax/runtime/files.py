@@ -26,6 +26,10 @@ _LONGEST_NAME, _LONGEST_PART = 4096, 255  # bytes; a part is what stands between
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
+class BusyError(UserError):
+    """Another process holds a lock."""
+
+
 def inside(folder: str | os.PathLike[str], name: str) -> Path:
     """The path of a name from somebody else's file, such as `paris/1.jpg`, inside a folder.
 
@@ -129,15 +133,15 @@ def take_lock(path: str | os.PathLike[str], busy: str) -> filelock.BaseFileLock:
     On file systems that have no locks there is a warning and no protection.
 
     Raises:
-      UserError: another process holds the lock (with the message `busy`), or the file cannot be
-        created.
+      BusyError: another process holds the lock; its message is `busy`.
+      UserError: the file cannot be created.
     """
     lock = filelock.FileLock(path, timeout=0)
     try:
         with warnings.catch_warnings(action="error"):  # that a weaker kind of lock is tried
             lock.acquire()
     except filelock.Timeout as e:
-        raise UserError(busy) from e
+        raise BusyError(busy) from e
     except (OSError, NotImplementedError, UserWarning) as e:
         if getattr(e, "errno", errno.ENOSYS) not in _NO_LOCKS:
             raise UserError(f"cannot write {path}: {getattr(e, 'strerror', None) or e}") from e

@@ -254,7 +254,7 @@ NOTHING_IS_LEFT = """cannot write x.npy: {why}
 []
 cannot write x.h5: {why}
 []
-cannot write x.partial/database.float32: {why}
+cannot write x.partial/database.npy: {why}
 []
 x.npy has
 x.h5 has
