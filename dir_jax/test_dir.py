@@ -221,9 +221,11 @@ def _load_features(
     learn_from: ImageDataset | None,
 ) -> tuple[np.ndarray, np.ndarray | None, str, jax.Device]:
     """The database's and the queries' descriptors from files, how they were made, and a device."""
+    import numpy as np
+
     from dir_jax.describe.describer import queries_of
     from dir_jax.describe.feature_files import extracted_paths, load_descriptors, saved_paths
-    from dir_jax.describe.sharded_files import is_sharded, load_sharded
+    from dir_jax.describe.sharded_files import is_sharded, open_descriptors
     from dir_jax.model_recipe import recipe_beside
 
     queries = queries_of(dataset)
@@ -237,7 +239,9 @@ def _load_features(
             paths = extracted_paths(args.load_feats, queries is not None)
         made: Recipe | None
         if is_sharded(args.load_feats):
-            made, read = load_sharded(args.load_feats, [images.names for images in lists])
+            opened = open_descriptors(args.load_feats, [images.names for images in lists])
+            parts = [opened] if opened.queries is None else [opened, opened.queries][: len(lists)]
+            made, read = opened.recipe, [(np.array(part.rows), part.failures) for part in parts]
         else:
             made, skip = recipe_beside(paths[0]), args.on_error == "skip"
             read = [

@@ -7,13 +7,11 @@ the shard goes on from what is on the disk, which all nodes share.
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from dir_jax.commands.sharded import open_extraction
 from dir_jax.errors import UserError, shown
 from dir_jax.runtime.allocator import ALLOCATOR
 from dir_jax.runtime.progress import progress_bar
@@ -27,29 +25,36 @@ _RESTARTS = 10  # of each worker, after which its shard fails
 class _Worker:
     """The actor."""
 
-    def __init__(self, args: argparse.Namespace, changes: Mapping[str, Any], folder: str):
-        self._given = args, changes, folder
+    def __init__(self, open_extraction: Callable[[], ShardedExtraction], folder: str):
+        self._open, self._folder = open_extraction, folder
         self._shards: ShardedExtraction | None = None
 
     def describe(self, number: int) -> tuple[bool, str]:
         """Whether a shard is finished now, and what there is to say about it."""
-        args, changes, folder = self._given
         try:
             if self._shards is None:
                 try:
-                    os.chdir(folder)
+                    os.chdir(self._folder)
                 except OSError as e:
                     raise UserError(
-                        f"a node of the cluster does not have the folder {folder}: {e.strerror}"
+                        f"a node of the cluster does not have the folder {self._folder}: "
+                        f"{e.strerror}"
                     ) from e
-                self._shards = open_extraction(args, changes)
+                self._shards = self._open()
             return True, self._shards.describe(number)
         except UserError as e:
             return False, str(e)
 
 
-def extract_on_ray(args: argparse.Namespace, changes: Mapping[str, Any]) -> None:
+def extract_on_ray(
+    open_extraction: Callable[[], ShardedExtraction], count: int, workers: int | None
+) -> None:
     """Describes all shards on a cluster: the one of $RAY_ADDRESS or of this node, or a local one.
+
+    Args:
+      open_extraction: is called by each worker, in this process's folder.
+      count: how many shards there are.
+      workers: how many actors to start; by default one a device.
 
     Raises:
       UserError: Ray is not installed, a worker says what is wrong, or one died too often.
@@ -61,7 +66,6 @@ def extract_on_ray(args: argparse.Namespace, changes: Mapping[str, Any]) -> None
         raise UserError("--engine ray needs Ray: pip install 'dir_jax[ray]'") from e
 
     _connect(ray)
-    workers = args.workers or _count_devices(ray)
     resource = _resource(ray)
     options: dict[str, Any] = {
         "max_restarts": _RESTARTS,
@@ -74,12 +78,14 @@ def extract_on_ray(args: argparse.Namespace, changes: Mapping[str, Any]) -> None
     elif resource != "CPU":
         options["resources"] = {resource: 1}
     Worker = ray.remote(**options)(_Worker)
-    actors: list[Any] = [Worker.remote(args, dict(changes), os.getcwd()) for _ in range(workers)]
+    actors: list[Any] = [
+        Worker.remote(open_extraction, os.getcwd()) for _ in range(workers or _count_devices(ray))
+    ]
     pool: Any = ActorPool(actors)
     try:
-        numbers = [*range(args.shards)]
+        numbers = [*range(count)]
         results = pool.map_unordered(lambda actor, i: actor.describe.remote(i), numbers)
-        with progress_bar("shards", args.shards, "shard", shown=True) as bar:
+        with progress_bar("shards", count, "shard", shown=True) as bar:
             for finished, said in results:
                 if not finished:
                     raise UserError(said)

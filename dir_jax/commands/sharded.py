@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -76,7 +77,7 @@ def extract_shards(args: argparse.Namespace, changes: Mapping[str, Any]) -> None
     if args.engine == "ray":
         from dir_jax.commands.on_ray import extract_on_ray
 
-        extract_on_ray(args, changes)
+        extract_on_ray(functools.partial(open_extraction, args, changes), args.shards, args.workers)
         return
     shards = open_extraction(args, changes)
     if number is not None:

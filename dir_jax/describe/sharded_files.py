@@ -97,13 +97,21 @@ def is_sharded(folder: str | os.PathLike[str]) -> bool:
     return (Path(folder) / "manifest.json").is_file()
 
 
-def open_descriptors(folder: str | os.PathLike[str]) -> ShardedDescriptors:
+def open_descriptors(
+    folder: str | os.PathLike[str], lists: Sequence[Sequence[str]] | None = None
+) -> ShardedDescriptors:
     """Opens the descriptors that `extract_features --output FOLDER --shards S` wrote.
 
     Nothing is read but the manifest: rows are mapped into memory, and names read, as they are used.
 
+    Args:
+      folder: the output.
+      lists: the names of the images that they must be of, and those of the queries where there are
+        others; by default any.
+
     Raises:
-      UserError: it is not such a folder, shards are missing, or a file of one is damaged.
+      UserError: it is not such a folder, shards are missing, a file of one is damaged, or they are
+        the descriptors of other images.
     """
     manifest = read_manifest(folder)
     missing = [
@@ -118,45 +126,26 @@ def open_descriptors(folder: str | os.PathLike[str]) -> ShardedDescriptors:
             f"{folder} is not finished: {len(missing)} of {manifest.shards} shards are missing "
             f"({which}); extract_features with the same flags goes on"
         )
-    opened = [_ShardedList(Path(folder), manifest, name) for name in manifest.lengths]
     queries = None
-    if len(opened) > 1:
-        queries = ShardedDescriptors(MappedRows(opened[1]), Names(opened[1]), manifest.recipe, None)
-    return ShardedDescriptors(MappedRows(opened[0]), Names(opened[0]), manifest.recipe, queries)
-
-
-def load_sharded(
-    folder: str, lists: Sequence[Sequence[str]]
-) -> tuple[Recipe, list[tuple[np.ndarray, dict[int, str]]]]:
-    """Reads the descriptors of a data set's images, and of its queries, into memory.
-
-    Args:
-      folder: what `open_descriptors` opens.
-      lists: the names of the images, and those of the queries where it has some of its own.
-
-    Returns:
-      How they were described, and for each list (N, D) float32 and the failures.
-
-    Raises:
-      UserError: as `open_descriptors`, or they are the descriptors of other images.
-    """
-    opened = open_descriptors(folder)
-    found = [opened, opened.queries] if len(lists) > 1 else [opened]
-    loaded = []
-    for kind, names, part in zip(LISTS, lists, found, strict=True):
+    for kind in reversed(manifest.lengths):
+        files = _ShardedList(Path(folder), manifest, kind)
+        queries = found = ShardedDescriptors(
+            MappedRows(files), Names(files), manifest.recipe, queries
+        )
+    parts = [found, found.queries]
+    for kind, names, part in zip(LISTS, lists or (), parts, strict=False):
         if part is None:
             raise UserError(f"{folder} has no descriptors of queries; the data set has queries")
-        if len(part) != len(names):
-            raise UserError(f"{folder} has {len(part)} descriptors of the {kind}; the data set has "
-                            f"{len(names)} images")  # fmt: skip
-        for row, (there, name) in enumerate(zip(part.names, names, strict=True)):
-            if there != name:
-                raise UserError(
-                    f"{folder} has descriptors of other images: row {row} of the {kind} is "
-                    f"{shown(there)}, the data set's {shown(name)}"
-                )
-        loaded.append((np.array(part.rows), part.failures))
-    return opened.recipe, loaded
+        _check_names(f"{folder} has descriptors of other images: {kind}", part.names, names)
+    return found
+
+
+def _check_names(what: str, there: Names, names: Sequence[str]) -> None:
+    if len(there) != len(names):
+        raise UserError(f"{what} has {len(there)} rows, the data set {len(names)} images")
+    for row, (one, name) in enumerate(zip(there, names, strict=True)):
+        if one != name:
+            raise UserError(f"{what} row {row} is {shown(one)}, the data set's {shown(name)}")
 
 
 class _ShardedList:
