@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, Never, Self
 
+import numpy as np
 from PIL import Image
 
 from dir_jax.data.pixels import (
@@ -37,9 +38,11 @@ class ImageDataset:
     Attributes:
       names: each image's path as its list gives it, relative to `root` or absolute.
       root: the folder to which the names are relative; '' is the current folder.
+      pairs: (P, 2) int64, matching pairs of images by number, where the data set lists such pairs.
       exif: whether images are turned as their EXIF data says.
     """
 
+    pairs: np.ndarray | None = None
     exif = False
 
     def __init__(self, names: list[str], root: str = ""):
