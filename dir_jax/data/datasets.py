@@ -130,11 +130,10 @@ def _read_path(path: str, labelled: bool) -> ImageDataset | None:
     if re.search(r"[*?[]", path):
         return read_pattern(path)
     if path and path not in READERS:
-        near, names = did_you_mean(path, NAMED), ", ".join((*NAMED, *READERS))
-        raise UserError(
-            f"there is no file, no folder and no data set {shown(path)}{near}; the names of data "
-            f"sets and of kinds of lists are {names}"
-        )
+        if re.search(r"[/\\]|\.\w+$", path):
+            raise UserError(f"there is no file and no folder {shown(path)}")
+        near = did_you_mean(path, NAMED) or f"; the names are {', '.join(NAMED)}"
+        raise UserError(f"there is no file, no folder and no data set {shown(path)}{near}")
     return None
 
 

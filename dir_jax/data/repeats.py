@@ -50,8 +50,8 @@ def _without_repeats(dataset: Listed, on_duplicate: str) -> Listed:
         for i, path in enumerate(paths):
             rows[path].append(i)
     repeats = [found for found in rows.values() if len(found) > 1]
-    keep = "all their rows are kept (on_duplicate='drop' keeps the first)"
-    doing = {"keep": keep, "drop": "their first rows are kept"}[on_duplicate]
+    keep = "all rows are kept; on_duplicate='drop' keeps the first of each"
+    doing = {"keep": keep, "drop": "the first row of each is kept"}[on_duplicate]
     named: dict[str, list[str]] = {"under two labels": [], "twice": []}
     for found in repeats:
         own = list(dict.fromkeys(labels[i] for i in found))
@@ -63,7 +63,7 @@ def _without_repeats(dataset: Listed, on_duplicate: str) -> Listed:
     for how, files in named.items():
         if files:
             some = ", ".join(files[:_SHOWN]) + _more(files)
-            log.warning("%d images are listed %s, and %s: %s", len(files), how, doing, some)
+            log.warning("images listed %s: %d, %s (%s)", how, len(files), some, doing)
     if on_duplicate == "keep" or (not repeats and kept_queries is queries):
         return dataset
     again = {i for found in repeats for i in found[1:]}
@@ -93,8 +93,7 @@ def _warn_of_labels(classes: Sequence[str]) -> None:
     found = [" and ".join(map(quoted, each)) for each in alike.values() if len(each) > 1]
     if found:
         some = "; ".join(found[:_SHOWN]) + _more(found)
-        log.warning("%d labels are written in two ways, which are different classes: %s",
-                    len(found), some)  # fmt: skip
+        log.warning("labels that look alike, but are different classes: %d, %s", len(found), some)
 
 
 def _more(found: Sequence[str]) -> str:
