@@ -100,17 +100,16 @@ def _check_labels_of_queries(dataset: LabelledDataset, queries: LabelledDataset)
     some = [
         f"{shown(queries.path(q))} ({quoted(queries.classes[queries.labels[q]])})" for q in lost
     ]
-    what = (
-        f"{len(lost)} of {len(queries)} queries have a label that no image of the database has: "
-        f"{', '.join(some[:3])}{', …' * (len(lost) > 3)}"
-    )
+    which = ", ".join(some[:3]) + ", …" * (len(lost) > 3)
     if 0 < len(lost) == len(queries):
         first = quoted(dataset.classes[dataset.labels[0]]) if len(dataset) else "none"
         raise UserError(
-            f"{what}; the database's labels are such as {first}; is the list of queries right?"
+            f"none of the {len(lost)} queries has the label of a database image: {which}; the "
+            f"database's labels are such as {first}; is the list of queries right?"
         )
     if lost:
-        log.warning("%s; nothing is relevant to them", what)
+        log.warning("%d of %d queries have a label that no image of the database has, so nothing "
+                    "is relevant to them: %s", len(lost), len(queries), which)  # fmt: skip
 
 
 def check_expansions(

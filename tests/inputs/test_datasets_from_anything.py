@@ -12,6 +12,7 @@ from dir_jax.data.datasets import create_dataset
 from dir_jax.data.images import ImageDataset
 from dir_jax.data.labelled import LabelledDataset
 from dir_jax.errors import UserError
+from dir_jax.evaluation import check_can_be_evaluated
 from tests.inputs.real_world import LABELLED, LABELS, NAMES, UNLABELLED, write_lists, write_pictures
 
 
@@ -262,7 +263,8 @@ class TestRepeats:
         dataset = create_dataset(write(tmp_path / "l.txt", rows))
         assert dataset.classes == ["1", "01", "Tower", "tower", "2"]
         assert caplog.messages == [
-            "labels that look alike, but are different classes: 2, '1' and '01'; 'Tower' and 'tower'"
+            "labels that look alike, but are different classes: 2, '1' and '01'; "
+            "'Tower' and 'tower'"
         ]
 
     ROWS = "a.jpg 1\n./a.jpg 1\nb.jpg 2\nx/../b.jpg 3\nc.jpg 3\n"
@@ -271,7 +273,9 @@ class TestRepeats:
         dataset = create_dataset(write(tmp_path / "l.txt", self.ROWS))
         assert dataset.texts() == list("11233")
         two, twice = caplog.messages
-        assert two.startswith(f"images listed under two labels: 1, {tmp_path}/b.jpg ('2', '3') (all")
+        assert two.startswith(
+            f"images listed under two labels: 1, {tmp_path}/b.jpg ('2', '3') (all"
+        )
         assert twice.startswith(f"images listed twice: 1, {tmp_path}/a.jpg (all rows are kept; on_")
 
     def test_dropped(self, tmp_path, caplog):
@@ -302,3 +306,19 @@ class TestRepeats:
         with caplog.at_level(logging.INFO):
             create_dataset(f"{listed}/words.txt")
         assert not caplog.messages
+
+
+def test_queries_whose_labels_the_database_lacks(tmp_path, caplog):
+    database = write(tmp_path / "d.txt", "a.jpg x\nb.jpg y\n")
+    queries = write(tmp_path / "q.txt", "c.jpg z\nd.jpg y\n")
+    spec = f"ImageListLabelsQ('{database}', '{queries}')"
+    check_can_be_evaluated(create_dataset(spec))
+    assert caplog.messages == [
+        "1 of 2 queries have a label that no image of the database has, so nothing is relevant to "
+        "them: c.jpg ('z')"
+    ]
+    write(tmp_path / "q.txt", "c.jpg z\n")
+    with pytest.raises(
+        UserError, match=r"c\.jpg \('z'\); the .* 'x'; is the list of queries right"
+    ):
+        check_can_be_evaluated(create_dataset(spec))
