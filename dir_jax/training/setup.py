@@ -138,7 +138,12 @@ def _dataset(config: ml_collections.ConfigDict, key: str) -> ImageDataset | None
         words = config.data[key]
         if not words:
             return None
-        images = create_dataset(words, db_root=config.data.db_root or None)
+        images = create_dataset(
+            words,
+            db_root=config.data.db_root or None,
+            labelled=key != "eval_oxford",
+            on_duplicate=config.data.on_duplicate,
+        )
         return images.with_exif(config.data.exif)
     except UserError as e:
         raise UserError(f"config.data.{key}: {e}") from e
