@@ -80,7 +80,7 @@ def _main(args: argparse.Namespace) -> None:
     if check_shard_flags(args):
         extract_shards(args, changes)
         return
-    dataset = create_dataset(args.dataset, db_root=args.db_root)
+    dataset = create_dataset(args.dataset, db_root=args.db_root, on_duplicate=args.on_duplicate)
     queries = queries_of(dataset)
     lists = [dataset] if queries is None else [dataset, queries]
     paths = extracted_paths(args.output, queries is not None)

@@ -93,7 +93,7 @@ def open_extraction(args: argparse.Namespace, changes: Mapping[str, Any]) -> Sha
     from dir_jax.describe.describer import queries_of
     from dir_jax.describe.shards import ShardedExtraction
 
-    dataset = create_dataset(args.dataset, db_root=args.db_root)
+    dataset = create_dataset(args.dataset, db_root=args.db_root, on_duplicate=args.on_duplicate)
     queries = queries_of(dataset)
     lists = [dataset] if queries is None else [dataset, queries]
     describer = create_describer(args, changes)

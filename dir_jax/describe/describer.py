@@ -176,6 +176,7 @@ class Describer:
         """
         skip, extractor = self._skip, self._extractor
         variables = extractor.replicate(self._params, self._stats)
+        datasets = [(name, images.with_exif(self.recipe.exif)) for name, images in datasets]
         lists = [read_list(name, dataset) for name, dataset in datasets]
         passes = plan_passes(extractor, lists, self._transforms, skip_failures=skip, advice=_ADVICE)
         store = None
@@ -290,6 +291,7 @@ class Describer:
         """What each scale's descriptors depend on, apart from the images and the device."""
         return {
             "transforms": [repr(transform) for transform in self._transforms],
+            "exif": self.recipe.exif,
             "model": self._model,
             "weights": _digest(self._params, self._stats),
             "preprocess": self._preprocess,

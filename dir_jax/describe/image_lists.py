@@ -7,8 +7,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from dir_jax.data.ground_truth import QueryDataset
 from dir_jax.data.headers import IS_ROOT_RIGHT, read_sizes, refuse_failures
 from dir_jax.data.images import ImageDataset
+from dir_jax.data.pixels import too_large
 from dir_jax.data.transforms import Transform
 from dir_jax.describe.padded_shapes import Batch
 from dir_jax.errors import UserError
@@ -93,9 +95,12 @@ def read_list(name: str, dataset: ImageDataset, chosen: np.ndarray | None = None
     """Reads the headers of a data set's images, or of the `chosen` ones, (N,) int.
 
     Raises:
-      UserError: there are none.
+      UserError: the data set has none.
     """
-    return ImageList(name, dataset, *read_sizes(dataset, chosen), chosen)
+    images = ImageList(name, dataset, *read_sizes(dataset, chosen), chosen)
+    if isinstance(dataset, QueryDataset):
+        dataset.warn_of_cut(images.sizes)
+    return images
 
 
 def _output_size(size: tuple[int, int], transform: Transform) -> tuple[tuple[int, int], str]:
@@ -108,6 +113,8 @@ def _output_size(size: tuple[int, int], transform: Transform) -> tuple[tuple[int
         raise UserError(
             f"{transform!r} gives images of random sizes; images are described at one size"
         )
+    if problem := too_large(transform.first_size(size)):
+        return (1, 1), problem
     if low[0] * low[1] > MAX_PIXELS:
         return (1, 1), (
             f" has {low[0]} x {low[1]} pixels, more than the {MAX_PIXELS // 1_000_000} million "

@@ -60,7 +60,8 @@ class ShardedExtraction:
             images.
         """
         self._folder, self._count, self._describer = Path(folder), count, describer
-        self._lists = list(zip(LISTS, datasets, strict=False))
+        turned = [dataset.with_exif(describer.recipe.exif) for dataset in datasets]
+        self._lists = list(zip(LISTS, turned, strict=False))
         for _, dataset in self._lists:
             for name in dataset.names:
                 check_name(name)
