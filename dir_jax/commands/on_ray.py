@@ -59,6 +59,7 @@ def extract_on_ray(
     Raises:
       UserError: Ray is not installed, a worker says what is wrong, or one died too often.
     """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to Ray's makers
     try:
         import ray
         from ray.util import ActorPool

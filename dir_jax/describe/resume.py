@@ -325,11 +325,11 @@ def _marks(images: ImageList) -> np.ndarray:
     dataset = images.dataset
     boxes = dataset.boxes if isinstance(dataset, QueryDataset) else None
     marks = np.zeros((len(images), 3), np.int64)
-    for i in range(len(images)):
-        path = images.path(i)
+    for i, image in enumerate(images.indices.tolist()):
+        path = dataset.path(image)
         row = path.encode(errors="surrogatepass")
         if boxes is not None:
-            row += np.ascontiguousarray(boxes[i]).tobytes()
+            row += np.ascontiguousarray(boxes[image]).tobytes()
         marks[i] = mark(row, path)
     return marks
 
