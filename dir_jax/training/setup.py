@@ -151,8 +151,9 @@ def _create_held_out(
 def _dataset(config: ml_collections.ConfigDict, key: str) -> ImageDataset | None:
     """The data set that a key names, or None."""
     try:
-        words = config.data[key]
-        return words and create_dataset(
+        if not (words := config.data[key]):
+            return None
+        return create_dataset(
             words,
             db_root=config.data.db_root or None,
             labelled=key != "eval_oxford",
