@@ -51,6 +51,8 @@ def add_model_flags(parser: Parser, *, optional: bool = False, whitens: bool = T
     add("--trfs", nargs="+", metavar="CHAIN",
         help="transforms such as 'Scale(1050), Pad(800)'; '' is the image as it is; with several "
         "chains, each image is described at several scales, which are pooled")
+    add("--exif", action=argparse.BooleanOptionalAction,
+        help="whether images are turned as their EXIF data says, or described as they are stored")
     add("--pooling", metavar="HOW", help="how scales are pooled: gem or mean")
     add("--gemp", type=float, metavar="P", help="the power of gem")
     add("--center-bias", type=float, metavar="B",
@@ -88,7 +90,7 @@ def recipe_changes(args: argparse.Namespace) -> dict[str, Any]:
 
     if args.threads < 0:
         raise UserError(f"--threads is {args.threads}; expected 0 or more")
-    names = ("pooling", "gemp", "whiten", "whitenp", "whitenv", "whitenm")
+    names = ("exif", "pooling", "gemp", "whiten", "whitenp", "whitenv", "whitenm")
     changes = {name: getattr(args, name, None) for name in names}
     changes["trfs"] = None if args.trfs is None else tuple(args.trfs)
     try:

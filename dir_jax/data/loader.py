@@ -15,8 +15,9 @@ from PIL import Image
 
 from dir_jax.data.images import ImageDataset
 from dir_jax.data.samplers import Sampler
+from dir_jax.data.transforms import Transform
 from dir_jax.data.workers import Prefetcher
-from dir_jax.errors import UserError, shown
+from dir_jax.errors import ImageError, UserError, shown
 
 _REPLACE = 201  # separates the random numbers that replace images from those of the transforms
 
@@ -107,13 +108,8 @@ def _load_unit(
     for place, row in enumerate(rows.tolist()):
         # Each row has its own stream of random numbers, whichever process draws from it.
         key = seed, step * sampler.batch_size + row
-        path, original = _open(dataset, batch, row, labels, key, damaged)
-        try:
-            rng = np.random.default_rng(key)
-            image = np.asarray(transform(original, rng))
-        except Exception as e:
-            why = str(e) if isinstance(e, UserError) else f"{type(e).__name__}: {shown(e)}"
-            raise UserError(f"the image {path} cannot be transformed: {why}") from e
+        load = functools.partial(_load, dataset, transform, key)
+        path, image = _load_or_replace(load, key, batch, row, labels, damaged)
         if place == 0:
             images, first = np.empty((len(rows), *image.shape), np.uint8), path
         elif image.shape != images.shape[1:]:
@@ -126,25 +122,42 @@ def _load_unit(
     return images, damaged
 
 
-def _open(
-    dataset: ImageDataset,
+def _load(
+    dataset: ImageDataset, transform: Augmentation, key: tuple[int, int], number: int
+) -> tuple[str, np.ndarray]:
+    """The path of an image, and the image transformed; raises ImageError if it cannot be read."""
+    path, view = dataset.path(number), dataset.view(number)
+    try:
+        rng = np.random.default_rng(key)
+        if isinstance(transform, Transform):
+            return path, np.asarray(transform.view(view, rng).image())
+        return path, np.asarray(transform(view.image(), rng))
+    except ImageError:
+        raise
+    except Exception as e:
+        why = str(e) if isinstance(e, UserError) else f"{type(e).__name__}: {shown(e)}"
+        raise UserError(f"the image {path} cannot be transformed: {why}") from e
+
+
+def _load_or_replace(
+    load: Callable[[int], tuple[str, np.ndarray]],
+    key: tuple[int, int],
     batch: np.ndarray,
     row: int,
     labels: np.ndarray | None,
-    key: tuple[int, int],
     damaged: dict[int, str],
-) -> tuple[str, Image.Image]:
-    """The path and the picture of a row of a batch, or of another of its label, not in the batch
-    if there is one. What cannot be read is added to `damaged`; see `BatchLoader`."""
+) -> tuple[str, np.ndarray]:
+    """What `load` gives for a row of a batch, or for another image of its label, which is not in
+    the batch if there is such a one. What cannot be read is added to `damaged`."""
     wanted = int(batch[row])
     if labels is None:
-        return dataset.path(wanted), dataset.open(wanted)
+        return load(wanted)
     candidates = np.array([wanted])
     for _ in range(2):
         for number in candidates.tolist():
             try:
-                return dataset.path(number), dataset.open(number)
-            except UserError as e:
+                return load(number)
+            except ImageError as e:
                 damaged[number] = str(e)
         others = np.setdiff1d(np.flatnonzero(labels == labels[wanted]), [wanted])
         others = np.random.default_rng((*key, _REPLACE)).permutation(others)

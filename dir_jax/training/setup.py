@@ -81,6 +81,7 @@ def create_setup(config: ml_collections.ConfigDict) -> Setup:
     skipped = _together(images)
     usable = dataclasses.replace(images, chosen=np.delete(np.arange(len(images)), skipped))
     _check_one_size(transform, images.sizes[usable.indices], config.data.transform)
+    usable.check(transform)
     if config.sampler.name == "mined":
         usable.check(mining_transform)
     if config.whitening.name:
@@ -91,7 +92,11 @@ def create_setup(config: ml_collections.ConfigDict) -> Setup:
         skipped=skipped,
         transform=transform,
         held_out=held_out,
-        recipe=Recipe(trfs=(config.eval.transform,), whitenp=float(config.whitening.power)),
+        recipe=Recipe(
+            trfs=(config.eval.transform,),
+            whitenp=float(config.whitening.power),
+            exif=config.data.exif,
+        ),
         whitening_transform=whitening_transform,
         mining_transform=mining_transform,
         sampler=_create_sampler(config, dataset, skipped),
@@ -151,14 +156,16 @@ def _create_held_out(
 def _dataset(config: ml_collections.ConfigDict, key: str) -> ImageDataset | None:
     """The data set that a key names, or None."""
     try:
-        if not (words := config.data[key]):
+        words = config.data[key]
+        if not words:
             return None
-        return create_dataset(
+        images = create_dataset(
             words,
             db_root=config.data.db_root or None,
             labelled=key != "eval_oxford",
             on_duplicate=config.data.on_duplicate,
         )
+        return images.with_exif(config.data.exif)
     except UserError as e:
         raise UserError(f"config.data.{key}: {e}") from e
 

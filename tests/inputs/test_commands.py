@@ -9,7 +9,7 @@ import dir_jax
 from dir_jax.training.config import default_config
 from dir_jax.training.setup import create_setup
 from tests.commands.conftest import model, run  # noqa: F401
-from tests.inputs.real_world import NAMES, truncate, write_lists, write_pictures
+from tests.inputs.real_world import NAMES, write_lists, write_pictures
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +34,8 @@ def test_extract_and_evaluate(run, model, folder, tmp_path, monkeypatch):  # noq
         assert f"mAP = {found['mAP']:g}" in out
         assert dir_jax.evaluate(dataset, model) == found
     code, _, err = run("test_dir", "--dataset", folder / "names.txt", "--checkpoint", model)
-    assert (code, err.count("\n")) == (2, 1)
-    assert "names.txt, line 1: 'arch/a.png' has no label; expected a path and a label" in err
+    assert code == 2
+    assert "names.txt, line 1: 'arch/a.png' has no label; expected 'path label'" in err
 
 
 def test_duplicates(run, model, folder, tmp_path):  # noqa: F811
@@ -82,5 +82,3 @@ class TestTraining:
         assert setup.skipped.tolist() == [0]
         assert set(setup.sampler(0).tolist()) == {1, 2, 3}
         assert setup.without(config, np.array([3])).usable.tolist() == [0, 1, 2]
-        truncate(folder / "arch/b.jpeg")  # its header still reads
-        assert create_setup(config).skipped.tolist() == [0]
