@@ -144,7 +144,11 @@ def run_passes(
     count = len({id(each.images) for each in passes})
     for each in passes:
         images, width, complete = each.images, extractor.width, None
-        scales = sinks[len(sinks) % count :: count]  # of the same images
+        own = range(len(sinks) % count, len(sinks), count)  # earlier scales of the same images
+        scales = [sinks[i] for i in own]
+        failed_before: dict[int, str] = {}
+        for i in own:
+            failed_before |= {**sinks[i].failures, **passes[i].failures}
         if finish is not None and len(sinks) >= len(passes) - count:
             complete = finish
             width = finish([np.ones((1, width), np.float32)] * (len(scales) + 1)).shape[1]
@@ -166,8 +170,8 @@ def run_passes(
                 places = batch.places
                 refuse_not_finite(described, places, failures, images.path)
                 if complete is not None:
-                    for scale in scales:
-                        failures |= {p: scale.failures[p] for p in places if p in scale.failures}
+                    failures = {p: failed_before[p] for p in places.tolist()
+                                if p in failed_before} | failures  # fmt: skip
                     described = complete([x.descriptors[places] for x in scales] + [described])
                     refuse_not_finite(described, places, failures, images.path, UNFINISHED)
                 sink.write(number, places, described, failures)

@@ -96,7 +96,7 @@ def test_failures_queries_and_more_shards_than_images(run, model, photos, tmp_pa
     (folder / "db.txt").write_text("0.png a\ntorn.png a\nlost.png b\n1.png b\n")
     (folder / "q.txt").write_text("2.png a\n1.png b\n")
     dataset = f'ImageListLabelsQ("{folder}/db.txt", "{folder}/q.txt", "{folder}")'
-    common = ["--dataset", dataset, "--checkpoint", model, "--on-error", "skip"]
+    common = ["--dataset", dataset, "--checkpoint", model, "--on-error", "skip", *SCALES]
     assert run("extract_features", *common, "--output", tmp_path / "x.npy")[0] == 0
     code, said, _ = run("extract_features", *common, "--output", tmp_path / "out", "--shards", 9)
     assert (code, said.count("1 could not be described")) == (0, 2)
