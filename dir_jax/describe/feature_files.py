@@ -14,7 +14,6 @@ its own. `test_dir` keeps descriptors before whitening in STEM.bdescs.npy and ST
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from dir_jax.describe.hdf5 import check_group_names, write_groups
+from dir_jax.describe.npy import npy_header
 from dir_jax.errors import UserError, shown
 from dir_jax.retrieval.blockwise import finite_rows
 from dir_jax.runtime.files import check_name, open_regular, replacing, write_text
@@ -191,23 +191,6 @@ def read_failed(file: Path) -> dict[str, str]:
     return {name: reason for name, _, reason in rows}
 
 
-def map_npy(path: str, shape: tuple[int, int]) -> np.ndarray:
-    """A memory map of a .npy file that `npy_header` begins.
-
-    Raises:
-      UserError: there is no such file, or it is not an array of this shape.
-    """
-    header = npy_header(*shape)
-    size = len(header) + shape[0] * shape[1] * 4
-    try:
-        with open_regular(path) as file:
-            if file.read(len(header)) != header or os.fstat(file.fileno()).st_size != size:
-                raise UserError(f"{path} is damaged: it is not float32 of shape {shape}")
-            return np.memmap(file, np.float32, "r", len(header), shape)
-    except OSError as e:
-        raise UserError(f"{path} cannot be read: {e.strerror or e}") from e
-
-
 def _read_npy(path: str, file: BinaryIO, rows: int) -> np.ndarray:
     start = file.read(8)
     if start[:2] == b"PK":
@@ -230,14 +213,6 @@ def _read_npy(path: str, file: BinaryIO, rows: int) -> np.ndarray:
     numbers = np.fromfile(file, dtype).reshape(shape, order="F" if by_columns else "C")
     with np.errstate(over="ignore"):  # what is too large becomes infinite
         return np.ascontiguousarray(numbers, np.float32)
-
-
-def npy_header(rows: int, width: int) -> bytes:
-    """What a .npy file of (rows, width) float32 begins with."""
-    header = io.BytesIO()
-    described = {"descr": "<f4", "fortran_order": False, "shape": (rows, width)}
-    np.lib.format.write_array_header_1_0(header, described)
-    return header.getvalue()
 
 
 def _save_npy(path: Path, descriptors: Descriptors) -> None:

@@ -31,8 +31,8 @@ import numpy as np
 
 from dir_jax.data.ground_truth import QueryDataset
 from dir_jax.data.marks import mark
-from dir_jax.describe.feature_files import npy_header
 from dir_jax.describe.image_lists import ImageList, Pass
+from dir_jax.describe.npy import npy_header
 from dir_jax.describe.padded_shapes import Batch
 from dir_jax.errors import UserError, shown
 from dir_jax.runtime.files import open_regular, replacing, take_lock, write_text

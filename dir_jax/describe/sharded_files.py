@@ -12,7 +12,8 @@ from typing import Any, overload
 
 import numpy as np
 
-from dir_jax.describe.feature_files import map_npy, read_failed
+from dir_jax.describe.feature_files import read_failed
+from dir_jax.describe.npy import map_npy
 from dir_jax.describe.padded_shapes import Shape
 from dir_jax.errors import UserError, shown
 from dir_jax.fields import Rule, check_fields, is_whole

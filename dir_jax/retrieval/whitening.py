@@ -113,8 +113,9 @@ def learn_whitening_from_pairs(
     kept as a PCA of the descriptors has; their signs are chosen as `learn_whitening` chooses them.
 
     Args:
-      descriptors, where: as for `learn_whitening`.
+      descriptors: (N, D) float, N > 1, as for `learn_whitening`.
       pairs: (P, 2) int, rows of descriptors that match, P > 0.
+      where: (N,) bool, the rows to learn from; by default all. Those of pairs are among them.
 
     Returns:
       A whitening that projects only: `whiten` is False, and the powers of `apply_whitening` do not

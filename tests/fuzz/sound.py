@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from dir_jax import checkpoint
-from dir_jax.describe.feature_files import npy_header
+from dir_jax.describe.npy import npy_header
 from dir_jax.model_recipe import Recipe
 from dir_jax.models import RetrievalNetwork, architectures, create_model
 from dir_jax.models.layers import Linear
