@@ -114,7 +114,7 @@ def create_dataset(
         if len(found) != 1:
             raise UserError(f"{quoted(spec)} describes {len(found)} data sets; expected one")
         dataset = found[0]
-    is_list = type(dataset) in (ImageDataset, LabelledDataset)
+    is_list = type(dataset) in (ImageDataset, LabelledDataset) and dataset.pairs is None
     return check_repeats(dataset, on_duplicate) if is_list else dataset
 
 
