@@ -9,12 +9,17 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import TypeAlias
 
 from dir_jax.data.calls import parse_calls
+from dir_jax.data.fetched_parts import read_distractors
+from dir_jax.data.google_landmarks import read_images, read_landmarks
 from dir_jax.data.ground_truth import read_ground_truth
 from dir_jax.data.images import ImageDataset, read_image_list
 from dir_jax.data.labelled import read_clusters, read_labelled_list, read_labelled_list_with_queries
+from dir_jax.data.metric_learning import read_cars, read_cub, read_in_shop, read_online_products
+from dir_jax.data.structure_from_motion import read_sfm, read_sfm_whitening
 from dir_jax.errors import UserError, quoted
 
 Reader: TypeAlias = Callable[..., ImageDataset]
@@ -27,6 +32,8 @@ READERS: dict[str, Reader] = {
     "ImageListRelevants": read_ground_truth,
 }
 """What users can call on their own files: name -> function of paths."""
+
+_SFM = "train/retrieval-SfM-120k/retrieval-SfM-120k.pkl"
 
 NAMED: dict[str, tuple[str, Reader]] = {
     "Oxford5K": ("oxford5k/gnd_oxford5k.pkl", read_ground_truth),
@@ -48,6 +55,26 @@ NAMED: dict[str, tuple[str, Reader]] = {
     "Landmarks18_test": ("landmarks18/lists/test.txt", read_image_list),
     "Landmarks18_pca": ("landmarks18/lists/train_pca.txt", read_image_list),
     "Landmarks18_missing_index": ("landmarks18/lists/missing_index.txt", read_image_list),
+    "SfM120k_train": (_SFM, partial(read_sfm, split="train")),
+    "SfM120k_val": (_SFM, partial(read_sfm, split="val")),
+    "SfM120k_whiten": (
+        "train/retrieval-SfM-120k/retrieval-SfM-120k-whiten.pkl",
+        read_sfm_whitening,
+    ),
+    "SfM30k_whiten": ("train/retrieval-SfM-30k/retrieval-SfM-30k-whiten.pkl", read_sfm_whitening),
+    "GLDv2_train": ("gldv2/metadata/train.csv", read_landmarks),
+    "GLDv2_train_clean": ("gldv2/metadata/train_clean.csv", read_landmarks),
+    "GLDv2_index": ("gldv2/metadata/index.csv", read_images),
+    "GLDv2_test": ("gldv2/metadata/test.csv", read_images),
+    "R1M": ("revisitop1m/revisitop1m.txt", read_distractors),
+    "CUB200_train": ("CUB_200_2011/images.txt", partial(read_cub, split="train")),
+    "CUB200_test": ("CUB_200_2011/images.txt", partial(read_cub, split="test")),
+    "Cars196_train": ("cars196/cars_annos.mat", partial(read_cars, split="train")),
+    "Cars196_test": ("cars196/cars_annos.mat", partial(read_cars, split="test")),
+    "SOP_train": ("Stanford_Online_Products/Ebay_train.txt", read_online_products),
+    "SOP_test": ("Stanford_Online_Products/Ebay_test.txt", read_online_products),
+    "InShop_train": ("inshop/list_eval_partition.txt", partial(read_in_shop, split="train")),
+    "InShop_test": ("inshop/list_eval_partition.txt", partial(read_in_shop, split="test")),
 }
 """Data sets in the folder DB_ROOT: name -> (list or ground truth, the function that reads it).
 
@@ -77,6 +104,8 @@ def create_dataset(spec: str, *, db_root: str | None = None) -> ImageDataset:
         from dir_jax.data.tfds import TfdsDataset
 
         return TfdsDataset(spec, db_root)
+    if splits := [name for name in NAMED if name.startswith(f"{spec}_") and spec not in NAMED]:
+        raise UserError(f"{spec} has several parts: give one of {', '.join(splits)}")
     constructors = {name: _of_texts(read) for name, read in READERS.items()}
     constructors |= {name: functools.partial(_read_named, name, db_root) for name in NAMED}
     found = parse_calls(spec if "(" in spec else f"{spec}()", constructors, what="data set")
