@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping
 
 import numpy as np
@@ -13,6 +14,9 @@ from dir_jax.data.transforms import Transform
 from dir_jax.describe.padded_shapes import Batch
 from dir_jax.errors import UserError
 
+log = logging.getLogger(__name__)
+
+_MOST_READ, _SAMPLE = 100_000, 10_000  # images of a list to train on whose headers are all read
 # An image with more would need some 20 GB for the activations of a ResNet-50's first stage.
 MAX_PIXELS = 40_000_000
 
@@ -23,7 +27,8 @@ class ImageList:
 
     name: str  # what progress bars call the list
     dataset: ImageDataset
-    sizes: np.ndarray  # (len(dataset), 2) int, width and height of each file in pixels
+    # (len(dataset), 2) int, width and height of each file in pixels; 0 if its header was not read
+    sizes: np.ndarray
     unreadable: Mapping[int, str] = dataclasses.field(default_factory=dict)  # by image, why
     chosen: np.ndarray | None = None  # (N,) int, what to describe, in this order; None for all
 
@@ -65,6 +70,22 @@ class ImageList:
                     failures |= {p: f"the image {self.path(p)}{problem}" for p in places}
         return result, failures
 
+    @property
+    def known(self) -> ImageList:
+        """The images whose headers were read."""
+        return dataclasses.replace(self, chosen=np.flatnonzero(self.sizes[:, 0]))
+
+    def choose(self, name: str, chosen: np.ndarray) -> ImageList:
+        """A list of the images `chosen`, (N,) int; reads those of their headers that were not.
+
+        Raises UserError where one cannot be read.
+        """
+        if len(new := chosen[self.sizes[chosen, 0] == 0]):
+            sizes, failures = read_sizes(self.dataset, new)
+            refuse_failures(failures, len(new))
+            self.sizes[new] = sizes[new]
+        return dataclasses.replace(self, name=name, chosen=chosen)
+
     def check(self, transform: Transform) -> None:
         """Raises UserError, naming the images, unless all of them can be used with a transform."""
         self.refuse(self.output_sizes(transform)[1])
@@ -92,6 +113,27 @@ class Pass:
 def read_list(name: str, dataset: ImageDataset) -> ImageList:
     """Reads the headers of a data set's images. Raises UserError where it has none."""
     return ImageList(name, dataset, *read_sizes(dataset))
+
+
+def sample_list(name: str, dataset: ImageDataset) -> ImageList:
+    """As `read_list`, but of more than 100,000 images only the headers of 10,000 are read.
+
+    These are evenly spaced over the list. Whoever opens the other images finds out about them.
+
+    Raises:
+      UserError: there are no images, or one of those headers cannot be read.
+    """
+    chosen = None
+    if len(dataset) > _MOST_READ:
+        chosen = np.linspace(0, len(dataset) - 1, _SAMPLE).astype(int)
+        log.info(
+            "checking the headers of %d of %d images; the others are checked as they are used",
+            _SAMPLE, len(dataset),
+        )  # fmt: skip
+    sizes, failures = read_sizes(dataset, chosen)
+    count = len(dataset) if chosen is None else len(chosen)
+    refuse_failures(failures, count, IS_ROOT_RIGHT if len(failures) == count else "")
+    return ImageList(name, dataset, sizes)
 
 
 def _output_size(size: tuple[int, int], transform: Transform) -> tuple[tuple[int, int], str]:

@@ -17,7 +17,14 @@ from dir_jax.data.samplers import Sampler
 from dir_jax.runtime.progress import progress_bar
 from dir_jax.runtime.replicas import MeshReplicas
 from dir_jax.training.current import CurrentNetwork
-from dir_jax.training.mining import MinedSampler, MinedTriplets, choose_pool, mine_triplets
+from dir_jax.training.mining import (
+    MinedSampler,
+    MinedTriplets,
+    choose_pairs,
+    choose_pool,
+    mine_of_pairs,
+    mine_triplets,
+)
 from dir_jax.training.setup import Setup
 from dir_jax.training.state import TrainState
 
@@ -99,6 +106,12 @@ class Feed:
     def _mine(self, step: int, state: TrainState) -> MinedTriplets:
         config, labels = self._config, self._setup.dataset.labels
         pool = choose_pool(labels, config.mining.pool_size, config.seed, step)
+        if self._setup.dataset.pairs is not None:
+            pairs = choose_pairs(self._setup.dataset.pairs, config.mining.pairs, config.seed, step)
+            images = np.union1d(pairs[:, 0], pool)
+            found = self._current.describe(state, images, self._setup.mining_transform, "mine")
+            rows = [found[np.searchsorted(images, each)] for each in (pairs[:, 0], pool)]
+            return mine_of_pairs(*rows, labels, pairs, pool, negatives=config.mining.negatives)
         return mine_triplets(
             self._current.describe(state, pool, self._setup.mining_transform, "mine"),
             labels[pool],

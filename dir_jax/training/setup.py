@@ -14,12 +14,11 @@ from dir_jax.checkpoint import Preprocessing
 from dir_jax.data import samplers
 from dir_jax.data.datasets import create_dataset
 from dir_jax.data.ground_truth import RelevantsDataset
-from dir_jax.data.headers import check_dataset
 from dir_jax.data.images import ImageDataset
 from dir_jax.data.labelled import LabelledDataset
 from dir_jax.data.samplers import Sampler
 from dir_jax.data.transforms import Compose, parse_transforms
-from dir_jax.describe.image_lists import ImageList
+from dir_jax.describe.image_lists import ImageList, sample_list
 from dir_jax.errors import UserError
 from dir_jax.loading import load_model
 from dir_jax.losses import LOSSES, BatchLoss
@@ -39,7 +38,7 @@ class Setup:
     """The pieces of a run, checked."""
 
     dataset: LabelledDataset  # the images to train on
-    images: ImageList  # the same images, with the sizes of their files
+    images: ImageList  # the same images, with the sizes of their files, as far as they were read
     transform: Compose  # of the batches; all images come out in one size
     held_out: HeldOutSets
     recipe: Recipe  # of the held-out sets' images, before whitening
@@ -61,12 +60,13 @@ def create_setup(config: ml_collections.ConfigDict) -> Setup:
     if not isinstance(dataset, LabelledDataset):
         raise UserError(f"config.data.train={config.data.train!r} has no labels to train on")
     held_out = _create_held_out(config, eval_transform)  # before the headers of a long list
-    images = ImageList("train", dataset, check_dataset(dataset))
-    _check_one_size(transform, images.sizes, config.data.transform)
+    images = sample_list("train", dataset)
+    known = images.known
+    _check_one_size(transform, images.sizes[known.indices], config.data.transform)
     if config.sampler.name == "mined":
-        images.check(mining_transform)
+        known.check(mining_transform)
     if config.whitening.name:
-        images.check(whitening_transform)
+        known.check(whitening_transform)
     return Setup(
         dataset=dataset,
         images=images,

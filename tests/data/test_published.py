@@ -117,7 +117,7 @@ def test_parts_are_listed():
          "line 2: column id has 'x'; expected an id of 16"),
         ("GLDv2_train", "id,url,landmark_id\n\nx,y\n", "line 3: 2 columns"),
         ("GLDv2_train", 'id,url,landmark_id\nx,"y,3\n', "line 2: .*not CSV"),
-        ("GLDv2_train_clean", "landmark_id,images\nseven,0123456789abcdef", "landmark_id is 'seven'"),
+        ("GLDv2_train_clean", "landmark_id,images\nseven,0123456789abcdef", "is 'seven'"),
         ("GLDv2_test", "", "is empty; expected the columns id"),
         ("GLDv2_index", b"id\n\xff\n", "line 2: it is not CSV in UTF-8"),
         ("R1M", "a.jpg\n../b.jpg\n", "line 2: '../b.jpg' is not a name"),
