@@ -9,7 +9,8 @@ import logging
 import os
 from collections.abc import Sequence
 
-from dir_jax.data.images import ImageDataset, check_names, read_list
+from dir_jax.data.images import ImageDataset
+from dir_jax.data.lists import check_names
 from dir_jax.errors import UserError
 from dir_jax.runtime.reading import read_rows
 
@@ -53,9 +54,11 @@ def read_distractors(file: str, root: str) -> ImageDataset:
     Raises:
       UserError: the list cannot be read, or a row leads out of the folder.
     """
-    rows, where = read_list(file)
-    folder = os.path.join(root, "jpg")
-    check_names(rows, folder, where)
+    numbered = [(number, row) for number, row in read_rows(file) if row]
+    if not numbered:
+        raise UserError(f"the image list {file} is empty; expected a row for each image")
+    rows, folder = [row for _, row in numbered], os.path.join(root, "jpg")
+    check_names(rows, folder, lambda i: f"{file}, line {numbered[i][0]}")
     there = fetched_images("R1M", folder, [f"revisitop1m.{n}.txt" for n in DISTRACTOR_ARCHIVES])
     if there is not None:
         rows = [row for row in rows if row in there]

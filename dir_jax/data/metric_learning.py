@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 
-from dir_jax.data.images import check_names
 from dir_jax.data.labelled import LabelledDataset
+from dir_jax.data.lists import check_names
 from dir_jax.data.matlab import read_struct_array
 from dir_jax.errors import UserError, quoted
 from dir_jax.runtime.reading import read_rows, row_error

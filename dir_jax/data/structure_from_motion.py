@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from dir_jax.data.images import ImageDataset, check_names
+from dir_jax.data.images import ImageDataset
 from dir_jax.data.labelled import LabelledDataset
+from dir_jax.data.lists import check_names
 from dir_jax.data.pickles import Unpickler, load_pickle
 from dir_jax.errors import UserError, quoted, shown
 from dir_jax.fields import is_whole

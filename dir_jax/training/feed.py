@@ -110,8 +110,14 @@ class Feed:
             pairs = choose_pairs(self._setup.dataset.pairs, config.mining.pairs, config.seed, step)
             images = np.union1d(pairs[:, 0], pool)
             found = self._current.describe(state, images, self._setup.mining_transform, "mine")
-            rows = [found[np.searchsorted(images, each)] for each in (pairs[:, 0], pool)]
-            return mine_of_pairs(*rows, labels, pairs, pool, negatives=config.mining.negatives)
+            return mine_of_pairs(
+                found[np.searchsorted(images, pairs[:, 0])],
+                found[np.searchsorted(images, pool)],
+                labels,
+                pairs,
+                pool,
+                negatives=config.mining.negatives,
+            )
         return mine_triplets(
             self._current.describe(state, pool, self._setup.mining_transform, "mine"),
             labels[pool],

@@ -96,8 +96,7 @@ def _lists(
     """Each list of a data set: its name, what each row says, and the path of a row's file."""
     rows: Sequence[object] = dataset.names
     if isinstance(dataset, LabelledDataset):
-        labels = (dataset.classes[label] for label in dataset.labels.tolist())
-        rows = list(zip(dataset.names, labels, strict=True))
+        rows = list(zip(dataset.names, dataset.texts(), strict=True))
     elif isinstance(dataset, QueryDataset) and dataset.boxes is not None:
         rows = list(zip(dataset.names, dataset.boxes.tolist(), strict=True))
     yield name, rows, dataset.path

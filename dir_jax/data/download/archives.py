@@ -51,7 +51,7 @@ def extract_images(
         with bar, open_regular(archive) as file:
             packed = not name.endswith(".tar")
             stream, written = _Bounded(gzip.GzipFile(fileobj=file) if packed else file, limit), 0
-            with tarfile.open(fileobj=stream, mode="r:") as tar:  # type: ignore[call-overload]
+            with tarfile.open(fileobj=stream, mode="r:") as tar:
                 kept: list[tarfile.TarInfo] = tar.members  # type: ignore[attr-defined]
                 for count, member in enumerate(iter(tar.next, None)):
                     kept.clear()  # tarfile would keep them all
