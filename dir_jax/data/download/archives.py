@@ -12,7 +12,7 @@ import re
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from dir_jax.errors import UserError, quoted, shown
 from dir_jax.runtime.files import inside, open_regular
@@ -50,7 +50,8 @@ def extract_images(
     try:
         with bar, open_regular(archive) as file:
             packed = not name.endswith(".tar")
-            stream, written = _Bounded(gzip.GzipFile(fileobj=file) if packed else file, limit), 0
+            stream: Any = _Bounded(gzip.GzipFile(fileobj=file) if packed else file, limit)
+            written = 0
             with tarfile.open(fileobj=stream, mode="r:") as tar:
                 kept: list[tarfile.TarInfo] = tar.members  # type: ignore[attr-defined]
                 for count, member in enumerate(iter(tar.next, None)):
