@@ -128,17 +128,20 @@ def sample_list(name: str, dataset: ImageDataset) -> ImageList:
     Raises:
       UserError: there are no images, or one of those headers cannot be read.
     """
-    chosen = None
-    if len(dataset) > _MOST_READ:
-        chosen = np.linspace(0, len(dataset) - 1, _SAMPLE).astype(int)
-        log.info(
-            "checking the headers of %d of %d images; the others are checked as they are used",
-            _SAMPLE, len(dataset),
-        )  # fmt: skip
+    chosen = headers_to_read(len(dataset))
+    if (count := len(chosen)) < len(dataset):
+        message = "checking the headers of %d of %d images; the others are checked as they are used"
+        log.info(message, count, len(dataset))
     sizes, failures = read_sizes(dataset, chosen)
-    count = len(dataset) if chosen is None else len(chosen)
     refuse_failures(failures, count, IS_ROOT_RIGHT if len(failures) == count else "")
     return ImageList(name, dataset, sizes)
+
+
+def headers_to_read(count: int) -> np.ndarray:
+    """The numbers of the images whose headers `sample_list` reads of a list of `count`."""
+    if count <= _MOST_READ:
+        return np.arange(count)
+    return np.linspace(0, count - 1, _SAMPLE).astype(int)
 
 
 def _output_size(size: tuple[int, int], transform: Transform) -> tuple[tuple[int, int], str]:
