@@ -23,15 +23,46 @@ published layout: we have neither the pictures nor a GPU.
 
 import ml_collections
 
-from experiments import ap_gem
+from dir_jax.training.config import default_config
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """The numbers of ap_gem.py with other data; the pictures have at most 1,024 pixels a side."""
-    config = ap_gem.get_config()
+    """The numbers of ap_gem.py; these pictures have at most 1,024 pixels a side."""
+    config = default_config()
+    config.num_steps = 200
+    config.batch_size = 4096
+    config.chunk_size = 2  # raise it where memory allows; it does not change the numbers
+    config.batch_norm = "frozen"
+    config.model.arch = "resnet101_rmac"
+    config.model.out_dim = 2048
+    config.model.pooling = "gem"
+    config.model.gemp = 3.0  # at the start; the power is trained
+
     config.data.train = "SfM120k_train"
     config.data.eval = "SfM120k_val"
     config.data.eval_oxford = "ROxford5K"
-    config.eval.every = 50
+    config.data.transform = (
+        # The first transform only enlarges pictures that are too small for the crop.
+        "Scale(920, can_downscale=False), RandomScale(920, 1100), RandomRotation(10), "
+        "RandomCrop(800), ColorJitter(0.2, 0.2, 0.2, 0.05)"
+    )
+    config.data.num_workers = 8
+
+    config.sampler.name = "every_class"
+    config.loss.name = "ap"
+    config.loss.num_bins = 20
+    config.loss.class_weighted = True
+
+    config.optimizer.name = "adam"
+    config.optimizer.learning_rate = 1e-4
+    config.optimizer.schedule = "linear"  # to 0 over the 200 steps
+    config.optimizer.weight_decay = 1e-6
+
     config.whitening.name = "SfM120k"
+    config.whitening.power = 0.25
+    config.whitening.transform = "Scale(800), CenterCrop(800)"  # one shape, one compilation
+    config.eval.transform = "Scale(800), CenterCrop(800)"
+    config.eval.batch_size = 8
+    config.eval.every = 50
+    config.checkpoint.every = 10
     return config

@@ -24,8 +24,8 @@ images to describe, at 184 GFLOP each: about 12 hours on a GPU that sustains 50 
 from benchmarks/RESULTS.md; not measured on a GPU).
 
 Expected result, as the authors report it for rSfM120k-tl-resnet101-gem-w (mAP in per cent, three
-scales): ROxford5K 67.8 medium and 41.7 hard, RParis6K 77.6 and 56.3. We have run it only on generated
-images in the published layout: we have neither the pictures nor a GPU.
+scales): ROxford5K 67.8 medium and 41.7 hard, RParis6K 77.6 and 56.3. We have run it only on
+generated images in the published layout: we have neither the pictures nor a GPU.
 """
 
 import ml_collections

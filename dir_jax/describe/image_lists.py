@@ -72,21 +72,16 @@ class ImageList:
                     failures |= {p: f"the image {self.path(p)}{problem}" for p in places}
         return result, failures
 
-    @property
-    def known(self) -> ImageList:
-        """The images whose headers were read."""
-        return dataclasses.replace(self, chosen=np.flatnonzero(self.sizes[:, 0]))
-
     def choose(self, name: str, chosen: np.ndarray) -> ImageList:
-        """A list of the images `chosen`, (N,) int; reads those of their headers that were not.
-
-        Raises UserError where one cannot be read.
-        """
-        if len(new := chosen[self.sizes[chosen, 0] == 0]):
+        """A list of the images `chosen`, (N,) int; reads those of their headers that were not."""
+        new = chosen[self.sizes[chosen, 0] == 0]
+        new = new[~np.isin(new, list(self.unreadable))]
+        failures: Mapping[int, str] = {}
+        if len(new):
             sizes, failures = read_sizes(self.dataset, new)
-            refuse_failures(failures, len(new))
             self.sizes[new] = sizes[new]
-        return dataclasses.replace(self, name=name, chosen=chosen)
+        unreadable = {**self.unreadable, **failures}
+        return dataclasses.replace(self, name=name, chosen=chosen, unreadable=unreadable)
 
     def check(self, transform: Transform) -> None:
         """Raises UserError, naming the images, unless all of them can be used with a transform."""
@@ -124,17 +119,13 @@ def sample_list(name: str, dataset: ImageDataset) -> ImageList:
     """As `read_list`, but of more than 100,000 images only the headers of 10,000 are read.
 
     These are evenly spaced over the list. Whoever opens the other images finds out about them.
-
-    Raises:
-      UserError: there are no images, or one of those headers cannot be read.
+    Raises UserError where there are no images.
     """
     chosen = headers_to_read(len(dataset))
     if (count := len(chosen)) < len(dataset):
         message = "checking the headers of %d of %d images; the others are checked as they are used"
         log.info(message, count, len(dataset))
-    sizes, failures = read_sizes(dataset, chosen)
-    refuse_failures(failures, count, IS_ROOT_RIGHT if len(failures) == count else "")
-    return ImageList(name, dataset, sizes)
+    return ImageList(name, dataset, *read_sizes(dataset, chosen))
 
 
 def headers_to_read(count: int) -> np.ndarray:

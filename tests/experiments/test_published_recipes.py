@@ -10,6 +10,8 @@ from dir_jax.commands.recipes import load_config
 from dir_jax.data.datasets import create_dataset
 from dir_jax.data.samplers import EveryClass
 from dir_jax.training.config import validate_config
+from dir_jax.training.feed import Feed
+from dir_jax.training.setup import create_setup
 from tests.data import published
 
 RECIPES = {
@@ -53,8 +55,6 @@ def test_is_a_valid_config(name):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_reads_its_data(name, root):
-    from dir_jax.training.setup import create_setup
-
     config = small(name, root)
     config.batch_size = 24 if RECIPES[name] is None else 8
     if name == "ap_gem_gldv2":
@@ -66,11 +66,24 @@ def test_reads_its_data(name, root):
         assert type(setup.sampler) is (RECIPES[name] or type(None))
 
 
-def test_triplets_of_matching_pairs_train(root, tmp_path):
-    from dir_jax.training.recipe import train
-
+def test_triplets_of_matching_pairs(root):
+    """What a run mines: pairs of the list, and negatives of other clusters; one has no descriptor."""
     config = small("triplet_gem_sfm120k", root)
-    config.num_steps, config.mining.refresh_every, config.checkpoint.every = 2, 1, 2
     config.mining.pairs, config.mining.pool_size, config.batch_size = 4, 7, 24
-    config.whitening.name, config.data.eval = "", ""
-    assert train(config, tmp_path / "run") == 0
+    setup = create_setup(config)
+
+    class Current:
+        def describe(self, state, chosen, transform, name):
+            x = np.random.default_rng(0).standard_normal((len(chosen), 6)).astype(np.float32)
+            x[chosen == 3] = np.nan
+            return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+    feed = Feed(config, setup, None, Current(), None)
+    labels, pairs = setup.dataset.labels, setup.dataset.pairs.tolist()
+    for step in range(0, 800, 400):
+        found = feed._mine(step, None)
+        assert 3 <= len(found.anchors) <= 4
+        for anchor, (positive,), negatives in zip(*vars(found).values(), strict=True):
+            assert [anchor, positive] in pairs
+            assert 3 not in (anchor, *negatives)
+            assert len({labels[anchor], *labels[negatives]}) == 1 + len(negatives)
