@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import contextlib
 import json
 import logging
@@ -67,12 +68,13 @@ class ImageRecord:
         self._paths: dict[str, Callable[[int], str]] = {}
         for key, dataset in datasets.items():
             for name, rows, path in _lists(f"config.data.{key}", dataset):
-                marks = np.empty((len(rows), 3), np.int64)
+                marks = array.array("q")  # a long list's would be large as a list
                 every = max(1, len(rows) // _MOST_FILES)
                 for i, row in enumerate(rows):
                     file = path(i) if i % every == 0 else ""
-                    marks[i] = mark(json.dumps(row).encode(), file)
-                self.arrays[name], self._paths[name] = marks, path
+                    marks.extend(mark(json.dumps(row).encode(), file))
+                self.arrays[name] = np.array(marks, np.int64).reshape(-1, 3)
+                self._paths[name] = path
 
     def has_rows_of(self, before: Mapping[str, Any], name: str) -> bool:
         """Whether a list's rows, but not necessarily its files, are those of an earlier record."""

@@ -67,7 +67,7 @@ def test_reads_its_data(name, root):
 
 
 def test_triplets_of_matching_pairs(root):
-    """What a run mines: pairs of the list, and negatives of other clusters; one has no descriptor."""
+    """A run mines pairs of the list and negatives of other clusters; an image has no descriptor."""
     config = small("triplet_gem_sfm120k", root)
     config.mining.pairs, config.mining.pool_size, config.batch_size = 4, 7, 24
     setup = create_setup(config)
