@@ -76,8 +76,10 @@ def create_setup(config: ml_collections.ConfigDict) -> Setup:
     skips = config.data.on_error == "skip"
     held_out = _create_held_out(config, eval_transform, skips)  # before the headers of a long list
     images = sample_list("train", dataset)
-    if not skips or len(images.unreadable) == len(headers_to_read(len(images))):
-        refuse_unreadable(images.unreadable, len(headers_to_read(len(images))))
+    checked = len(headers_to_read(len(images)))
+    if not skips or len(images.unreadable) == checked:
+        advice = "--config.data.on_error=skip trains on the rest"
+        refuse_unreadable(images.unreadable, checked, advice)
     skipped = _together(images)
     known = np.flatnonzero(images.sizes[:, 0])  # whose headers were read
     usable = dataclasses.replace(images, chosen=np.setdiff1d(known, skipped))

@@ -82,5 +82,5 @@ def test_trains_on_the_rest_and_resumes_bit_equal(run_train, train_command, flag
 def test_stops_by_default(run_train, flags, tmp_path):
     done = run_train(tmp_path / "run", *flags[:-1])
     assert done.returncode == 2
-    assert "images cannot be used" in done.stderr
+    assert "2 of 12 images cannot be used (--config.data.on_error=skip trains on the" in done.stderr
     assert not (tmp_path / "run").exists()
