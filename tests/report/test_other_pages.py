@@ -31,7 +31,7 @@ def test_labelled_images_that_query_each_other(
         tmp_path / "page.html",
         JudgedRankings(
             dataset,
-            metrics={"mAP": 0.5, "top1": 1.0, "top100": np.nan},
+            metrics={"mAP": 0.5, "recall@1": 1.0, "recall@100": np.nan},
             aps={"": ap},
             shown=shown,
             rankings=rankings,
