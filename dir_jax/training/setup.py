@@ -77,7 +77,8 @@ def create_setup(config: ml_collections.ConfigDict) -> Setup:
     held_out = _create_held_out(config, eval_transform, skips)  # before the headers of a long list
     images = read_list("train", dataset)
     if not skips or len(images.unreadable) == len(images):
-        refuse_unreadable(images.unreadable, len(images))
+        advice = "--config.data.on_error=skip trains on the rest"
+        refuse_unreadable(images.unreadable, len(images), advice)
     skipped = _together(images)
     usable = dataclasses.replace(images, chosen=np.delete(np.arange(len(images)), skipped))
     _check_one_size(transform, images.sizes[usable.indices], config.data.transform)
