@@ -10,7 +10,7 @@ classes, so `--config.batch_size` may not be larger than the data set.
 
 Start: ImageNet weights of torchvision's ResNet-50 as a file of PyTorch, or a model of
 `converters.from_torch` of the same architecture (`--config.model.arch`, `--config.model.out_dim`),
-such as a published one. BatchNorm's statistics stay as they are there.
+such as a published one. BatchNorm stays as it is there.
 
 Cost: 300 steps of 256 images of 512 × 512 pixels, 76,800 images in all. An image takes 172 GFLOP in
 the three stages, so the run takes about 4.4 minutes for each 50 TFLOP/s that the GPU sustains, or
@@ -23,9 +23,9 @@ Without a GPU, `--config finetune:cpu` starts from ResNet-18:
         --config.model.init=resnet18.pth \\
         --config.data.train=photos/train --config.data.eval=photos/test
 
-Cost: 100 steps of 64 images of 224 × 224 pixels, 6,400 images in all: at most 40 minutes and 2 GB of
-memory on two CPU cores (from 3 of the steps, at 3 images a second on cores that others used, too), and
-the evaluation of your photos before and after.
+Cost: 100 steps of 64 images of 224 × 224 pixels, 6,400 images in all: at most 40 minutes and 2 GB
+of memory on two CPU cores (from 3 of the steps, at 3 images a second on cores that others used,
+too), and the evaluation of your photos before and after.
 
 Expected result: `summary.json` has the mAP on your own photos before and after. Where it falls, try
 a lower `--config.optimizer.learning_rate`, or more images.
