@@ -68,7 +68,8 @@ def config_keys() -> dict[str, Any]:
             "root": _Key("", changes_numbers=False),
             # Labelled data set to train on, such as 'ImageListLabels("list.txt", "root")'.
             "train": _Key(""),
-            # Labelled data set of other classes to evaluate on, logged as 'mAP', 'top1', …; or ''.
+            # Labelled data set of other classes to evaluate on, or ''. Logged as 'mAP',
+            # 'recall@1', ….
             "eval": _Key(""),
             # Data set with Oxford-style ground truth to evaluate on, or ''. Logged as 'mAP-easy',
             # 'mP@1-easy', … at the revisited protocol's three levels, or as 'mAP-classic', ….

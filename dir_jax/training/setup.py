@@ -244,7 +244,9 @@ def _sampler_of(
 
 def _transform(config: ml_collections.ConfigDict, group: str, otherwise: str = "") -> Compose:
     try:
-        return parse_transforms(config[group].transform or otherwise)
+        chain = parse_transforms(config[group].transform or otherwise)
+        chain.check_normalize("it", mean=config.data.mean, std=config.data.std)
+        return chain
     except UserError as e:
         raise UserError(f"config.{group}.transform: {e}") from e
 
