@@ -26,9 +26,9 @@ def check_dataset(dataset: ImageDataset) -> np.ndarray:
     return sizes
 
 
-def refuse_unreadable(failures: Mapping[int, str], total: int) -> None:
+def refuse_unreadable(failures: Mapping[int, str], total: int, advice: str = "") -> None:
     """As `refuse_failures`, for files of which the headers cannot be read."""
-    refuse_failures(failures, total, IS_ROOT_RIGHT if len(failures) == total else "")
+    refuse_failures(failures, total, IS_ROOT_RIGHT if len(failures) == total else advice)
 
 
 def refuse_failures(failures: Mapping[int, str], total: int, advice: str = "") -> None:
@@ -63,6 +63,7 @@ def read_sizes(
         raise UserError("the data set has no images")
     sizes = np.zeros((len(dataset), 2), np.int32)
     failures: dict[int, str] = {}
+    numbers: Sequence[int] = range(len(dataset)) if chosen is None else chosen.tolist()
 
     numbers: Sequence[int] = range(len(dataset)) if chosen is None else chosen.tolist()
 
