@@ -65,8 +65,6 @@ def read_sizes(
     failures: dict[int, str] = {}
     numbers: Sequence[int] = range(len(dataset)) if chosen is None else chosen.tolist()
 
-    numbers: Sequence[int] = range(len(dataset)) if chosen is None else chosen.tolist()
-
     def read_block(start: int) -> int:
         block = numbers[start : start + _BLOCK]
         for i in block:
