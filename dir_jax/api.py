@@ -1,4 +1,4 @@
-"""The Python interface: load a model, describe images, evaluate; see `import dir_jax`."""
+"""The Python interface: load a model, describe images, evaluate, search; see `import dir_jax`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from PIL import Image
 
 from dir_jax.checkpoint import Checkpoint
 from dir_jax.data.datasets import create_dataset
+from dir_jax.data.given import as_dataset
 from dir_jax.data.images import ImageDataset
-from dir_jax.data.pixels import as_rgb
 from dir_jax.describe.describer import Describer, describe_with_queries
 from dir_jax.errors import UserError
 from dir_jax.evaluation import (
@@ -24,6 +24,7 @@ from dir_jax.evaluation import (
 )
 from dir_jax.loading import load_model
 from dir_jax.model_recipe import Recipe
+from dir_jax.search.index import Index
 
 
 def load(path: str | os.PathLike[str], **options: Any) -> Model:
@@ -39,6 +40,27 @@ def load(path: str | os.PathLike[str], **options: Any) -> Model:
       UserError: there is no checkpoint, or it cannot be read.
     """
     return Model(load_model(path, **options))
+
+
+def open_index(
+    path: str | os.PathLike[str],
+    *,
+    checkpoint: str | os.PathLike[str] | None = None,
+    devices: Sequence[jax.Device] | None = None,
+    threads: int = 0,
+) -> Index:
+    """Opens an index that `dir-jax index` has made.
+
+    Args:
+      path: the index.
+      checkpoint: the model that made it, if it is elsewhere now.
+      devices: where to compute; the first device by default.
+      threads: how many processes decode, as in `Model.extract`.
+
+    Raises:
+      UserError: there is no index, it is damaged, or its engine cannot be used.
+    """
+    return Index(path, checkpoint=checkpoint, devices=devices, threads=threads)
 
 
 class Model:
@@ -100,7 +122,7 @@ class Model:
         Raises:
           UserError: an image cannot be used (it is named), or an argument is not valid.
         """
-        dataset = _as_dataset(images)
+        dataset = as_dataset(images)
         describer = self._describer(trfs, whiten, on_error, devices, threads, options)
         return describer.describe([("describe", dataset)]).lists[0].array()
 
@@ -183,44 +205,3 @@ def evaluate(
     with jax.default_device(describer.devices[0]):
         database, queries = expand_descriptors(found.lists[0].array(), queries, aqe=aqe, adba=adba)
         return evaluate_descriptors(dataset, database, queries, allow_missing=True).metrics
-
-
-class _Images(ImageDataset):
-    """Images of which some are files and others in memory."""
-
-    def __init__(self, images: Sequence[Any]):
-        super().__init__([_name(i, image) for i, image in enumerate(images)])
-        self._images = [None if isinstance(x, str | os.PathLike) else _as_image(x) for x in images]
-
-    def open(self, i: int) -> Image.Image:
-        image = self._images[i]
-        if image is None:
-            return super().open(i)
-        with self._failures_named(i):
-            image.load()  # so that Pillow has turned it as the caller sees it
-            return as_rgb(image)
-
-    def size(self, i: int) -> tuple[int, int]:
-        image = self._images[i]
-        return super().size(i) if image is None else image.size
-
-
-def _as_dataset(images: Any) -> ImageDataset:
-    if isinstance(images, str):
-        return create_dataset(images)
-    return images if isinstance(images, ImageDataset) else _Images(images)
-
-
-def _name(i: int, image: Any) -> str:
-    return os.fspath(image) if isinstance(image, str | os.PathLike) else f"number {i}"
-
-
-def _as_image(image: Any) -> Image.Image:
-    if isinstance(image, Image.Image):
-        return image
-    found = type(image).__name__
-    if isinstance(image, np.ndarray):
-        if (image.dtype, image.ndim, image.shape[-1:]) == (np.uint8, 3, (3,)) and image.size:
-            return Image.fromarray(image)
-        found = f"{image.dtype} {image.shape}"
-    raise UserError(f"expected a path, a Pillow image or a (H, W, 3) uint8 array, found {found}")

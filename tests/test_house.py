@@ -21,6 +21,7 @@ ROWS = (
     ("checkpoint", "report"),
     ("describe", "evaluation"),
     ("loading", "training"),
+    ("search",),
     ("api",),
 )
 LEVEL = {room: level for level, row in enumerate(ROWS) for room in row}

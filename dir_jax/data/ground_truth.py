@@ -37,14 +37,14 @@ class QueryDataset(ImageDataset):
         """Decodes image `i` as RGB, cropped to its box; raises as `ImageDataset.open`."""
         image = super().open(i)
         with self._failures_named(i):
-            return image if self.boxes is None else image.crop(_round_box(self.boxes[i]))
+            return image if self.boxes is None else image.crop(round_box(self.boxes[i]))
 
     def size(self, i: int) -> tuple[int, int]:
         """Width and height in pixels of what `open` gives, from the header; raises as `open`."""
         size = super().size(i)
         if self.boxes is None:
             return size
-        left, top, right, bottom = _round_box(self.boxes[i])
+        left, top, right, bottom = round_box(self.boxes[i])
         return right - left, bottom - top
 
 
@@ -177,10 +177,11 @@ def _is_box(box: Any) -> bool:
     numbers = [x for x in box if isinstance(x, int | float | np.integer | np.floating)]
     if len(numbers) != 4 or not all(-_LARGEST_SIDE <= x <= _LARGEST_SIDE for x in numbers):
         return False
-    left, top, right, bottom = _round_box(box)
+    left, top, right, bottom = round_box(box)
     return left < right and top < bottom
 
 
-def _round_box(box: Sequence[float] | np.ndarray) -> tuple[int, int, int, int]:
+def round_box(box: Sequence[float] | np.ndarray) -> tuple[int, int, int, int]:
+    """A box in whole pixels: each corner rounded to the nearest."""
     left, top, right, bottom = (round(float(x)) for x in box)
     return left, top, right, bottom
