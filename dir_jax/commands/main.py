@@ -34,6 +34,7 @@ COMMANDS = {
     "duplicates": Command(
         "dir_jax.find_duplicates", "find images that are nearly the same", computes=True
     ),
+    "whiten": Command("dir_jax.whiten", "learn a whitening, and add it to a model", computes=True),
     "download": Command(
         "dir_jax.data.download.__main__",
         "download Oxford5K, Paris6K or their revisited ground truth",
