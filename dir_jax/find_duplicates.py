@@ -63,7 +63,7 @@ def _main(args: argparse.Namespace) -> None:
             rankings.append(Ranking(name, [index.names[row] for row in rows], scores, rows))
         settings = {"Index": args.index, "Score": f"from {args.min_score:g}",
                     "Descriptors": str(index.recipe)}  # fmt: skip
-        write_rankings(args.page, rankings, index.open_image, title="Near-duplicates",
+        write_rankings(args.page, rankings, index.view, title="Near-duplicates",
                        summary=summary, settings=settings)  # fmt: skip
 
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _NAMED = 5  # images without a descriptor that are named
 _OPTIONS = ("center_bias", "dtype", "precision")  # of a network; they change its descriptors
-_RECIPE = ("trfs", "pooling", "gemp", "whiten", "whitenp", "whitenv", "whitenm", *_OPTIONS)
+_RECIPE = ("trfs", "exif", "pooling", "gemp", "whiten", "whitenp", "whitenv", "whitenm", *_OPTIONS)
 
 
 def main(prog: str | None = None) -> int:

@@ -55,9 +55,8 @@ def _main(args: argparse.Namespace) -> None:
     boxes = None if args.box is None else [_box(text) for text in args.box]
     aqe = None if args.aqe is None else _expansion(*args.aqe)
     pictures = as_images(args.pictures, boxes)
-    for i in range(len(pictures)):  # before the model is read
-        pictures.size(i)
     index = open_index(args, args.index)
+    pictures = pictures.with_exif(index.recipe.exif)
     found = index.search(pictures, args.top, aqe=aqe)
     names = [name if args.box is None else f"{name} [{args.box[i]}]"
              for i, name in enumerate(args.pictures)]  # fmt: skip
@@ -82,14 +81,14 @@ def _main(args: argparse.Namespace) -> None:
         rankings = [
             Ranking(name, [found.names[i][rank] for rank in there[i].tolist()],
                     found.scores[i, there[i]].tolist(), found.rows[i, there[i]].tolist(),
-                    functools.partial(pictures.open, i))
+                    functools.partial(pictures.view, i))
             for i, name in enumerate(names)
         ]  # fmt: skip
         summary = f"{len(index):,} images in the index"
         settings = {"Index": args.index, "Descriptors": str(index.recipe)}
         if aqe:
             settings["Query expansion"] = f"{aqe[0]} neighbours, α = {aqe[1]:g}"
-        write_rankings(args.page, rankings, index.open_image, title="Search", summary=summary,
+        write_rankings(args.page, rankings, index.view, title="Search", summary=summary,
                        settings=settings)  # fmt: skip
 
 

@@ -45,7 +45,7 @@ def _parser() -> Parser:
 
 def _main(args: argparse.Namespace) -> None:
     from dir_jax.data.datasets import create_dataset
-    from dir_jax.data.images import read_image_list
+    from dir_jax.data.lists import read_image_list
     from dir_jax.search.pairs import write_pairs
 
     index = open_index(args, args.database)

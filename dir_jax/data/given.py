@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image
 from dir_jax.data.datasets import create_dataset
 from dir_jax.data.ground_truth import round_box
 from dir_jax.data.images import ImageDataset
-from dir_jax.data.pixels import as_rgb
+from dir_jax.data.transforms.views import Box, Size
 from dir_jax.errors import UserError, shown
 
 
@@ -22,38 +23,38 @@ class _Images(ImageDataset):
     def __init__(self, images: Sequence[Any], boxes: Sequence[Sequence[float]] | None = None):
         super().__init__([_name(i, image) for i, image in enumerate(images)])
         self._images = [None if isinstance(x, str | os.PathLike) else _as_image(x) for x in images]
-        self.boxes = None if boxes is None else np.array([list(map(float, b)) for b in boxes])
+        self._boxes = boxes
 
-    def open(self, i: int) -> Image.Image:
+    @contextlib.contextmanager
+    def _image(self, i: int) -> Iterator[Image.Image]:
         image = self._images[i]
         if image is None:
-            picture = super().open(i)
+            with super()._image(i) as image:
+                yield image
         else:
-            with self._failures_named(i):
-                image.load()  # so that Pillow has turned it as the caller sees it
-                picture = as_rgb(image)
-        return picture if self.boxes is None else picture.crop(round_box(self.boxes[i]))
+            image.load()  # so that Pillow has turned it as the caller sees it
+            yield image
 
-    def size(self, i: int) -> tuple[int, int]:
-        image = self._images[i]
-        width, height = super().size(i) if image is None else image.size
-        if self.boxes is None:
-            return width, height
-        left, top, right, bottom = round_box(self.boxes[i])
-        if not (0 <= left < right <= width and 0 <= top < bottom <= height):
-            box = ",".join(f"{x:g}" for x in self.boxes[i])
+    def _box(self, i: int, size: Size) -> Box:
+        if self._boxes is None:
+            return super()._box(i, size)
+        left, top, right, bottom = round_box(self._boxes[i])
+        if not (0 <= left < right <= size[0] and 0 <= top < bottom <= size[1]):
+            box = ",".join(f"{x:g}" for x in self._boxes[i])
             raise UserError(
-                f"the box {box} is not inside the image {shown(self.path(i))}, which has {width} x "
-                f"{height} pixels; expected left,top,right,bottom"
+                f"the box {box} is not inside the image {shown(self.path(i))}, which has {size[0]} "
+                f"x {size[1]} pixels; expected left,top,right,bottom"
             )
-        return right - left, bottom - top
+        return left, top, right, bottom
 
 
 def as_dataset(images: Any) -> ImageDataset:
     """A data set of its words, of itself, or of images as `Model.extract` takes them."""
-    if isinstance(images, str):
-        return create_dataset(images)
-    return images if isinstance(images, ImageDataset) else _Images(images)
+    if isinstance(images, ImageDataset):
+        return images
+    if isinstance(images, str | os.PathLike):
+        return create_dataset(os.fspath(images))
+    return _Images(_as_list(images))
 
 
 def as_images(images: Any, box: Any = None) -> ImageDataset:
@@ -66,9 +67,7 @@ def as_images(images: Any, box: Any = None) -> ImageDataset:
         if box is not None:
             raise UserError("a box is of pictures that are given one by one, not of a data set")
         return images
-    if isinstance(images, str | os.PathLike | Image.Image | np.ndarray):
-        images = [images]
-    images = list(images)
+    images = [images] if isinstance(images, str | os.PathLike) else _as_list(images)
     if not images:
         raise UserError("there is no picture to search for")
     if box is None:
@@ -89,8 +88,17 @@ def _is_box(box: Any) -> bool:
         return False
 
 
+def _as_list(images: Any) -> list[Any]:
+    """One image or several, as a list."""
+    array = isinstance(images, np.ndarray) and images.dtype != object and images.ndim < 4
+    if array or isinstance(images, Image.Image) or not isinstance(images, Iterable):
+        return [images]
+    return list(images)
+
+
 def _name(i: int, image: Any) -> str:
-    return os.fspath(image) if isinstance(image, str | os.PathLike) else f"number {i}"
+    is_path = isinstance(image, str | os.PathLike)
+    return os.path.expanduser(os.fspath(image)) if is_path else f"number {i}"
 
 
 def _as_image(image: Any) -> Image.Image:

@@ -174,6 +174,7 @@ class Describer:
         """
         skip, extractor = self._skip, self._extractor
         variables = extractor.replicate(self._params, self._stats)
+        datasets = [(name, images.with_exif(self.recipe.exif)) for name, images in datasets]
         lists = [read_list(name, dataset) for name, dataset in datasets]
         passes = plan_passes(extractor, lists, self._transforms, skip_failures=skip, advice=_ADVICE)
         store = None
@@ -243,6 +244,7 @@ class Describer:
         return {
             **self._model_identity(),
             "transforms": [repr(transform) for transform in self._transforms],
+            "exif": self.recipe.exif,
             "device": f"{len(self.devices)} x {self.devices[0].device_kind}",
             "jax": jax.__version__,
         }

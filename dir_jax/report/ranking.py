@@ -6,8 +6,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
 
-from PIL import Image
-
+from dir_jax.data.transforms.views import View
 from dir_jax.report.queries import QUERY_SIDE, RESULT_SIDE
 from dir_jax.report.thumbnails import make_thumbnails
 from dir_jax.report.writing import page_environment
@@ -30,13 +29,13 @@ class Ranking:
     images: Sequence[str]
     scores: Sequence[float]
     rows: Sequence[int]
-    query: Callable[[], Image.Image] | None = None
+    query: Callable[[], View] | None = None
 
 
 def write_rankings(
     path: str | os.PathLike[str],
     rankings: Sequence[Ranking],
-    open_image: Callable[[int], Image.Image],
+    open_image: Callable[[int], View],
     *,
     title: str,
     summary: str,
@@ -57,7 +56,7 @@ def write_rankings(
     """
     queries = {("query", i): r.query for i, r in enumerate(rankings) if r.query is not None}
 
-    def open_picture(key: tuple[str, int]) -> Image.Image:
+    def open_picture(key: tuple[str, int]) -> View:
         query = queries.get(key)
         return query() if query is not None else open_image(key[1])
 

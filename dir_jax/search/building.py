@@ -17,12 +17,11 @@ from dir_jax.data.marks import mark
 from dir_jax.describe.describer import Describer, Descriptors
 from dir_jax.errors import UserError, did_you_mean, shown
 from dir_jax.model_recipe import Recipe
-from dir_jax.report.thumbnails import small_jpeg
 from dir_jax.runtime.files import check_name, take_lock
 from dir_jax.runtime.folders import replacing_folder
 from dir_jax.runtime.progress import progress_bar
 from dir_jax.search.engines import check_engine, engine_of
-from dir_jax.search.index import THUMBNAIL_SIDE
+from dir_jax.search.index import small_copy
 from dir_jax.search.store import COLUMNS, Change, Contents, read_contents, rows_as_bytes
 
 
@@ -53,7 +52,7 @@ class NewImages:
                 yield rows[np.isin(np.arange(first, first + len(rows)), good)]
 
         def copy(i: int) -> bytes:
-            return small_jpeg(images.open(int(good[i])), THUMBNAIL_SIDE)
+            return small_copy(images.view(int(good[i])))
 
         return cls([images.names[i] for i in good], marks[good], blocks, copy)
 
@@ -66,7 +65,7 @@ def images_of(dataset: ImageDataset, root: str) -> ImageDataset:
     Raises:
       UserError: the images are not files, or a name cannot be kept in a file of text.
     """
-    if type(dataset).open is not ImageDataset.open:
+    if type(dataset)._file is not ImageDataset._file:
         raise UserError(f"an index is of image files, which those of {dataset} are not")
     prefix = os.path.join(root, "")
     paths = (os.path.abspath(dataset.path(i)) for i in range(len(dataset)))

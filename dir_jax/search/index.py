@@ -10,10 +10,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from PIL import Image
 
 from dir_jax.data.given import as_images
 from dir_jax.data.images import ImageDataset
+from dir_jax.data.transforms.views import View
 from dir_jax.describe.describer import Describer
 from dir_jax.errors import UserError, shown
 from dir_jax.loading import load_model
@@ -24,7 +24,7 @@ from dir_jax.search.engines import engine_of
 from dir_jax.search.exact import exact_search
 from dir_jax.search.store import read_contents
 
-THUMBNAIL_SIDE = 256  # pixels, the longer side
+_THUMBNAIL_SIDE = 256  # pixels, the longer side
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Index:
         self.root: str = contents.about["root"]
         self.descriptors = contents.descriptors
         self.recipe = recipe_from_json(f"{path}: its recipe", contents.about["recipe"])
-        self._dataset = ImageDataset(self.names, self.root)
+        self._dataset = ImageDataset(self.names, self.root).with_exif(self.recipe.exif)
         self._rows: dict[str, int] | None = None
         self._engine = engine_of(contents)
         with jax.default_device(self._devices[0]):
@@ -98,9 +98,9 @@ class Index:
         """The path of an image."""
         return self._dataset.path(row)
 
-    def open_image(self, row: int) -> Image.Image:
-        """Decodes an image as RGB. Raises UserError where it is missing or damaged."""
-        return self._dataset.open(row)
+    def view(self, row: int) -> View:
+        """The picture of an image. Raises UserError where it is missing or damaged."""
+        return self._dataset.view(row)
 
     def thumbnail(self, row: int) -> bytes:
         """A small JPEG copy of an image: the one that the index has, or else made of the file.
@@ -108,7 +108,7 @@ class Index:
         Raises:
           UserError: the image is missing or damaged.
         """
-        return self._contents.thumbnail(row) or small_jpeg(self.open_image(row), THUMBNAIL_SIDE)
+        return self._contents.thumbnail(row) or small_copy(self.view(row))
 
     def search(
         self,
@@ -194,6 +194,11 @@ class Index:
             check_same_model(self.path, made_by, describe_model_of(describer, path, {}))
             self._describer = describer
         return self._describer
+
+
+def small_copy(view: View) -> bytes:
+    """A picture as a JPEG file of at most 256 pixels on its longer side."""
+    return small_jpeg(view.small(4 * _THUMBNAIL_SIDE), _THUMBNAIL_SIDE)
 
 
 def describe_model_of(
