@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -135,6 +136,11 @@ class Describer:
         self._preprocess = colours
 
     @property
+    def arch(self) -> str:
+        """The architecture's name."""
+        return self._model["arch"]
+
+    @property
     def descriptor_size(self) -> int:
         """The length of a descriptor before whitening."""
         return self._extractor.width
@@ -185,10 +191,7 @@ class Describer:
         store = None
         if partial is not None:
             store = PartialDescriptors(
-                partial,
-                self._of_network() | self._computed_by(),
-                passes,
-                images_may_change=images_may_change,
+                partial, self._of_scales(), passes, images_may_change=images_may_change
             )
         try:
             sinks = run_passes(extractor, variables, passes, store, skip_failures=skip)
@@ -221,12 +224,11 @@ class Describer:
         if whitening is None:
             return x
         how: dict[str, Any] = {"power": r.whitenp, "dims": r.whitenv, "m": r.whitenm}
-        return self._in_blocks(lambda parts: apply_whitening(parts[0], whitening, **how), [x])
+        return self._in_blocks(lambda x: apply_whitening(x[0], whitening, **how), [x])
 
     def _in_blocks(
         self, compute: Callable[[list[np.ndarray]], jax.Array], arrays: Sequence[np.ndarray]
     ) -> np.ndarray:
-        """The rows that a function gives for `_BLOCK` rows of each array at once."""
         found = []
         for start in range(0, max(len(arrays[0]), 1), _BLOCK):
             parts = [np.asarray(x[start : start + _BLOCK], np.float32) for x in arrays]
@@ -248,10 +250,8 @@ class Describer:
             float32.
 
         Returns:
-          For each list, place -> why an image has no descriptor; and the open folder.
-
-        Raises:
-          UserError: as `describe`, but there may be no usable image.
+          For each list, place -> why an image has no descriptor; and the open folder. Raises as
+          `describe`, but there may be no usable image.
         """
         skip, extractor = self._skip, self._extractor
         variables = extractor.replicate(self._params, self._stats)
@@ -260,7 +260,7 @@ class Describer:
         )
         last = len(passes) - len(lists)
         passes[last:] = [dataclasses.replace(p, name=p.images.name) for p in passes[last:]]
-        store = PartialDescriptors(partial, self.identity() | self._computed_by(), passes)
+        store = PartialDescriptors(partial, self._of_scales() | self.identity(), passes)
         try:
             sinks = run_passes(
                 extractor, variables, passes, store, finish=self.finish, skip_failures=skip
@@ -269,10 +269,8 @@ class Describer:
         except BaseException:
             store.close()
             raise
-        numbers = range(len(passes))
-        return [
-            _failures(numbers[i :: len(lists)], passes, sinks) for i in range(len(lists))
-        ], store
+        own = [range(i, len(passes), len(lists)) for i in range(len(lists))]
+        return [_failures(numbers, passes, sinks) for numbers in own], store
 
     def choose_shapes(self, datasets: Sequence[tuple[str, ImageDataset]]) -> list[Shape]:
         """The padded shapes that `describe` uses for these lists; reads the headers of a sample."""
@@ -285,24 +283,38 @@ class Describer:
 
     def identity(self) -> dict[str, Any]:
         """What the descriptors depend on, apart from the images and the device, as JSON."""
-        identity = self._of_network() | {"recipe": self.recipe.to_json()}
-        if self._whitening is not None:
-            identity["whitening"] = _digest(self._whitening.to_arrays())
-        return identity
-
-    def _of_network(self) -> dict[str, Any]:
-        """What each scale's descriptors depend on, apart from the images and the device."""
         return {
             "transforms": [repr(transform) for transform in self._transforms],
-            "exif": self.recipe.exif,
-            "model": self._model,
-            "weights": _digest(self._params, self._stats),
-            "preprocess": self._preprocess,
+            "recipe": self.recipe.to_json(),
+            "model": self.model_digest(),
         }
 
-    def _computed_by(self) -> dict[str, Any]:
-        device = f"{len(self.devices)} x {self.devices[0].device_kind}"
-        return {"device": device, "jax": jax.__version__}
+    def model_digest(self) -> str:
+        """A digest of all that, with the recipe, makes descriptors: network and whitening."""
+        digest = hashlib.sha256(json.dumps(self._of_network(), sort_keys=True).encode())
+        if self._whitening is not None:
+            for name, array in self._whitening.to_arrays().items():
+                digest.update(name.encode() + np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+    def _of_network(self) -> dict[str, Any]:
+        weights = hashlib.sha256()
+        for variables in (self._params, self._stats):
+            for name in sorted(variables):
+                weights.update(name.encode())
+                weights.update(np.ascontiguousarray(variables[name]).tobytes())
+        digest = weights.hexdigest()
+        return {"model": self._model, "weights": digest, "preprocess": self._preprocess}
+
+    def _of_scales(self) -> dict[str, Any]:
+        """What must be the same for a run to resume another one, apart from the images."""
+        return {
+            **self._of_network(),
+            "device": f"{len(self.devices)} x {self.devices[0].device_kind}",
+            "jax": jax.__version__,
+            "transforms": [repr(transform) for transform in self._transforms],
+            "exif": self.recipe.exif,
+        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -326,15 +338,6 @@ def _failures(
     for number in numbers:
         failures = {**sinks[number].failures, **passes[number].failures, **failures}
     return failures
-
-
-def _digest(*variables: Mapping[str, Any]) -> str:
-    digest = hashlib.sha256()
-    for arrays in variables:
-        for name in sorted(arrays):
-            digest.update(name.encode())
-            digest.update(np.ascontiguousarray(arrays[name]).tobytes())
-    return digest.hexdigest()
 
 
 class NoUsableImageError(UserError):
