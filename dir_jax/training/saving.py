@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import ml_collections
 import numpy as np
 import optax
 
@@ -32,6 +33,7 @@ class Resumed(NamedTuple):
     triplets: MinedTriplets | None = None  # mined last
     rows: list[Any] | None = None  # of `MetricsLog`
     images: Mapping[str, np.ndarray] | None = None  # of `ImageRecord.arrays`
+    chunk_size: int | None = None  # of the updates
 
 
 def saved_with_model(
@@ -39,10 +41,16 @@ def saved_with_model(
     triplets: MinedTriplets | None,
     rows: Sequence[Mapping[str, Any]],
     images: Mapping[str, np.ndarray],
+    chunk_size: int,
 ) -> dict[str, Any]:
     """The arrays of a checkpoint that are not the model's, as `restore_newest` reads them."""
     log_ = np.frombuffer(json.dumps(rows).encode(), np.uint8)
-    arrays = {"optimizer": _leaves_by_path(optimizer), "log": log_, "images": images}
+    arrays = {
+        "optimizer": _leaves_by_path(optimizer),
+        "log": log_,
+        "images": images,
+        "chunk_size": np.int32(chunk_size),
+    }
     return arrays if triplets is None else {**arrays, "triplets": vars(triplets)}
 
 
@@ -50,7 +58,7 @@ def restore_newest(checkpoints: RunCheckpoints, state: TrainState) -> Resumed:
     """Reads the newest checkpoint of a run, whose state before the first update is `state`.
 
     Raises UserError where it cannot be read, or is that of another network or optimiser. One that
-    dir_jax 0.1.0 wrote has neither the log nor a record of the images.
+    dir_jax 0.1.0 wrote has no log, no record of the images, and no chunk size.
     """
     newest = checkpoints.restore_newest()
     if newest is None:
@@ -63,6 +71,7 @@ def restore_newest(checkpoints: RunCheckpoints, state: TrainState) -> Resumed:
         triplets = MinedTriplets(**train["triplets"]) if "triplets" in train else None
         rows = json.loads(train["log"].tobytes()) if "log" in train else None
         images = dict(train["images"]) if "images" in train else None
+        chunk_size = int(train["chunk_size"]) if "chunk_size" in train else None
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as e:
         raise UserError(f"{what} does not hold the state of a training run") from e
     for ours, theirs in ((state.params, params), (state.stats, stats), (expected, found)):
@@ -75,7 +84,19 @@ def restore_newest(checkpoints: RunCheckpoints, state: TrainState) -> Resumed:
         optimizer=jax.tree.unflatten(jax.tree.structure(state.optimizer), leaves),
     )
     log.info("resuming after step %d", step)
-    return Resumed(step, restored, triplets, rows, images)
+    return Resumed(step, restored, triplets, rows, images, chunk_size)
+
+
+def check_chunk_size(config: ml_collections.ConfigDict, chunk_size: int, resumed: Resumed) -> None:
+    """Raises UserError where a run that trains BatchNorm would go on with other chunks."""
+    before = resumed.chunk_size
+    if config.batch_norm == "trained" and before not in (None, chunk_size):
+        raise UserError(
+            f"this run has trained BatchNorm on chunks of {before} images, and "
+            f"{jax.device_count()} devices divide config.batch_size={config.batch_size} into chunks "
+            f"of {chunk_size}, which it would normalise differently; resume it on "
+            f"{config.batch_size // before} devices or fewer, whose share is a multiple of {before}"
+        )
 
 
 def _leaves_by_path(tree: Any) -> dict[str, Any]:
