@@ -13,6 +13,7 @@ if __name__ == "__main__":  # before the other imports, so that Ctrl-C ends them
     start_program(computes=True)
 
 import argparse
+import os
 import sys
 
 from dir_jax.commands.flags import add_cache_flag, add_process_flags
@@ -44,14 +45,15 @@ def _main(args: argparse.Namespace) -> int:
     code = args.exit_code_on_preemption
     if not 0 <= code < 256:
         raise UserError(f"--exit-code-on-preemption is {code}; expected a number from 0 to 255")
-    start_processes(
-        args.distributed, args.coordinator_address, args.num_processes, args.process_id
-    )
+    start_processes(args.distributed, args.coordinator_address, args.num_processes, args.process_id)
     with Together() as together:
         config = load_config(args.config, args.overrides)
         from dir_jax.runtime.compiler import set_up_jax
 
-        set_up_jax(args.compilation_cache, log_compiles=args.log_compiles, asynchronous=False)
+        cache = args.compilation_cache
+        if together.count > 1 and cache is None:
+            cache = os.path.join(args.workdir, "xla")  # the one folder that all processes share
+        set_up_jax(cache, log_compiles=args.log_compiles, asynchronous=False)
         from dir_jax.training.recipe import train
 
         return train(config, args.workdir, preempted=code, together=together)

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 HEARTBEAT = 30  # seconds without a sign of life after which JAX counts a process as dead
 _LONGEST_END = 3600  # seconds that the others wait for process 0 to write the results
-_SEEN_WITHIN = 15.0  # seconds after which what one machine writes is seen by another, over NFS
+_SEEN_WITHIN = 10.0  # seconds after which what one machine writes is seen by another, over NFS
 _OF_SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
 
 
@@ -51,7 +51,7 @@ def start_processes(
         "num_processes": num_processes,
         "process_id": process_id,
     }
-    named = {name: value for name, value in given.items() if value is not None}
+    named: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     _check(how, coordinator_address, num_processes, process_id)
     launcher = _launcher()
     if how == "off" or (how == "auto" and not named and not launcher):

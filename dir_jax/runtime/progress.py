@@ -36,4 +36,12 @@ def progress_bar(
         line = "{desc}: " + number + " of {total_fmt} {unit}, {rate_fmt}, {remaining} left{postfix}"
         look |= {"file": _Lines(), "mininterval": 10, "bar_format": line, "leave": True}
     scale = {"unit_scale": True, "unit_divisor": 1024} if unit == "B" else {}
-    return tqdm(desc=name, total=total, initial=done, unit=unit, disable=not (shown and is_first()), **look, **scale)
+    return tqdm(
+        desc=name,
+        total=total,
+        initial=done,
+        unit=unit,
+        disable=not (shown and is_first()),
+        **look,
+        **scale,
+    )

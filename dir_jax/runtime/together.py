@@ -22,7 +22,6 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any, NoReturn, Self
 
 from dir_jax.errors import UserError, shown
@@ -40,20 +39,21 @@ class Together:
     the others with a line that names it and exit code 1. With one process, nothing is changed.
 
     Attributes:
+      count: how many they are.
       before_leaving: called before this process ends because another one failed, from a thread.
     """
 
     before_leaving: Callable[[], None] = staticmethod(lambda: None)
 
     def __enter__(self) -> Self:
-        self._count = 1
+        self.count = 1
         if "jax" not in sys.modules:  # so that a mistake on the command line is told at once
             return self
         from jax._src import distributed  # the store has no public name; Orbax takes the same
 
         state = distributed.global_state
         if state.client is not None and state.num_processes > 1:
-            self._own, self._count = state.process_id, state.num_processes
+            self._own, self.count = state.process_id, state.num_processes
             self._client: Any = state.client
             self._leaving, self._over = threading.Lock(), threading.Event()
             self._log = _NativeLog(self._on_death)
@@ -63,7 +63,7 @@ class Together:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: Any
     ) -> None:
-        if self._count == 1:
+        if self.count == 1:
             return
         if error is None:
             import jax
@@ -85,7 +85,7 @@ class Together:
                 code, words = 130, "interrupted"
             else:
                 traceback.print_exception(error)
-        own = name(self._own, self._count, socket.gethostname())
+        own = name(self._own, self.count, socket.gethostname())
         try:
             self._client.key_value_set(_FAILED, json.dumps(f"{own} failed: {words}"))
         except Exception:  # another one was faster
@@ -99,7 +99,7 @@ class Together:
                 self._leave(f"{reason}; this process ends with it", _BY_ANOTHER)
 
     def _on_death(self, dead: list[int]) -> NoReturn:
-        who = " and ".join(name(number, self._count) for number in dead) or "another process"
+        who = " and ".join(name(number, self.count) for number in dead) or "another process"
         line = f"{who} ended without a word (killed, out of memory, or its machine was lost)"
         if self._own == 0:
             time.sleep(2)  # else the others might take this end for the first
@@ -115,7 +115,7 @@ class Together:
             self._client.key_value_set(f"{_ENDED}{self._own}", "")
             end = time.monotonic() + _GOODBYE
             while self._own == 0 and time.monotonic() < end:
-                if len(self._client.key_value_dir_get(_ENDED)) == self._count:
+                if len(self._client.key_value_dir_get(_ENDED)) == self.count:
                     break
                 time.sleep(0.1)
         os._exit(code)
@@ -136,10 +136,10 @@ class _NativeLog:
         os.dup2(end, 2)
         os.close(end)
         self._python = sys.stderr
-        sys.stderr = open(self._real, "w", buffering=1, errors="backslashreplace", closefd=False)
+        sys.stderr = os.fdopen(self._real, "w", 1, errors="backslashreplace", closefd=False)
         self._thread = threading.Thread(target=self._pass_on, daemon=True)
         self._thread.start()
-        # Not by `signal`, whose handlers wait for the main thread: this runs in the one that aborts.
+        # Handlers of Python's `signal` wait for the main thread; this runs in the one that aborts.
         self._handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(self._on_abort)
         ctypes.CDLL(None).signal(signal.SIGABRT, self._handler)
 
@@ -162,7 +162,7 @@ class _NativeLog:
 
     def _on_abort(self, number: int) -> None:
         time.sleep(0.2)  # until all of it is read
-        if (found := _FATAL.search(self._held)) is None:
+        if not _FATAL.search(self._held):
             os.write(self._real, self._held)
             return  # `abort` then does what it does
         leader = b"Failed to send RPC to coordination service" in self._held

@@ -92,9 +92,9 @@ def check_chunk_size(config: ml_collections.ConfigDict, chunk_size: int, resumed
     before = resumed.chunk_size
     if config.batch_norm == "trained" and before not in (None, chunk_size):
         raise UserError(
-            f"this run has trained BatchNorm on chunks of {before} images, and "
-            f"{jax.device_count()} devices divide config.batch_size={config.batch_size} into chunks "
-            f"of {chunk_size}, which it would normalise differently; resume it on "
+            f"this run has trained BatchNorm on chunks of {before} images, and on "
+            f"{jax.device_count()} devices config.batch_size={config.batch_size} makes chunks of "
+            f"{chunk_size}, which would be normalised differently; resume it on "
             f"{config.batch_size // before} devices or fewer, whose share is a multiple of {before}"
         )
 
