@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from dir_jax.evaluation import Evaluation
 
 
+_LEARN = "learn:"  # before a data set that --whiten learns from
+
+
 def main(prog: str | None = None) -> int:
     """Evaluates as the command line says; returns the exit code. For `prog` see `run_parsed`."""
     return run_parsed(_parser(), _main, prog)
@@ -83,6 +86,7 @@ def _parser() -> Parser:
 def _main(args: argparse.Namespace) -> None:
     import jax
 
+    from dir_jax.data.datasets import create_dataset
     from dir_jax.describe.feature_files import make_folder
     from dir_jax.evaluation import (
         check_can_be_evaluated,
@@ -99,6 +103,9 @@ def _main(args: argparse.Namespace) -> None:
     if not (args.checkpoint or args.load_feats):
         raise UserError("--checkpoint is missing; only --load-feats can do without a model")
     dataset = _create_dataset(args)
+    learn_from = None
+    if args.whiten and args.whiten.startswith(_LEARN):
+        learn_from = create_dataset(args.whiten.removeprefix(_LEARN), db_root=args.db_root)
     print("Test dataset:", dataset)
     check_can_be_evaluated(dataset)
     check_expansions(dataset, aqe, adba)
@@ -106,11 +113,12 @@ def _main(args: argparse.Namespace) -> None:
         if file:
             make_folder(file)
     if args.load_feats:
-        database, queries, how, device = _load_features(args, changes, dataset)
+        found = _load_features(args, changes, dataset, learn_from)
+        database, queries, how, exif, device = found
     else:
-        describer = create_describer(args, changes)
+        describer = create_describer(args, changes, learn_from)
         database, queries = _describe(args, describer, dataset)
-        how, device = str(describer), describer.devices[0]
+        how, exif, device = str(describer), describer.recipe.exif, describer.devices[0]
     with jax.default_device(device):
         database, queries = expand_descriptors(database, queries, aqe=aqe, adba=adba)
         evaluation = evaluate_descriptors(dataset, database, queries, allow_missing=True)
@@ -120,7 +128,7 @@ def _main(args: argparse.Namespace) -> None:
             _write_results(args, results, evaluation)
             print(f"saved to {args.out_json}")
         if args.report:
-            _write_report(args, dataset, evaluation, database, queries, how)
+            _write_report(args, dataset.with_exif(exif), evaluation, database, queries, how)
             print(f"saved to {args.report}")
 
 
@@ -157,10 +165,12 @@ def _create_dataset(args: argparse.Namespace) -> ImageDataset:
     from dir_jax.data.datasets import create_dataset
     from dir_jax.data.download import DOWNLOADABLE, download_dataset
 
-    db_root = args.db_root or os.environ.get("DB_ROOT")
+    db_root = os.path.expanduser(args.db_root or os.environ.get("DB_ROOT", ""))
     if args.dataset in DOWNLOADABLE and db_root and not args.load_feats:
         download_dataset(args.dataset, db_root)
-    return create_dataset(args.dataset, db_root=args.db_root)
+    return create_dataset(
+        args.dataset, db_root=db_root, labelled=True, on_duplicate=args.on_duplicate
+    )
 
 
 def _describe(
@@ -207,9 +217,13 @@ def _print_left_out(failures: Sequence[Mapping[int, str]]) -> None:
 
 
 def _load_features(
-    args: argparse.Namespace, changes: dict[str, Any], dataset: ImageDataset
-) -> tuple[np.ndarray, np.ndarray | None, str, jax.Device]:
-    """The database's and the queries' descriptors from files, how they were made, and a device."""
+    args: argparse.Namespace,
+    changes: dict[str, Any],
+    dataset: ImageDataset,
+    learn_from: ImageDataset | None,
+) -> tuple[np.ndarray, np.ndarray | None, str, bool, jax.Device]:
+    """The database's and the queries' descriptors from files, how they were made, whether of
+    pictures that were turned, and a device."""
     from dir_jax.describe.describer import queries_of
     from dir_jax.describe.feature_files import extracted_paths, load_descriptors, saved_paths
     from dir_jax.model_recipe import recipe_beside
@@ -242,7 +256,7 @@ def _load_features(
         device, how = set_up_devices(args)[0], str(made) if made else "as they are in the files"
         print("Descriptors:", how)
     else:
-        describer = create_describer(args, changes)
+        describer = create_describer(args, changes, learn_from)
         width = describer.descriptor_size
         if found[0].shape[1] != width:
             raise UserError(
@@ -251,7 +265,8 @@ def _load_features(
             )
         found = [describer.whiten(x) for x in found]
         device, how = describer.devices[0], str(describer)
-    return found[0], found[1] if len(found) > 1 else None, how, device
+    exif = bool(args.exif) if made is None else made.exif
+    return found[0], found[1] if len(found) > 1 else None, how, exif, device
 
 
 def _write_results(
