@@ -103,15 +103,22 @@ class Together:
         line = f"{who} ended without a word (killed, out of memory, or its machine was lost)"
         if self._own == 0:
             time.sleep(2)  # else the others might take this end for the first
-        self._leave(f"{line}; the same command resumes from the last checkpoint", _BY_ANOTHER)
+        # JAX's client waits for this thread, and can tell the others nothing.
+        line = f"{line}; the same command resumes from the last checkpoint"
+        self._leave(line, _BY_ANOTHER, tell=False)
 
-    def _leave(self, line: str, code: int) -> NoReturn:
+    def _leave(self, line: str, code: int, *, tell: bool = True) -> NoReturn:
         if not self._leaving.acquire(blocking=False):
             time.sleep(3600)  # another thread is ending this process
-        print(f"error: {line}", file=sys.stderr, flush=True)
+        os.write(self._log.real, f"error: {line}\n".encode(errors="backslashreplace"))
+        late = threading.Timer(_GOODBYE + 10, os._exit, (code,))  # whatever hangs below
+        late.daemon = True
+        late.start()
         with contextlib.suppress(Exception):
             self.before_leaving()
         with contextlib.suppress(Exception):
+            if not tell:
+                os._exit(code)
             self._client.key_value_set(f"{_ENDED}{self._own}", "")
             end = time.monotonic() + _GOODBYE
             while self._own == 0 and time.monotonic() < end:
@@ -129,14 +136,14 @@ class _NativeLog:
     """
 
     def __init__(self, on_death: Callable[[list[int]], Any]):
-        self._on_death, self._held = on_death, b""
+        self._on_death, self._held, self._understood = on_death, b"", False
         sys.stderr.flush()
-        self._real = os.dup(2)
+        self.real = os.dup(2)
         self._pipe, end = os.pipe()
         os.dup2(end, 2)
         os.close(end)
         self._python = sys.stderr
-        sys.stderr = os.fdopen(self._real, "w", 1, errors="backslashreplace", closefd=False)
+        sys.stderr = os.fdopen(self.real, "w", 1, errors="backslashreplace", closefd=False)
         self._thread = threading.Thread(target=self._pass_on, daemon=True)
         self._thread.start()
         # Handlers of Python's `signal` wait for the main thread; this runs in the one that aborts.
@@ -147,7 +154,7 @@ class _NativeLog:
         """Gives standard error back."""
         ctypes.CDLL(None).signal(signal.SIGABRT, None)
         sys.stderr = self._python
-        os.dup2(self._real, 2)
+        os.dup2(self.real, 2)
         self._thread.join(timeout=1)
 
     def _pass_on(self) -> None:
@@ -156,15 +163,18 @@ class _NativeLog:
             ready, _, _ = select.select([self._pipe], [], [], 1.0)
             text = os.read(self._pipe, 1 << 16) if ready else b""
             is_open, self._held = bool(text) or not ready, self._held + text
+            if self._understood:
+                continue
             if not (text and _OF_JAX.search(self._held)):  # or a second later it still runs
-                os.write(self._real, self._held)
+                os.write(self.real, self._held)
                 self._held = b""
 
     def _on_abort(self, number: int) -> None:
         time.sleep(0.2)  # until all of it is read
         if not _FATAL.search(self._held):
-            os.write(self._real, self._held)
+            os.write(self.real, self._held)
             return  # `abort` then does what it does
+        self._understood = True
         leader = b"Failed to send RPC to coordination service" in self._held
         dead = _DEAD.search(self._held)
         self._on_death([0] if leader else [int(n) for n in dead[1].split()] if dead else [])

@@ -63,7 +63,7 @@ def test_others_that_do_not_come(started, monkeypatch):
         raise RuntimeError("DEADLINE_EXCEEDED: Barrier timed out.\nmore")
 
     monkeypatch.setattr(jax.distributed, "initialize", wait)
-    with pytest.raises(UserError, match="did not find each other at a:1: DEADLINE.* out.; that"):
+    with pytest.raises(UserError, match=r"did not find each other at a:1: DEADLINE.* out.; that"):
         start_processes("auto", "a:1", 2, 0)
 
 
