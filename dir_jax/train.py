@@ -48,6 +48,11 @@ def _main(args: argparse.Namespace) -> int:
     start_processes(args.distributed, args.coordinator_address, args.num_processes, args.process_id)
     with Together() as together:
         config = load_config(args.config, args.overrides)
+        from dir_jax.training.finished import is_finished
+
+        if together.count == 1 and is_finished(config, args.workdir):
+            print(f"this run is complete: {args.workdir}", file=sys.stderr)
+            return 0
         from dir_jax.runtime.compiler import set_up_jax
 
         cache = args.compilation_cache

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -22,9 +22,13 @@ IS_ROOT_RIGHT = "is the root right, the data set's second argument?"
 def check_dataset(dataset: ImageDataset) -> np.ndarray:
     """Width and height of each image, (N, 2) int32; raises UserError if one cannot be used."""
     sizes, failures = read_sizes(dataset)
-    none_good = len(failures) == len(dataset)
-    refuse_failures(failures, len(dataset), IS_ROOT_RIGHT if none_good else "")
+    refuse_unreadable(failures, len(dataset))
     return sizes
+
+
+def refuse_unreadable(failures: Mapping[int, str], total: int, advice: str = "") -> None:
+    """As `refuse_failures`, for files of which the headers cannot be read."""
+    refuse_failures(failures, total, IS_ROOT_RIGHT if len(failures) == total else advice)
 
 
 def refuse_failures(failures: Mapping[int, str], total: int, advice: str = "") -> None:
@@ -44,20 +48,25 @@ def refuse_failures(failures: Mapping[int, str], total: int, advice: str = "") -
     raise UserError(f"{len(failures)} of {total} images cannot be used{hint}: {'; '.join(shown)}")
 
 
-def read_sizes(dataset: ImageDataset) -> tuple[np.ndarray, dict[int, str]]:
-    """Reads the header of every image; raises UserError where there are none.
+def read_sizes(
+    dataset: ImageDataset, chosen: np.ndarray | None = None
+) -> tuple[np.ndarray, dict[int, str]]:
+    """Reads the header of every image, or of the `chosen` ones, (N,) int.
+
+    Raises UserError where the data set has no images.
 
     Returns:
-      sizes: (N, 2) int32, width and height of each image in pixels; 0 for those with no header.
+      sizes: (N, 2) int32, width and height of each image in pixels; 0 where no header was read.
       failures: image number -> why its header cannot be read.
     """
     if not len(dataset):
         raise UserError("the data set has no images")
     sizes = np.zeros((len(dataset), 2), np.int32)
     failures: dict[int, str] = {}
+    numbers: Sequence[int] = range(len(dataset)) if chosen is None else chosen.tolist()
 
     def read_block(start: int) -> int:
-        block = range(start, min(start + _BLOCK, len(dataset)))
+        block = numbers[start : start + _BLOCK]
         for i in block:
             try:
                 sizes[i] = dataset.size(i)
@@ -67,8 +76,8 @@ def read_sizes(dataset: ImageDataset) -> tuple[np.ndarray, dict[int, str]]:
 
     pool = ThreadPoolExecutor(_THREADS)
     try:
-        with progress_bar("check images", len(dataset), "img", shown=True, delay=1) as bar:
-            for count in pool.map(read_block, range(0, len(dataset), _BLOCK)):
+        with progress_bar("check images", len(numbers), "img", shown=True, delay=1) as bar:
+            for count in pool.map(read_block, range(0, len(numbers), _BLOCK)):
                 bar.update(count)
     finally:
         pool.shutdown(cancel_futures=True)  # an interrupt must not wait for the whole list

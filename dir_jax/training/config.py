@@ -68,7 +68,8 @@ def config_keys() -> dict[str, Any]:
             "root": _Key("", changes_numbers=False),
             # Labelled data set to train on, such as 'ImageListLabels("list.txt", "root")'.
             "train": _Key(""),
-            # Labelled data set of other classes to evaluate on, logged as 'mAP', 'top1', …; or ''.
+            # Labelled data set of other classes to evaluate on, or ''. Logged as 'mAP',
+            # 'recall@1', ….
             "eval": _Key(""),
             # Data set with Oxford-style ground truth to evaluate on, or ''. Logged as 'mAP-easy',
             # 'mP@1-easy', … at the revisited protocol's three levels, or as 'mAP-classic', ….
@@ -84,7 +85,11 @@ def config_keys() -> dict[str, Any]:
             "transform": _Key(""),
             # What is done about a file that a list has twice: 'keep' all rows, or 'drop' all but
             # the first.
-            "on_duplicate": _Key("keep", choices=("keep", "drop")),
+            "on_duplicate": _Key("keep", choices=("keep", "drop"), changes_numbers=False),
+            # What is done about images that are missing or damaged: 'stop', or 'skip' them and list
+            # them in skipped_images.txt. What turns out to be damaged only as it is decoded is
+            # replaced by another image of its class.
+            "on_error": _Key("stop", choices=("stop", "skip"), changes_numbers=False),
             # What a resumed run does if a list or an image file is no longer what it was.
             "on_change": _Key("stop", choices=("stop", "continue"), changes_numbers=False),
             # Processes that decode images; 0 for threads of the training process.
@@ -116,7 +121,11 @@ def config_keys() -> dict[str, Any]:
             "refresh_every": _Key(100, 1),  # Steps from one pool to the next.
             # Hardest negatives of an anchor, of which each triplet gets one at random.
             "negatives": _Key(10, 1),
-            # Which image of the anchor's class is its positive.
+            # Pairs drawn each time from a data set that lists matching pairs, such as
+            # SfM120k_train; 0 for all. They are the anchors and their positives, and the pool is
+            # where their negatives come from, at most one of each class.
+            "pairs": _Key(0),
+            # Which image of the anchor's class is its positive, where no pairs are listed.
             "positives": _Key("random", choices=("random", "hardest", "easiest")),
             # Transforms of the pool's images; '' for those of `eval.transform`.
             "transform": _Key(""),

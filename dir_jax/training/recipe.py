@@ -18,7 +18,7 @@ from pathlib import Path
 import ml_collections
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from dir_jax.errors import UserError
+from dir_jax.errors import ImageError, UserError
 from dir_jax.models.variables import split_variables
 from dir_jax.runtime.processes import is_first
 from dir_jax.runtime.replicas import create_replicas
@@ -33,6 +33,7 @@ from dir_jax.training.results import is_complete, log_evaluation, write_results
 from dir_jax.training.run_checkpoints import RunCheckpoints
 from dir_jax.training.saving import check_chunk_size, restore_newest, saved_with_model
 from dir_jax.training.setup import create_network, create_setup
+from dir_jax.training.skipped import SkippedImages
 from dir_jax.training.state import count_bytes, create_state
 from dir_jax.training.step import ThreeStageStep
 from dir_jax.training.stopping import (
@@ -58,9 +59,10 @@ def train(
 ) -> int:
     """Trains as `config` says, or resumes the run in `workdir` where it stopped.
 
-    Writes config.json, metrics.jsonl, tensorboard/ and checkpoints/STEP/, and at the end model/,
-    curves.png, ranked.png and summary.json. Makes `workdir` if it does not exist. Of several
-    processes, which all call this, the first one writes; `together` are these processes.
+    Writes config.json, metrics.jsonl, tensorboard/ and checkpoints/STEP/, skipped_images.txt where
+    images are skipped, and at the end model/, curves.png, ranked.png and summary.json. Makes
+    `workdir` if it does not exist. Of several processes, which all call this, the first one writes;
+    `together` are these processes.
 
     Returns:
       The exit code of the process: 0 when the run is complete; `preempted` when it was saved after
@@ -112,13 +114,21 @@ def train(
             return 0
         check_chunk_size(config, setup.chunk_size, resumed)
         images, collapse = check_images(config, setup, resumed), CollapseWatch()
+        setup = setup.without(config, images.skipped)
+        on_failure = None
+        if config.data.on_error == "skip":
+            on_failure = SkippedImages(directory, resumes=step > 0).add
+            for number in setup.skipped.tolist():
+                on_failure(
+                    setup.dataset.path(number), setup.images.unreadable.get(number, "skipped")
+                )
         announce(config, setup, resumed, advance)
         state = replicas.replicate(state)
-        current = CurrentNetwork(network, setup, config, replicas, signals.check)
+        current = CurrentNetwork(network, setup, config, replicas, signals.check, on_failure)
         described = None  # the held-out sets, as the last evaluation described them
         with (
             MetricsLog(directory, step or None, resumed.rows) as metrics,
-            Feed(config, setup, replicas, current, resumed.triplets) as feed,
+            Feed(config, setup, replicas, current, resumed.triplets, on_failure) as feed,
         ):
 
             def save() -> None:
@@ -128,7 +138,12 @@ def train(
                         step,
                         current.network(state),
                         saved_with_model(
-                            optimizer, feed.triplets, metrics.rows, images.arrays, setup.chunk_size
+                            optimizer,
+                            feed.triplets,
+                            metrics.rows,
+                            images.arrays,
+                            images.skipped,
+                            setup.chunk_size,
                         ),
                         preprocessing=setup.preprocessing,
                         recipe=setup.recipe,
@@ -184,6 +199,9 @@ def train(
                 after = f"after step {step} and saved" if step else "before the first step ended"
                 log.info("stopped %s; the same command resumes", after)
                 return 130 if signals.received == signal.SIGINT else preempted
+            except ImageError as e:
+                checkpoints.wait()
+                raise UserError(f"{e}; --config.data.on_error=skip goes on without it") from e
             except NotFiniteError as e:
                 checkpoints.wait()
                 last = checkpoints.latest()

@@ -13,10 +13,12 @@ import ml_collections
 from dir_jax.checkpoint import save_model
 from dir_jax.errors import UserError
 from dir_jax.report.figures import save_training_curves
+from dir_jax.retrieval.blockwise import finite_rows
 from dir_jax.retrieval.whitening import Whitening, learn_whitening
 from dir_jax.runtime.files import write_text
 from dir_jax.runtime.processes import from_first, is_first
 from dir_jax.training.current import CurrentNetwork
+from dir_jax.training.finished import SUMMARY
 from dir_jax.training.held_out import DescribedSets
 from dir_jax.training.mining import choose_pool
 from dir_jax.training.setup import Setup
@@ -24,7 +26,6 @@ from dir_jax.training.state import TrainState
 
 log = logging.getLogger(__name__)
 
-SUMMARY = "summary.json"  # written last: once it is there, the run is complete
 _WHITEN = 2  # separates the random choice of whitening images from other random streams
 
 
@@ -99,12 +100,12 @@ def _learn_whitening(
         return {}
     # From no more images than were trained on, so that a trial run of a few steps ends soon.
     most = config.whitening.max_images or config.num_steps * config.batch_size
-    chosen = choose_pool(setup.dataset.labels, most, config.seed, _WHITEN)
+    chosen = choose_pool(setup.usable, most, config.seed, _WHITEN)
     descriptors = current.describe(state, chosen, setup.whitening_transform, "learn whitening")
     if not is_first():
         return {}
     try:
-        whitening = learn_whitening(descriptors)
+        whitening = learn_whitening(descriptors[finite_rows(descriptors)])
     except UserError as e:  # the descriptors are all alike; the model is still worth keeping
         log.warning("no whitening is learned: %s", e)
         return {}
