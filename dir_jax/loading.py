@@ -1,4 +1,4 @@
-"""From what people have to a model: a checkpoint, a training run, or another program's file.
+"""From what people have to a model: a checkpoint, a run, another program's file, or a name.
 
 This is the only place in `dir_jax` that knows of `converters`.
 """
@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from dir_jax.checkpoint import Checkpoint, read_model
-from dir_jax.errors import UserError
+from dir_jax.errors import UserError, did_you_mean
+from dir_jax.published import known_names, published_name
 
 log = logging.getLogger(__name__)
 
@@ -22,15 +23,23 @@ def load_model(path: str | os.PathLike[str], **options: Any) -> Checkpoint:
     Args:
       path: a checkpoint directory; a training run's directory; a file of PyTorch (.pt, .pth, or the
         .zip that it comes in) or a safetensors file, which is converted and kept in the user's
-        cache folder.
+        cache folder; or the name of a published model, whose file is found by
+        `dir_jax.published.lookup`.
       **options: options of `dir_jax.models.ModelConfig` that replace the model's own, such as
         dtype='bfloat16'.
 
     Raises:
       UserError: there is no checkpoint, it cannot be read, it cannot be converted, or it is
-        PyTorch's file and PyTorch is not installed.
+        PyTorch's file and PyTorch is not installed; a published file cannot be found.
     """
-    if not Path(path).exists() or Path(path).is_dir():
+    path = os.fspath(path)
+    if not Path(path).exists():
+        if (name := published_name(path)) is None:
+            return _read_or_suggest(path, options)
+        from dir_jax.published.lookup import find_file
+
+        path = find_file(name)
+    if Path(path).is_dir():
         return read_model(path, **options)
     from converters.cache import cached_conversion
 
@@ -40,3 +49,14 @@ def load_model(path: str | os.PathLike[str], **options: Any) -> Checkpoint:
     except UserError as e:
         log.warning("%s; converting %s again", e, path)
         return read_model(cached_conversion(path, again=True), **options)
+
+
+def _read_or_suggest(path: str, options: dict[str, Any]) -> Checkpoint:
+    """What a killed writer left of the model at `path`, where now is nothing."""
+    try:
+        return read_model(path, **options)
+    except UserError as e:
+        near = did_you_mean(path, dict(known_names()))
+        if near or Path(path).name == path:
+            near += "; dir-jax models lists the names of published models"
+        raise UserError(f"{e}{near}") from e

@@ -95,6 +95,11 @@ class Recipe:
         return "; ".join(words)
 
 
+# How the networks of CNN Image Retrieval in PyTorch are evaluated (Radenović et al., TPAMI 2018,
+# section 5.1): images of at most 1024 pixels.
+CIRTORCH_RECIPE = Recipe(trfs=("Scale(1024, LANCZOS, largest=True, can_upscale=False)",))
+
+
 def published_recipe(whitenings: Collection[str]) -> Recipe:
     """How the published models are evaluated, which is the recipe of a model that states none."""
     return Recipe(whiten=PUBLISHED_WHITENING if PUBLISHED_WHITENING in whitenings else None)

@@ -32,6 +32,7 @@ COMMANDS = {
         "dir_jax.data.download.__main__",
         "download Oxford5K, Paris6K or their revisited ground truth",
     ),
+    "models": Command("dir_jax.published.__main__", "list the models that can be loaded by name"),
     "from-torch": Command("converters.from_torch", "convert a PyTorch checkpoint"),
     "to-torch": Command("converters.to_torch", "export a model as a PyTorch checkpoint"),
 }
