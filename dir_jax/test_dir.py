@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from dir_jax.evaluation import Evaluation
 
 
+_LEARN = "learn:"  # before a data set that --whiten learns from
+
+
 def main(prog: str | None = None) -> int:
     """Evaluates as the command line says; returns the exit code. For `prog` see `run_parsed`."""
     return run_parsed(_parser(), _main, prog)
@@ -83,6 +86,7 @@ def _parser() -> Parser:
 def _main(args: argparse.Namespace) -> None:
     import jax
 
+    from dir_jax.data.datasets import create_dataset
     from dir_jax.describe.feature_files import make_folder
     from dir_jax.evaluation import (
         check_can_be_evaluated,
@@ -99,6 +103,9 @@ def _main(args: argparse.Namespace) -> None:
     if not (args.checkpoint or args.load_feats):
         raise UserError("--checkpoint is missing; only --load-feats can do without a model")
     dataset = _create_dataset(args)
+    learn_from = None
+    if args.whiten and args.whiten.startswith(_LEARN):
+        learn_from = create_dataset(args.whiten.removeprefix(_LEARN), db_root=args.db_root)
     print("Test dataset:", dataset)
     check_can_be_evaluated(dataset)
     check_expansions(dataset, aqe, adba)
@@ -106,9 +113,9 @@ def _main(args: argparse.Namespace) -> None:
         if file:
             make_folder(file)
     if args.load_feats:
-        database, queries, how, device = _load_features(args, changes, dataset)
+        database, queries, how, device = _load_features(args, changes, dataset, learn_from)
     else:
-        describer = create_describer(args, changes)
+        describer = create_describer(args, changes, learn_from)
         database, queries = _describe(args, describer, dataset)
         how, device = str(describer), describer.devices[0]
     with jax.default_device(device):
@@ -207,7 +214,10 @@ def _print_left_out(failures: Sequence[Mapping[int, str]]) -> None:
 
 
 def _load_features(
-    args: argparse.Namespace, changes: dict[str, Any], dataset: ImageDataset
+    args: argparse.Namespace,
+    changes: dict[str, Any],
+    dataset: ImageDataset,
+    learn_from: ImageDataset | None,
 ) -> tuple[np.ndarray, np.ndarray | None, str, jax.Device]:
     """The database's and the queries' descriptors from files, how they were made, and a device."""
     from dir_jax.describe.describer import queries_of
@@ -242,7 +252,7 @@ def _load_features(
         device, how = set_up_devices(args)[0], str(made) if made else "as they are in the files"
         print("Descriptors:", how)
     else:
-        describer = create_describer(args, changes)
+        describer = create_describer(args, changes, learn_from)
         width = describer.descriptor_size
         if found[0].shape[1] != width:
             raise UserError(
