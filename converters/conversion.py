@@ -21,7 +21,7 @@ from converters.sources import Source, drop_projection, recognise
 from converters.whitenings import numbers
 from dir_jax.checkpoint import save_model
 from dir_jax.errors import UserError, shown
-from dir_jax.model_recipe import published_recipe
+from dir_jax.model_recipe import Recipe, cirtorch_recipe, published_recipe
 from dir_jax.models import RetrievalNetwork, create_model
 from dir_jax.models.variables import count_parameters, merge_variables, split_variables
 from dir_jax.retrieval.whitening import Whitening
@@ -48,6 +48,14 @@ class Conversion(Source):
     warnings: list[str]
     state_dict: dict[str, np.ndarray]
 
+    @property
+    def recipe(self) -> Recipe:
+        """How its authors evaluate it."""
+        if self.kind != "cirtorch":
+            return published_recipe(self.whitenings)
+        power = self.state_dict.get("adpool.p") if self.model.config.without_fc else None
+        return cirtorch_recipe(self.whitenings, None if power is None else float(power[0]))
+
     def save(self, directory: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Writes it as a checkpoint directory; see `dir_jax.checkpoint.save_model`."""
         save_model(
@@ -55,7 +63,7 @@ class Conversion(Source):
             self.model,
             preprocessing=self.preprocessing,
             whitenings=self.whitenings,
-            recipe=published_recipe(self.whitenings),
+            recipe=self.recipe,
             notes={"converted": {"file": self.path.name, "kind": self.kind, **self.counters}},
             overwrite=overwrite,
         )
@@ -70,7 +78,7 @@ class Conversion(Source):
             ("parameters", f"{count_parameters(params):,}"),
             ("preprocessing", f"mean {self.preprocessing.mean}, std {self.preprocessing.std}"),
             *((f"whitening {name}", _describe(w)) for name, w in self.whitenings.items()),
-            ("recipe", str(published_recipe(self.whitenings))),
+            ("recipe", str(self.recipe)),
             *self.counters.items(),
             *((f"skipped: {what}", why) for what, why in self.skipped),
         ]

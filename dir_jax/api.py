@@ -92,7 +92,8 @@ class Model:
           threads: how many processes decode where there are many images; a script then needs
             `if __name__ == "__main__":` around what it runs. 0 means threads of this process.
           **options: pooling, gemp, whitenp, whitenv and whitenm, by default as the recipe says; see
-            `dir_jax.model_recipe.Recipe`.
+            `dir_jax.model_recipe.Recipe`. And scales, such as (1, 2**-0.5, 0.5), factors at which
+            each image is described as well, as cirtorch's networks are evaluated.
 
         Returns:
           (N, D) float32 of unit norm, in the order of the images.
@@ -121,7 +122,8 @@ class Model:
             recipe = self.recipe.changed(trfs=chains, whiten=whiten, **options)
         except TypeError as e:
             raise UserError(
-                f"{str(e).split(') ')[-1]}; options are pooling, gemp, whitenp, whitenv, whitenm"
+                f"{str(e).split(') ')[-1]}; options are scales, pooling, gemp, whitenp, "
+                "whitenv, whitenm"
             ) from e
         key = recipe, on_error, tuple(devices or ()), threads
         if key not in self._describers:

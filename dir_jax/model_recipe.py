@@ -25,7 +25,7 @@ _RULES = {
         lambda v: isinstance(v, list) and v != [] and all(isinstance(x, str) for x in v),
         "a list of one chain of transforms or more",
     ),
-    "pooling": Rule(lambda v: v in ("gem", "mean"), "gem or mean"),
+    "pooling": Rule(lambda v: v in ("gem", "mean", "power"), "gem, mean or power"),
     "gemp": Rule(lambda v: is_number(v, _ABOVE_0) and v <= 100, "a number above 0, at most 100"),
     "whiten": Rule(lambda v: v is None or isinstance(v, str), "the name of a whitening"),
     "whitenp": Rule(lambda v: is_number(v, 0), "a number, not negative"),
@@ -41,8 +41,8 @@ class Recipe:
 
     Attributes:
       trfs: the texts of the transforms, one chain for each scale; '' is the image as it is.
-      pooling: how scales are pooled, 'gem' or 'mean'.
-      gemp: the power of 'gem'.
+      pooling: how scales are pooled, 'gem', 'mean' or 'power'; see `pool_scales`.
+      gemp: the power of 'gem' and 'power'.
       whiten: the name of one of the model's whitenings, or None for no whitening.
       whitenp: the power of the variance that whitening divides by.
       whitenv: how many components whitening keeps, or None for all of them.
@@ -61,8 +61,18 @@ class Recipe:
         """This recipe with other parts: None keeps one, and `whiten=''` is no whitening.
 
         Another whitening than the recipe's has all its components, unless `whitenv` is given.
+        `scales` are factors: each chain of transforms is then used at each of them, by
+        `Interpolate`; and of cirtorch's whitenings NAME-ss, of one scale, and NAME-ms, of several,
+        the one that fits replaces the other.
         """
         parts = {name: value for name, value in parts.items() if value is not None}
+        if scales := parts.pop("scales", None):
+            chains = [filter(None, (chain, *([f"Interpolate({f})"] if f != 1 else [])))
+                      for chain in parts.get("trfs", self.trfs) for f in scales]  # fmt: skip
+            parts["trfs"] = tuple(", ".join(chain) for chain in chains)
+            if self.whiten and self.whiten[-3:] in ("-ss", "-ms"):
+                fitting = "-ms" if len(parts["trfs"]) > 1 else "-ss"
+                parts = {"whiten": self.whiten[:-3] + fitting, "whitenv": self.whitenv} | parts
         if "whiten" in parts:
             parts["whiten"] = parts["whiten"] or None
             if parts["whiten"] != self.whiten:
@@ -85,7 +95,7 @@ class Recipe:
         chains = [text or "images as they are" for text in self.trfs]
         words = [chains[0]]
         if len(chains) > 1:
-            how = f"gem {self.gemp:g}" if self.pooling == "gem" else self.pooling
+            how = self.pooling if self.pooling == "mean" else f"{self.pooling} {self.gemp:g}"
             words = [f"{len(chains)} scales ({' | '.join(chains)}) pooled by {how}"]
         if not self.whiten:
             return "; ".join([*words, "no whitening"])
@@ -96,8 +106,23 @@ class Recipe:
 
 
 # How the networks of CNN Image Retrieval in PyTorch are evaluated (Radenović et al., TPAMI 2018,
-# section 5.1): images of at most 1024 pixels.
-CIRTORCH_RECIPE = Recipe(trfs=("Scale(1024, LANCZOS, largest=True, can_upscale=False)",))
+# section 5.1): images of at most 1024 pixels. Where several scales are asked for, they are usually
+# these, and without `fc` they are pooled by the network's own power of GeM.
+CIRTORCH_RECIPE = Recipe(trfs=("Thumbnail(1024)",), pooling="mean")
+MULTISCALE = (1.0, 1 / 2**0.5, 0.5)
+_CIRTORCH_WHITENING = "retrieval-SfM-120k-ss"
+
+
+def cirtorch_recipe(whitenings: Collection[str], power: float | None) -> Recipe:
+    """How a network of CNN Image Retrieval in PyTorch is evaluated.
+
+    `power` is that of its GeM, or None where it ends in a projection, `fc`, which was trained as
+    its whitening, or has another pooling than GeM. Otherwise it is whitened by what was learned.
+    """
+    if power is None:
+        return CIRTORCH_RECIPE
+    whiten = _CIRTORCH_WHITENING if _CIRTORCH_WHITENING in whitenings else None
+    return dataclasses.replace(CIRTORCH_RECIPE, pooling="power", gemp=power, whiten=whiten)
 
 
 def published_recipe(whitenings: Collection[str]) -> Recipe:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from dir_jax.model_recipe import CIRTORCH_RECIPE, Recipe, published_recipe
+from dir_jax.model_recipe import CIRTORCH_RECIPE, Recipe, cirtorch_recipe, published_recipe
 from dir_jax.models.preprocess import Preprocessing
 
 
@@ -141,7 +141,7 @@ PUBLISHED: dict[str, PublishedModel] = dict((
     _cirtorch(_SFM, "rSfM120k-tl-resnet101-gem-w", "a155e54", "67.8/41.7; 77.6/56.3"),
     _cirtorch(_SFM, "rSfM120k-tl-resnet152-gem-w", "f39cada", "68.8/41.3; 78.0/57.2"),
     _cirtorch(_SFM, "retrievalSfM120k-resnet101-gem", "b80fb85", "65.4/40.1; 76.7/55.2",
-              dataclasses.replace(CIRTORCH_RECIPE, whiten="retrieval-SfM-120k-ss")),
+              cirtorch_recipe(["retrieval-SfM-120k-ss"], 3)),
     _cirtorch("imagenet", "imagenet-caffe-resnet50-features", "ac468af"),
     _cirtorch("imagenet", "imagenet-caffe-resnet101-features", "10a101d"),
     _cirtorch("imagenet", "imagenet-caffe-resnet152-features", "1011020"),

@@ -39,21 +39,22 @@ def find_file(name: str) -> Path:
     for folder in _folders():
         if file := _in_folder(folder, name):
             return _checked(file, model, None if folder == _own_folder() else file)
-    if (folder := cache_folder("models")) is None:
+    cache = cache_folder("models")
+    if cache is None:
         raise UserError(
             f"the model {name} cannot be kept anywhere; set XDG_CACHE_HOME to a folder that can be "
             f"written, or DIR_MODELS to one that has {model.file}, from {model.address}"
         )
     try:
-        return _fetch_once(name, model, folder)
+        return _fetch_once(name, model, cache)
     except TransferError as e:
         raise UserError(
             f"the model {name} is not here and cannot be fetched: {e}; put the file {model.file}, "
-            f"from {model.address}, into {_own_folder() or folder}"
+            f"from {model.address}, into {_own_folder() or cache}"
         ) from e
     except OSError as e:  # of the disk: those of the network are TransferErrors
         raise UserError(
-            f"cannot read or write {e.filename or folder}: {e.strerror or e}; make room, or set "
+            f"cannot read or write {e.filename or cache}: {e.strerror or e}; make room, or set "
             "XDG_CACHE_HOME to another folder; what has been fetched is kept"
         ) from e
 

@@ -39,9 +39,18 @@ def test_generalised_mean_keeps_signs(count, p):
     assert (found < 0).any()
 
 
+def test_power_clamps_nothing():
+    x = np.abs(scales(3)) * 1e-4  # a large part of what a clamp at 1e-6 would change
+    expected = normalized((x.astype(np.float64) ** 2.9).mean(axis=0) ** (1 / 2.9))
+    found = np.asarray(pool_scales(x, pooling="power", p=2.9))
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-9)
+    assert np.abs(pool_scales(x, pooling="gem", p=2.9) - expected).max() > 1e-4
+    assert (np.asarray(pool_scales(-x, pooling="power", p=2.9)) == -found).all()
+
+
 def test_one_scale_is_only_normalised():
     x = 3 * scales(1)
-    for pooling in ("gem", "mean"):
+    for pooling in ("gem", "mean", "power"):
         np.testing.assert_allclose(pool_scales(x, pooling=pooling), x[0] / 3, rtol=0, atol=1e-7)
 
 

@@ -15,12 +15,13 @@ from dir_jax.data.transforms.appearance import ColorJitter, RandomErasing
 from dir_jax.data.transforms.base import Identity, LazyTransform, Transform
 from dir_jax.data.transforms.framing import CenterCrop, Pad, PadSquare, RandomBorder, RandomCrop
 from dir_jax.data.transforms.resizing import RandomScale, Scale
+from dir_jax.data.transforms.shrinking import Interpolate, Thumbnail
 from dir_jax.data.transforms.views import Size, SizeRange, View
 from dir_jax.data.transforms.warping import RandomFlip, RandomRotation, RandomTilting
 
 TRANSFORMS: dict[str, type[Transform]] = {cls.__name__: cls for cls in (
-    Identity, Scale, Pad, PadSquare, CenterCrop, RandomScale, RandomCrop, RandomRotation,
-    RandomFlip, RandomTilting, ColorJitter, RandomErasing, RandomBorder,
+    Identity, Scale, Thumbnail, Interpolate, Pad, PadSquare, CenterCrop, RandomScale, RandomCrop,
+    RandomRotation, RandomFlip, RandomTilting, ColorJitter, RandomErasing, RandomBorder,
 )}  # fmt: skip
 """Every transform that a text can name."""
 
@@ -56,3 +57,12 @@ def parse_transforms(text: str | None) -> Compose:
     # The original evaluates its texts where Pillow's Image is in scope.
     filters |= {f"Image.{name}": method for name, method in filters.items()}
     return Compose(tuple(parse_calls(text or "", TRANSFORMS, what="transform", names=filters)))
+
+
+def without_interpolation(transform: Transform) -> tuple[Transform, float]:
+    """A chain without the `Interpolate` at its end, and that one's factor; 1 where it has none."""
+    if isinstance(transform, Compose) and transform.transforms:
+        *first, last = transform.transforms
+        if isinstance(last, Interpolate):
+            return Compose(tuple(first)), last.factor
+    return transform, 1.0
