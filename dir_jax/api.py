@@ -31,7 +31,8 @@ def load(path: str | os.PathLike[str], **options: Any) -> Model:
 
     Args:
       path: a checkpoint directory, the directory of a training run, a PyTorch file or a
-        safetensors file; a file is converted and kept in the user's cache folder.
+        safetensors file; a file is converted and kept in the user's cache folder. Or the name of a
+        published model, such as 'Resnet101-AP-GeM', or hf://USER/NAME.
       **options: options of `dir_jax.models.ModelConfig` that replace the model's own, such as
         dtype='bfloat16'.
 

@@ -41,7 +41,8 @@ def add_model_flags(parser: Parser, *, optional: bool = False, whitens: bool = T
     Without `whitens` there are no flags of whitening.
     """
     parser.add_argument("--checkpoint", required=not optional, metavar="PATH",
-        help="a checkpoint directory, a training run's directory, or a PyTorch file")
+        help="a checkpoint directory, a training run's directory, a PyTorch file, or the name of a "
+        "published model (dir-jax models lists them)")
     group = parser.add_argument_group("descriptors", "The defaults are the model's own recipe.")
     add = group.add_argument
     add("--trfs", nargs="+", metavar="CHAIN",
