@@ -19,7 +19,7 @@ from safetensors.numpy import save_file
 from converters.conversion import convert
 from converters.naming import to_torch_layout, torch_name
 from converters.reader import read_file
-from dir_jax.checkpoint import Checkpoint, arrays_of
+from dir_jax.checkpoint import Checkpoint, arrays_of, check_variables
 from dir_jax.description import (
     DamagedCheckpointError,
     check_digests,
@@ -72,14 +72,11 @@ def read_shared(folder: str | os.PathLike[str], **options: Any) -> Checkpoint:
     folder = Path(folder)
     description = read_description(folder / DESCRIPTION)
     what = f"the model {folder}"
-    found = convert(folder / WEIGHTS)
+    _, params, stats = split_variables(convert(folder / WEIGHTS).model)
     model = create_model(**description["model"] | options, seed=None)
-    graphdef, expected, _ = split_variables(model)
-    _, params, stats = split_variables(found.model)
-    if found.model.config.arch != model.config.arch or expected.keys() != params.keys():
-        raise DamagedCheckpointError(
-            f"{what}: {WEIGHTS} is of a {found.model.config.arch}, {DESCRIPTION} of another network"
-        )
+    graphdef, *expected = split_variables(model)
+    for ours, theirs in zip(expected, (params, stats), strict=True):
+        check_variables(ours, theirs, what)
     whitenings = _read_whitenings(folder) if description["whitening"] else {}
     check_digests(description, {"arrays": arrays_of(params, stats, whitenings)}, what)
     return Checkpoint(

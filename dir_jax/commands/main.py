@@ -33,7 +33,7 @@ COMMANDS = {
         "dir_jax.data.download.__main__",
         "download Oxford5K, Paris6K or their revisited ground truth",
     ),
-    "models": Command("dir_jax.published.__main__", "list the models that can be loaded by name"),
+    "models": Command("dir_jax.list_models", "list the models that can be loaded by name"),
     "publish": Command("dir_jax.publish", "write a model for others, or send it to the hub"),
     "from-torch": Command("converters.from_torch", "convert a PyTorch checkpoint"),
     "to-torch": Command("converters.to_torch", "export a model as a PyTorch checkpoint"),

@@ -5,6 +5,7 @@ Google Drive answers with such a page where a file is too large for it to look f
 
 from __future__ import annotations
 
+import contextlib
 import html.parser
 import re
 import urllib.parse
@@ -12,7 +13,7 @@ import urllib.parse
 from dir_jax.data.download.connection import TransferError
 from dir_jax.errors import quoted
 
-MOST_PAGE = 1 << 20  # bytes
+MOST_PAGE = 1 << 16  # bytes; Drive's has 3 kB
 _PAGE = re.compile(rb"\s*<(!doctype|html|head|body|\?xml|!--)", re.IGNORECASE)
 _TRUSTED = (".google.com", ".googleusercontent.com")  # where Drive's page may lead
 
@@ -45,7 +46,8 @@ class _Page(html.parser.HTMLParser):
         self.title, self._in_title = "", False
         self._action, self._fields = "", {}  # type: str, dict[str, str]
         self._link: str | None = None
-        self.feed(text)
+        with contextlib.suppress(AssertionError):  # at a section that makes no sense
+            self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         found = {name: value or "" for name, value in attrs}
@@ -70,10 +72,11 @@ class _Page(html.parser.HTMLParser):
             link = f"{self._action}?{urllib.parse.urlencode(self._fields)}"
         if link is None:
             return None
-        address = urllib.parse.urljoin(page, link)
-        there, here = urllib.parse.urlsplit(address), urllib.parse.urlsplit(page)
-        if there.scheme == here.scheme and (
-            there.netloc == here.netloc or (there.hostname or "").endswith(_TRUSTED)
-        ):
-            return address
+        with contextlib.suppress(ValueError):  # of what is no address
+            address = urllib.parse.urljoin(page, link)
+            there, here = urllib.parse.urlsplit(address), urllib.parse.urlsplit(page)
+            if there.scheme == here.scheme and (
+                there.netloc == here.netloc or (there.hostname or "").endswith(_TRUSTED)
+            ):
+                return address
         return None

@@ -21,7 +21,7 @@ from dir_jax.errors import UserError, did_you_mean
 
 def main(prog: str | None = None) -> int:
     """Lists as the command line says; returns the exit code. For `prog` see `run_parsed`."""
-    parser = Parser("dir_jax.published", __doc__)
+    parser = Parser("dir_jax.list_models", __doc__)
     parser.add_argument("--name", metavar="NAME", help="tells everything about this model alone")
     parser.add_argument(
         "--fetch",
