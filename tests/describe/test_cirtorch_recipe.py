@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from PIL import Image
 
 import dir_jax
+from dir_jax.commands.flags import add_model_flags, recipe_changes
+from dir_jax.commands.running import Parser
 from dir_jax.data.transforms import Interpolate, Thumbnail, parse_transforms
 from dir_jax.errors import UserError
 from dir_jax.model_recipe import MULTISCALE, Recipe
@@ -129,6 +131,22 @@ def test_scales_of_a_recipe():
     assert recipe.changed(scales=(1.0, 0.5), whiten="y").whiten == "y"
     assert Recipe(whiten="x-ms").changed(scales=(0.5,)).whiten == "x-ss"
     assert recipe.changed().whiten == "x-ss"
+
+
+def changes(*flags):
+    parser = Parser("x", None)
+    add_model_flags(parser, optional=True)
+    return recipe_changes(parser.parse(flags))
+
+
+def test_multiscale_flag():
+    assert "scales" not in changes()
+    assert changes("--multiscale")["scales"] == MULTISCALE
+    found = changes("--multiscale", "1", "sqrt(2)", "1/sqrt(2)", ".5", "1/2")["scales"]
+    assert found == (1, 2**0.5, 1 / 2**0.5, 0.5, 0.5)
+    for wrong in ("0", "1/0", "sqrt(2", "2**3", "nan", "", "1/2/3", "5"):
+        with pytest.raises(UserError, match=r"--multiscale|factor=5"):
+            changes("--multiscale", wrong)
 
 
 def test_interpolation_elsewhere_is_refused():
