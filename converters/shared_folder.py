@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
 
-from converters.conversion import convert
-from converters.naming import to_torch_layout, torch_name
+from converters.naming import from_torch_layout, to_torch_layout, torch_name
 from converters.reader import read_file
 from dir_jax.checkpoint import Checkpoint, arrays_of, check_variables
 from dir_jax.description import (
@@ -72,9 +72,9 @@ def read_shared(folder: str | os.PathLike[str], **options: Any) -> Checkpoint:
     folder = Path(folder)
     description = read_description(folder / DESCRIPTION)
     what = f"the model {folder}"
-    _, params, stats = split_variables(convert(folder / WEIGHTS).model)
-    model = create_model(**description["model"] | options, seed=None)
-    graphdef, *expected = split_variables(model)
+    graphdef, *expected = split_variables(create_model(**description["model"] | options, seed=None))
+    tensors = read_file(folder / WEIGHTS)["state_dict"]
+    params, stats = ({name: _array(tensors, name, what) for name in part} for part in expected)
     for ours, theirs in zip(expected, (params, stats), strict=True):
         check_variables(ours, theirs, what)
     whitenings = _read_whitenings(folder) if description["whitening"] else {}
@@ -83,6 +83,19 @@ def read_shared(folder: str | os.PathLike[str], **options: Any) -> Checkpoint:
         merge_variables(graphdef, params, stats), preprocessing_of(description), whitenings,
         recipe_of(description), description,
     )  # fmt: skip
+
+
+def _array(tensors: Mapping[str, np.ndarray], name: str, what: str) -> np.ndarray:
+    """Our array `name`, from torch's tensors."""
+    array = tensors.get(torch_name(name))
+    if (
+        array is None
+        or array.dtype != np.float32
+        or (name.endswith(".kernel") and array.ndim not in (2, 4))
+    ):
+        found = "is missing" if array is None else f"is {array.dtype}, of shape {array.shape}"
+        raise DamagedCheckpointError(f"{what}: {torch_name(name)} {found}")
+    return from_torch_layout(name, array)
 
 
 def _read_whitenings(folder: Path) -> dict[str, Whitening]:
