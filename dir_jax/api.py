@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
@@ -24,6 +24,8 @@ from dir_jax.evaluation import (
 )
 from dir_jax.loading import load_model
 from dir_jax.model_recipe import Recipe
+
+AnImage: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray
 
 
 def load(path: str | os.PathLike[str], **options: Any) -> Model:
@@ -70,7 +72,7 @@ class Model:
 
     def extract(
         self,
-        images: ImageDataset | str | Sequence[str | os.PathLike[str] | Image.Image | np.ndarray],
+        images: ImageDataset | AnImage | Iterable[AnImage],
         *,
         trfs: str | Sequence[str] | None = None,
         whiten: str | None = None,
@@ -82,9 +84,10 @@ class Model:
         """Describes images, each at its own size.
 
         Args:
-          images: paths, Pillow images or (H, W, 3) uint8 arrays of RGB; or a data set, as an object
-            or in words such as 'ImageList("list.txt", "photos")'. A data set's queries are not
-            described.
+          images: a path, a Pillow image or a (H, W, 3) uint8 array of RGB, or any iterable of
+            these; or a data set, as an object or in words such as 'ImageList("list.txt",
+            "photos")'. A path may be of a folder or a list, too; see `create_dataset`. A data set's
+            queries are not described.
           trfs: a chain of transforms, such as 'Scale(1050)', or a sequence of one chain for each of
             several scales; '' is the image as it is. By default as the model's `recipe` says.
           whiten: one of `whitenings`, or '' for no whitening. By default as the recipe says.
@@ -97,7 +100,7 @@ class Model:
             each image is described as well, as cirtorch's networks are evaluated.
 
         Returns:
-          (N, D) float32 of unit norm, in the order of the images.
+          (N, D) float32 of unit norm, in the order of the images; N is 1 for a single image.
 
         Raises:
           UserError: an image cannot be used (it is named), or an argument is not valid.
@@ -139,7 +142,7 @@ class Model:
 
 
 def evaluate(
-    dataset: ImageDataset | str,
+    dataset: ImageDataset | str | os.PathLike[str],
     model: Model | str | os.PathLike[str],
     *,
     trfs: str | Sequence[str] | None = None,
@@ -147,6 +150,7 @@ def evaluate(
     aqe: tuple[int, float] | None = None,
     adba: tuple[int, float] | None = None,
     db_root: str | None = None,
+    on_duplicate: str = "keep",
     on_error: str = "stop",
     devices: Sequence[jax.Device] | None = None,
     threads: int = 0,
@@ -155,14 +159,15 @@ def evaluate(
     """Evaluates a model on a data set by the data set's own protocol.
 
     Args:
-      dataset: a data set with labels or a ground truth, as an object or in words such as
-        'ROxford5K'.
+      dataset: a data set with labels or a ground truth, as an object, or in words such as
+        'ROxford5K' or the path of a labelled list; see `create_dataset`.
       model: a loaded model, or the path to load it from.
       trfs: the transforms, as in `Model.extract`; by default as the model's recipe says.
       whiten: one of the model's whitenings, or '' for none; by default as the recipe says.
       aqe: the number of neighbours and alpha of query expansion; no expansion by default.
       adba: the number of neighbours and alpha of database augmentation; none by default.
       db_root: the folder of the named data sets; by default the environment's DB_ROOT.
+      on_duplicate: 'keep' the rows of a list that name a file again, or 'drop' them.
       on_error: 'stop' at an image that cannot be used, or 'skip' it and leave it out.
       devices: where to compute; the first device by default.
       threads: how many processes decode, as in `Model.extract`.
@@ -175,8 +180,10 @@ def evaluate(
       UserError: the data set cannot be evaluated, which is found before any image is opened; an
         image cannot be used (it is named); or an argument is not valid.
     """
-    if isinstance(dataset, str):
-        dataset = create_dataset(dataset, db_root=db_root)
+    if isinstance(dataset, str | os.PathLike):
+        dataset = create_dataset(
+            os.fspath(dataset), db_root=db_root, labelled=True, on_duplicate=on_duplicate
+        )
     check_can_be_evaluated(dataset)
     check_expansions(dataset, aqe, adba)
     model = model if isinstance(model, Model) else load(model)
@@ -209,13 +216,19 @@ class _Images(ImageDataset):
 
 
 def _as_dataset(images: Any) -> ImageDataset:
-    if isinstance(images, str):
-        return create_dataset(images)
-    return images if isinstance(images, ImageDataset) else _Images(images)
+    if isinstance(images, ImageDataset):
+        return images
+    if isinstance(images, str | os.PathLike):
+        return create_dataset(os.fspath(images))
+    array = isinstance(images, np.ndarray) and images.dtype != object and images.ndim < 4
+    if array or isinstance(images, Image.Image) or not isinstance(images, Iterable):
+        return _Images([images])
+    return _Images(list(images))
 
 
 def _name(i: int, image: Any) -> str:
-    return os.fspath(image) if isinstance(image, str | os.PathLike) else f"number {i}"
+    is_path = isinstance(image, str | os.PathLike)
+    return os.path.expanduser(os.fspath(image)) if is_path else f"number {i}"
 
 
 def _as_image(image: Any) -> Image.Image:

@@ -26,7 +26,7 @@ def load_model(path: str | os.PathLike[str], **options: Any) -> Checkpoint:
         .zip that it comes in) or a safetensors file, which is converted and kept in the user's
         cache folder; a folder that `dir-jax publish` wrote, or hf://USER/NAME, such a folder on the
         Hugging Face hub; or the name of a published model, whose file `dir_jax.published.lookup`
-        finds.
+        finds. `~` is the user's home.
       **options: options of `dir_jax.models.ModelConfig` that replace the model's own, such as
         dtype='bfloat16'.
 
@@ -34,7 +34,7 @@ def load_model(path: str | os.PathLike[str], **options: Any) -> Checkpoint:
       UserError: there is no checkpoint, it cannot be read, it cannot be converted, or it is
         PyTorch's file and PyTorch is not installed; a published file, or the hub, is not there.
     """
-    path = os.fspath(path)
+    path = os.path.expanduser(path)
     if (name := published_name(path)) and not Path(path).exists():
         from dir_jax.published.lookup import find_file
 

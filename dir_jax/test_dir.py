@@ -164,10 +164,12 @@ def _create_dataset(args: argparse.Namespace) -> ImageDataset:
     from dir_jax.data.datasets import create_dataset
     from dir_jax.data.download import DOWNLOADABLE, download_dataset
 
-    db_root = args.db_root or os.environ.get("DB_ROOT")
+    db_root = os.path.expanduser(args.db_root or os.environ.get("DB_ROOT", ""))
     if args.dataset in DOWNLOADABLE and db_root and not args.load_feats:
         download_dataset(args.dataset, db_root)
-    return create_dataset(args.dataset, db_root=args.db_root)
+    return create_dataset(
+        args.dataset, db_root=db_root, labelled=True, on_duplicate=args.on_duplicate
+    )
 
 
 def _describe(

@@ -23,9 +23,14 @@ if TYPE_CHECKING:
 def add_dataset_flags(parser: Parser) -> None:
     """Adds --dataset, and --db-root, where the named data sets are."""
     parser.add_argument("--dataset", "-d", required=True, metavar="DATASET",
-        help="a name such as ROxford5K, or a list such as 'ImageList(\"list.txt\", \"folder\")'")
+        help="a folder of pictures, a list (.txt, .csv, .tsv, .json), a picture, a pattern such as "
+        "'photos/*.jpg', a name such as ROxford5K, or a call such as "
+        "'ImageList(\"list.txt\", \"folder\")'")
     parser.add_argument("--db-root", metavar="DIR",
         help="folder of the named data sets (default: $DB_ROOT)")
+    parser.add_argument("--on-duplicate", choices=("keep", "drop"), default="keep",
+        help="what to do about a file that a list has twice: keep both rows, or drop all but the "
+        "first (default: keep)")
 
 
 def add_cache_flag(parser: Parser) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dir_jax.data.images import ImageDataset, check_names
+from dir_jax.data.images import ImageDataset
+from dir_jax.data.lists import check_names
 from dir_jax.data.pickles import load_pickle
 from dir_jax.errors import UserError, quoted, shown
 from dir_jax.fields import is_whole

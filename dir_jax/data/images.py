@@ -7,7 +7,7 @@ import functools
 import importlib.util
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import BinaryIO
 
 import numpy as np
@@ -15,11 +15,21 @@ from PIL import Image
 
 from dir_jax.data.pixels import as_rgb, stored_size
 from dir_jax.errors import UserError, shown
-from dir_jax.runtime.files import check_inside, check_name, open_regular
-from dir_jax.runtime.reading import read_rows
+from dir_jax.runtime.files import open_regular
 
 # What a picture may be. Pillow knows many more formats, some of which start other programs.
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
+
+# How the names of such files end, which tells them from other files and from labels.
+SUFFIXES = (
+    ".jpg", ".jpeg", ".png", ".webp", ".jpe", ".jfif", ".gif", ".apng", ".bmp", ".dib", ".tif",
+    ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".mpo", ".avif", ".avifs", ".heic", ".heif",
+)  # fmt: skip
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file's name ends as that of a picture."""
+    return name[-6:].lower().endswith(SUFFIXES)
 
 
 class ImageDataset:
@@ -101,34 +111,3 @@ def _formats() -> tuple[str, ...]:
 
     pillow_heif.register_heif_opener()
     return (*found, "HEIF")
-
-
-def read_image_list(file: str, root: str = "") -> ImageDataset:
-    """Reads a text file that has the path of one image, relative to `root`, in each row."""
-    rows, where = read_list(file)
-    return ImageDataset(check_names(rows, root, where), root)
-
-
-def read_list(file: str) -> tuple[list[str], Callable[[int], str]]:
-    """The rows of a list of images that are not blank, and where each of them is."""
-    rows = [(number, row) for number, row in read_rows(file) if row]
-    if not rows:
-        raise UserError(f"the image list {file} is empty; expected a row for each image")
-    return [row for _, row in rows], lambda i: f"{file}, line {rows[i][0]}"
-
-
-def check_names(names: list[str], root: str, where: Callable[[int], str]) -> list[str]:
-    """The names of images, which lie in the root folder if there is one; other lists' are paths.
-
-    Raises:
-      UserError: a name leads out of the folder, or no file can have it; `where` says what has it.
-    """
-    for i, name in enumerate(names):
-        try:
-            if root:
-                check_inside(root, name)
-            else:
-                check_name(name)
-        except UserError as e:
-            raise UserError(f"{where(i)}: {e}") from e
-    return names

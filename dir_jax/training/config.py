@@ -81,6 +81,9 @@ def config_keys() -> dict[str, Any]:
             "std": _Key((0.229, 0.224, 0.225), 1e-6, 1000),
             # Transforms of the training images; they must give all images one size.
             "transform": _Key(""),
+            # What is done about a file that a list has twice: 'keep' all rows, or 'drop' all but
+            # the first.
+            "on_duplicate": _Key("keep", choices=("keep", "drop")),
             # What a resumed run does if a list or an image file is no longer what it was.
             "on_change": _Key("stop", choices=("stop", "continue"), changes_numbers=False),
             # Processes that decode images; 0 for threads of the training process.

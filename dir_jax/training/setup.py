@@ -131,7 +131,12 @@ def _dataset(config: ml_collections.ConfigDict, key: str) -> ImageDataset | None
     """The data set that a key names, or None."""
     try:
         words = config.data[key]
-        return create_dataset(words, db_root=config.data.db_root or None) if words else None
+        return words and create_dataset(
+            words,
+            db_root=config.data.db_root or None,
+            labelled=key != "eval_oxford",
+            on_duplicate=config.data.on_duplicate,
+        )
     except UserError as e:
         raise UserError(f"config.data.{key}: {e}") from e
 

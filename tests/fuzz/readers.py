@@ -18,7 +18,7 @@ from PIL import Image
 
 from converters import reader, sources
 from dir_jax.commands.recipes import load_config
-from dir_jax.data import datasets, ground_truth, images, kapture, labelled
+from dir_jax.data import datasets, ground_truth, images, kapture, labelled, lists
 from dir_jax.data.download import archives, fetch, pages
 from dir_jax.data.headers import read_sizes
 from dir_jax.data.transforms import Identity, parse_transforms
@@ -231,7 +231,7 @@ READERS: dict[str, Reader] = {
     "image": Reader(sound.made("a.jpg", *map(sound.image, _FORMATS)), _read_image),
     "image-list": Reader(
         sound.made("l.txt", b"a.jpg\nsub/b c.jpg\n\nd.jpg\n"),
-        lambda folder: _use(images.read_image_list(f"{folder}/l.txt", str(folder))),
+        lambda folder: _use(lists.read_image_list(f"{folder}/l.txt", str(folder))),
     ),
     "labelled-list": Reader(
         lambda _: [{"l.txt": sound.LABELS}, {"l.json": sound.LABELS_JSON.replace(b"null", b"8")}],
