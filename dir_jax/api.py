@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import jax
@@ -13,7 +14,6 @@ from PIL import Image
 from dir_jax.checkpoint import Checkpoint
 from dir_jax.data.datasets import create_dataset
 from dir_jax.data.images import ImageDataset
-from dir_jax.data.pixels import as_rgb
 from dir_jax.describe.describer import Describer, describe_with_queries
 from dir_jax.errors import UserError
 from dir_jax.evaluation import (
@@ -95,9 +95,9 @@ class Model:
           devices: where to compute; the first device by default.
           threads: how many processes decode where there are many images; a script then needs
             `if __name__ == "__main__":` around what it runs. 0 means threads of this process.
-          **options: pooling, gemp, whitenp, whitenv and whitenm, by default as the recipe says; see
-            `dir_jax.model_recipe.Recipe`. And scales, such as (1, 2**-0.5, 0.5), factors at which
-            each image is described as well, as cirtorch's networks are evaluated.
+          **options: exif, pooling, gemp, whitenp, whitenv, whitenm, by default as the recipe says;
+            see `dir_jax.model_recipe.Recipe`. And scales, such as (1, 2**-0.5, 0.5), factors at
+            which each image is described, as cirtorch's networks are evaluated.
 
         Returns:
           (N, D) float32 of unit norm, in the order of the images; N is 1 for a single image.
@@ -126,7 +126,7 @@ class Model:
             recipe = self.recipe.changed(trfs=chains, whiten=whiten, **options)
         except TypeError as e:
             raise UserError(
-                f"{str(e).split(') ')[-1]}; options are scales, pooling, gemp, whitenp, "
+                f"{str(e).split(') ')[-1]}; options are exif, scales, pooling, gemp, whitenp, "
                 "whitenv, whitenm"
             ) from e
         key = recipe, on_error, tuple(devices or ()), threads
@@ -202,17 +202,15 @@ class _Images(ImageDataset):
         super().__init__([_name(i, image) for i, image in enumerate(images)])
         self._images = [None if isinstance(x, str | os.PathLike) else _as_image(x) for x in images]
 
-    def open(self, i: int) -> Image.Image:
+    @contextlib.contextmanager
+    def _image(self, i: int) -> Iterator[Image.Image]:
         image = self._images[i]
         if image is None:
-            return super().open(i)
-        with self._failures_named(i):
+            with super()._image(i) as image:
+                yield image
+        else:
             image.load()  # so that Pillow has turned it as the caller sees it
-            return as_rgb(image)
-
-    def size(self, i: int) -> tuple[int, int]:
-        image = self._images[i]
-        return super().size(i) if image is None else image.size
+            yield image
 
 
 def _as_dataset(images: Any) -> ImageDataset:

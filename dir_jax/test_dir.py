@@ -113,11 +113,12 @@ def _main(args: argparse.Namespace) -> None:
         if file:
             make_folder(file)
     if args.load_feats:
-        database, queries, how, device = _load_features(args, changes, dataset, learn_from)
+        found = _load_features(args, changes, dataset, learn_from)
+        database, queries, how, exif, device = found
     else:
         describer = create_describer(args, changes, learn_from)
         database, queries = _describe(args, describer, dataset)
-        how, device = str(describer), describer.devices[0]
+        how, exif, device = str(describer), describer.recipe.exif, describer.devices[0]
     with jax.default_device(device):
         database, queries = expand_descriptors(database, queries, aqe=aqe, adba=adba)
         evaluation = evaluate_descriptors(dataset, database, queries, allow_missing=True)
@@ -127,7 +128,7 @@ def _main(args: argparse.Namespace) -> None:
             _write_results(args, results, evaluation)
             print(f"saved to {args.out_json}")
         if args.report:
-            _write_report(args, dataset, evaluation, database, queries, how)
+            _write_report(args, dataset.with_exif(exif), evaluation, database, queries, how)
             print(f"saved to {args.report}")
 
 
@@ -220,8 +221,9 @@ def _load_features(
     changes: dict[str, Any],
     dataset: ImageDataset,
     learn_from: ImageDataset | None,
-) -> tuple[np.ndarray, np.ndarray | None, str, jax.Device]:
-    """The database's and the queries' descriptors from files, how they were made, and a device."""
+) -> tuple[np.ndarray, np.ndarray | None, str, bool, jax.Device]:
+    """The database's and the queries' descriptors from files, how they were made, whether of
+    pictures that were turned, and a device."""
     from dir_jax.describe.describer import queries_of
     from dir_jax.describe.feature_files import extracted_paths, load_descriptors, saved_paths
     from dir_jax.model_recipe import recipe_beside
@@ -263,7 +265,8 @@ def _load_features(
             )
         found = [describer.whiten(x) for x in found]
         device, how = describer.devices[0], str(describer)
-    return found[0], found[1] if len(found) > 1 else None, how, device
+    exif = bool(args.exif) if made is None else made.exif
+    return found[0], found[1] if len(found) > 1 else None, how, exif, device
 
 
 def _write_results(

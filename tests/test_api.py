@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 import dir_jax
 from dir_jax.checkpoint import save_model
@@ -158,3 +158,17 @@ def test_importing_the_package_does_not_import_jax():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     with pytest.raises(AttributeError, match="nonsense"):
         _ = dir_jax.nonsense
+
+
+def test_exif_turns_files_and_pictures(folder, model, tmp_path):
+    upright = Image.open(folder / "0.png")
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    stored = upright.transpose(Image.Transpose.ROTATE_90)
+    stored.save(tmp_path / "turned.png", exif=exif)
+    turned = [tmp_path / "turned.png", Image.open(tmp_path / "turned.png")]
+    as_seen, as_stored = model.extract([upright, stored])
+    found = model.extract(turned, exif=True)
+    np.testing.assert_allclose(found, [as_seen, as_seen], rtol=0, atol=2e-6)
+    np.testing.assert_allclose(model.extract(turned), [as_stored, as_stored], rtol=0, atol=2e-6)
+    assert np.dot(as_seen, as_stored) < 0.999

@@ -56,6 +56,8 @@ def add_model_flags(parser: Parser, *, optional: bool = False, whitens: bool = T
     add("--multiscale", nargs="*", metavar="FACTOR",
         help="describes each image at these scales, as CNN Image Retrieval in PyTorch does "
         "(without factors: 1, 1/sqrt(2) and 1/2)")
+    add("--exif", action=argparse.BooleanOptionalAction,
+        help="whether images are turned as their EXIF data says, or described as they are stored")
     add("--pooling", metavar="HOW", help="how scales are pooled: gem, mean or power")
     add("--gemp", type=float, metavar="P", help="the power of gem and power")
     add("--center-bias", type=float, metavar="B",
@@ -93,7 +95,7 @@ def recipe_changes(args: argparse.Namespace) -> dict[str, Any]:
 
     if args.threads < 0:
         raise UserError(f"--threads is {args.threads}; expected 0 or more")
-    names = ("pooling", "gemp", "whiten", "whitenp", "whitenv", "whitenm")
+    names = ("exif", "pooling", "gemp", "whiten", "whitenp", "whitenv", "whitenm")
     changes = {name: getattr(args, name, None) for name in names}
     changes["trfs"] = None if args.trfs is None else tuple(args.trfs)
     if args.multiscale is not None:
