@@ -19,13 +19,13 @@ import dataclasses
 import functools
 from typing import NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 
 from dir_jax.losses.average_precision import FORMS
 from dir_jax.losses.histogram import bin_positions, check_bins, histograms, scores_gradient
 from dir_jax.losses.ratio import ratio_over_replicas
+from dir_jax.losses.shapes import check_labelled
 
 # Dot products of unit vectors from ReLU networks: the range of the paper.
 _VMIN, _VMAX = 0.0, 1.0
@@ -66,12 +66,11 @@ def listwise_average_precision_loss(
       () float32.
 
     Raises:
-      AssertionError: the shapes are not (B, D) and (B,).
+      ValueError: the shapes, which are shown, are not (B, D) and (B,).
       TypeError: the descriptors are not float32, or the labels are not integers.
     """
     descriptors, labels = jnp.asarray(descriptors), jnp.asarray(labels)
-    chex.assert_rank([descriptors, labels], [2, 1])
-    chex.assert_equal_shape_prefix([descriptors, labels], 1)
+    check_labelled(descriptors, labels)
     if descriptors.dtype != jnp.float32 or not jnp.issubdtype(labels.dtype, jnp.integer):
         raise TypeError(
             "expected float32 descriptors and integer labels, got "

@@ -31,6 +31,7 @@ from dir_jax.errors import UserError
 from dir_jax.evaluation import check_can_be_evaluated
 from dir_jax.loading import load_model
 from dir_jax.models.variables import split_variables
+from dir_jax.runtime.reading import read_bytes
 from dir_jax.test_dir import _read_results
 from dir_jax.training.config import default_config, validate_config
 from dir_jax.training.run_checkpoints import RunCheckpoints
@@ -78,6 +79,11 @@ def _use(dataset: images.ImageDataset) -> None:
         read_sizes(each)
     if type(dataset) is not images.ImageDataset:
         check_can_be_evaluated(dataset)
+
+
+def _read_any_list(folder: Path) -> None:
+    files = [name for name in sound.LISTS if os.path.lexists(folder / name)]
+    _use(datasets.create_dataset(f"{folder}/{files[0] if files else 'l.txt'}"))
 
 
 def _read_labels(folder: Path) -> None:
@@ -237,6 +243,9 @@ READERS: dict[str, Reader] = {
         lambda _: [{"l.txt": sound.LABELS}, {"l.json": sound.LABELS_JSON.replace(b"null", b"8")}],
         _read_labels,
     ),
+    "any-list": Reader(
+        lambda _: [{name: text.encode()} for name, text in sound.LISTS.items()], _read_any_list
+    ),
     "list-with-queries": Reader(
         lambda _: [{"l.txt": sound.LABELS, "q.txt": b"q.jpg arch\nr.jpg 7\n"}],
         lambda folder: _use(
@@ -273,7 +282,7 @@ READERS: dict[str, Reader] = {
             b'name="confirm" value="t"></form><a href="//[a]/?confirm=t">yes</a><![x[',
         ),
         lambda folder: pages.PageError(
-            "http://a/b", "http://a/b", (folder / "p.html").read_bytes()
+            "http://a/b", "http://a/b", read_bytes(folder / "p.html", most=pages.MOST_PAGE)
         ),
     ),
     "run-checkpoints": Reader(sound.runs, _read_run, exact=True),

@@ -28,6 +28,12 @@ from tests.fuzz.mutators import Files
 from tests.torch_reference.checkpoint_files import small_tree
 
 LABELS = b"a.jpg arch\nsub/b c.jpg arch\nd.jpg 7\ne.jpg 7\n"
+LISTS = {
+    "l.csv": 'path,label\na.jpg,arch\n"b c.jpg",arch\nd.jpg,7\n',
+    "l.tsv": "a.jpg\tnew york\nb.jpg\tnew york\nd.jpg\t7\n",
+    "l.txt": "# places\na.jpg new york\nb c.jpg new york  # seven\nd.jpg 7\n",
+    "l.json": '[{"path": "a.jpg", "label": 7}, {"path": "b.jpg", "label": 7}]',
+}
 LABELS_JSON = json.dumps({"a.jpg": "arch", "b c.jpg": "arch", "d.jpg": 7, "e.jpg": None}).encode()
 
 

@@ -26,7 +26,7 @@ class PageError(TransferError):
     """
 
     def __init__(self, url: str, source: str, page: bytes):
-        found = _Page(page.decode(errors="replace"))
+        found = _Page(page[:MOST_PAGE].decode(errors="replace"))
         title = " ".join(found.title.split())
         says = f", {quoted(title)}," if title else ""
         super().__init__(f"{url} gives a page{says} instead of the file")
