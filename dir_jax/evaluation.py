@@ -40,7 +40,7 @@ class Evaluation:
 
     Attributes:
       metrics: name -> mean over the queries that have relevant images, in [0, 1]: 'mAP', 'mP@1',
-        'top1', …; in the revisited protocol 'mAP-easy' and so on.
+        'recall@1', …; in the revisited protocol 'mAP-easy' and so on.
       aps: level of the protocol ('easy', 'medium', 'hard'; '' where there is only one) -> (Q,)
         float64, each query's average precision; NaN where it has no relevant image or no
         descriptor.
@@ -60,7 +60,7 @@ class Evaluation:
         }
         if self.first is not None:
             found["tops"] = [
-                {k: float(0 <= rank < k) for k in TOP_K if f"top{k}" in self.metrics}
+                {k: float(0 <= rank < k) for k in TOP_K if f"recall@{k}" in self.metrics}
                 for rank in self.first
             ]
         return found
@@ -233,8 +233,8 @@ def _evaluate_labelled(
     )
     ap, first = np.full(len(queries), np.nan), np.full(len(queries), -1)
     ap[valid_queries], first[valid_queries] = result.ap, result.first
-    tops = {f"top{k}": share for k, share in result.top.items()}
-    return Evaluation({"mAP": result.mAP, **tops}, {"": ap}, first)
+    recall = {f"recall@{k}": share for k, share in result.top.items()}
+    return Evaluation({"mAP": result.mAP, **recall}, {"": ap}, first)
 
 
 def rankings_to_show(

@@ -25,7 +25,7 @@ _RULES = {
         lambda v: isinstance(v, list) and v != [] and all(isinstance(x, str) for x in v),
         "a list of one chain of transforms or more",
     ),
-    "pooling": Rule(lambda v: v in ("gem", "mean", "power"), "gem, mean or power"),
+    "pooling": Rule(lambda v: v in ("gem", "mean", "cirtorch"), "gem, mean or cirtorch"),
     "gemp": Rule(lambda v: is_number(v, _ABOVE_0) and v <= 100, "a number above 0, at most 100"),
     "whiten": Rule(lambda v: v is None or isinstance(v, str), "the name of a whitening"),
     "whitenp": Rule(lambda v: is_number(v, 0), "a number, not negative"),
@@ -43,8 +43,8 @@ class Recipe:
 
     Attributes:
       trfs: the texts of the transforms, one chain for each scale; '' is the image as it is.
-      pooling: how scales are pooled, 'gem', 'mean' or 'power'; see `pool_scales`.
-      gemp: the power of 'gem' and 'power'.
+      pooling: how scales are pooled, 'gem', 'mean' or 'cirtorch'; see `retrieval.scales`.
+      gemp: the power of 'gem' and 'cirtorch'.
       whiten: the name of one of the model's whitenings, or None for no whitening.
       whitenp: the power of the variance that whitening divides by.
       whitenv: how many components whitening keeps, or None for all of them.
@@ -99,7 +99,7 @@ class Recipe:
         chains = [text or "images as they are" for text in self.trfs]
         words = [chains[0]]
         if len(chains) > 1:
-            how = self.pooling if self.pooling == "mean" else f"{self.pooling} {self.gemp:g}"
+            how = self.pooling + f" {self.gemp:g}" * (self.pooling != "mean")
             words = [f"{len(chains)} scales ({' | '.join(chains)}) pooled by {how}"]
         if self.exif:
             words.append("turned by EXIF")
@@ -128,7 +128,7 @@ def cirtorch_recipe(whitenings: Collection[str], power: float | None) -> Recipe:
     if power is None:
         return CIRTORCH_RECIPE
     whiten = _CIRTORCH_WHITENING if _CIRTORCH_WHITENING in whitenings else None
-    return dataclasses.replace(CIRTORCH_RECIPE, pooling="power", gemp=power, whiten=whiten)
+    return dataclasses.replace(CIRTORCH_RECIPE, pooling="cirtorch", gemp=power, whiten=whiten)
 
 
 def published_recipe(whitenings: Collection[str]) -> Recipe:

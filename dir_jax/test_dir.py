@@ -125,7 +125,8 @@ def _main(args: argparse.Namespace) -> None:
         database, queries = expand_descriptors(database, queries, aqe=aqe, adba=adba)
         evaluation = evaluate_descriptors(dataset, database, queries, allow_missing=True)
         for name, value in evaluation.metrics.items():
-            print(f" * {name} = {value:g}")
+            # The original's word on its lines; everywhere else it is recall@K.
+            print(f" * {name.replace('recall@', 'top')} = {value:g}")
         if args.out_json:
             _write_results(args, results, evaluation)
             print(f"saved to {args.out_json}")
@@ -192,7 +193,7 @@ def _describe(
 def _save_features(folder: str, describer: Describer, dataset: ImageDataset) -> list[np.ndarray]:
     """Describes and writes the descriptors before whitening; returns them whitened."""
     from dir_jax.describe.describer import describe_with_queries
-    from dir_jax.describe.feature_files import save_descriptors, saved_paths
+    from dir_jax.describe.feature_files import save_descriptors, saved_paths, wrote
     from dir_jax.model_recipe import write_recipe
 
     stem = os.path.join(folder, "feats")
@@ -204,7 +205,7 @@ def _save_features(folder: str, describer: Describer, dataset: ImageDataset) -> 
     ):
         save_descriptors(path, descriptors)
         write_recipe(path, describer.recipe.changed(whiten=""))
-        print(f"wrote {path}: {len(descriptors)} images")
+        print(wrote(path, descriptors))
         found.append(describer.whiten(descriptors.array()))
     described.delete_partial()
     return found

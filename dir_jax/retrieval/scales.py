@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from dir_jax.errors import UserError
 
+SCALE_POOLINGS = ("gem", "mean", "cirtorch")
 _LARGEST_POWER = 100  # few numbers below 1 have a larger power that is not 0
 _EPSILON = 1e-6  # the least magnitude, as in generalised-mean pooling of activations
 
@@ -19,15 +20,15 @@ def pool_scales(
 ) -> jax.Array:
     """Pools descriptors of the same images at several scales, and normalises.
 
-    'mean' is their mean. 'gem' is a generalised mean that keeps signs, f(mean(f(x, p)), 1 / p) with
-    f(x, p) = sign(x) · max(|x|, 1e-6)^p. 'power' is the same without the 1e-6, as CNN Image
-    Retrieval in PyTorch pools (Radenović et al., TPAMI 2018, section 5.1). A single scale is only
+    'mean' is their mean. 'gem', as in Deep Image Retrieval, is a generalised mean that keeps signs,
+    f(mean(f(x, p)), 1 / p) with f(x, p) = sign(x) · max(|x|, 1e-6)^p. 'cirtorch', as in CNN Image
+    Retrieval in PyTorch, is the same with f(x, p) = sign(x) · |x|^p. A single scale is only
     normalised.
 
     Args:
       descriptors: one (N, D) array for each scale.
-      pooling: 'gem', 'mean' or 'power'.
-      p: the power of 'gem' and 'power', above 0 and at most 100.
+      pooling: 'gem', 'mean' or 'cirtorch'.
+      p: the power of 'gem' and 'cirtorch', above 0 and at most 100.
 
     Returns:
       (N, D) float32, of unit norm (x / max(‖x‖, 1e-12)).
@@ -35,8 +36,9 @@ def pool_scales(
     Raises:
       UserError: the pooling is unknown, the power is out of range, or there is no scale.
     """
-    if pooling not in ("gem", "mean", "power"):
-        raise UserError(f"{pooling!r} is not a pooling of scales; choose from gem, mean, power")
+    if pooling not in SCALE_POOLINGS:
+        known = ", ".join(SCALE_POOLINGS)
+        raise UserError(f"{pooling!r} is not a pooling of scales; choose from {known}")
     if not 0 < p <= _LARGEST_POWER:
         raise UserError(
             f"the power of pooling scales is {p!r}; it must be above 0 and at most {_LARGEST_POWER}"

@@ -14,7 +14,7 @@ import os
 import re
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import requests
 
@@ -30,6 +30,14 @@ _PAUSE = 1.0  # seconds before the second attempt; doubled before each further o
 _CHUNK = 1 << 18  # bytes
 
 Record = dict[str, Any]  # what is known about a file: an entry of `downloads.json`
+
+
+class Bar(Protocol):
+    """What counts the bytes of several files; its `update` may raise to stop."""
+
+    def update(self, count: int) -> None: ...
+
+
 _KEYS = {
     "url": str,  # the address that was requested
     "source": str | None,  # the address that answered, which is another one after a redirect
@@ -48,7 +56,13 @@ def part_of(url: str, folder: Path, name: str | None = None) -> Path:
 
 
 def fetch_file(
-    url: str, folder: Path, *, limit: int, name: str | None = None, at: str | None = None
+    url: str,
+    folder: Path,
+    *,
+    limit: int,
+    name: str | None = None,
+    at: str | None = None,
+    bar: Bar | None = None,
 ) -> Path:
     """Fetches a whole file from where an earlier attempt or run stopped; returns its `part_of`.
 
@@ -60,6 +74,7 @@ def fetch_file(
       limit: the largest size that is accepted, in bytes.
       name: the file's name, see `part_of`.
       at: an address that is requested instead, such as `PageError.confirmed`.
+      bar: counts the bytes that come, instead of a bar of this file's own.
 
     Raises:
       PageError: the address gives a web page. The bytes that there are are kept.
@@ -72,7 +87,7 @@ def fetch_file(
     furthest, failures = _kept(url, part)[1], 0
     while True:
         try:
-            _compare(part, _attempt(url, part, limit, at or url))
+            _compare(part, _attempt(url, part, limit, at or url, bar))
             return part
         except BrokenError as e:
             reason = e
@@ -104,7 +119,7 @@ def _kept(url: str, part: Path) -> tuple[Record | None, int]:
     return (record, have) if usable and have else (None, 0)
 
 
-def _attempt(url: str, part: Path, limit: int, at: str) -> Record:
+def _attempt(url: str, part: Path, limit: int, at: str, all_files: Bar | None) -> Record:
     record, have = _kept(url, part)
     if record and record["size"] == have:
         return record
@@ -130,7 +145,8 @@ def _attempt(url: str, part: Path, limit: int, at: str) -> Record:
             raise BrokenError(f"{url} has changed, or the answer has other bytes than requested")
         size = record["size"]
         end = limit + 1 if size is None else size
-        with part.open("ab") as stream, progress_bar(part.stem, size, "B", True, have) as bar:
+        own = progress_bar(part.stem, size, "B", all_files is None, have)
+        with part.open("ab") as stream, own as bar:
             while have < end and (
                 chunk := head or connection.read(answer, min(_CHUNK, end - have))
             ):
@@ -138,7 +154,7 @@ def _attempt(url: str, part: Path, limit: int, at: str) -> Record:
                 stream.write(chunk)
                 stream.flush()  # so that a process that is killed has kept it
                 have += len(chunk)
-                bar.update(len(chunk))
+                (all_files or bar).update(len(chunk))
     if have > limit:
         discard(part)
         raise TransferError(f"{url} has more than the {limit:,} bytes that are accepted")
