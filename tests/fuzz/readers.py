@@ -17,10 +17,9 @@ import numpy as np
 from PIL import Image
 
 from converters import reader, sources
-from dir_jax import checkpoint
 from dir_jax.commands.recipes import load_config
 from dir_jax.data import datasets, ground_truth, images, kapture, labelled, lists
-from dir_jax.data.download import archives, fetch
+from dir_jax.data.download import archives, fetch, pages
 from dir_jax.data.headers import read_sizes
 from dir_jax.data.transforms import Identity, parse_transforms
 from dir_jax.describe.feature_files import load_descriptors
@@ -30,7 +29,9 @@ from dir_jax.describe.padded_shapes import Batch
 from dir_jax.describe.resume import PartialDescriptors
 from dir_jax.errors import UserError
 from dir_jax.evaluation import check_can_be_evaluated
+from dir_jax.loading import load_model
 from dir_jax.models.variables import split_variables
+from dir_jax.runtime.reading import read_bytes
 from dir_jax.test_dir import _read_results
 from dir_jax.training.config import default_config, validate_config
 from dir_jax.training.run_checkpoints import RunCheckpoints
@@ -154,7 +155,7 @@ def _digest(tree: Any) -> str:
 
 
 def _read_checkpoint(folder: Path) -> str:
-    found = checkpoint.read_model(folder)
+    found = load_model(folder)
     found.recipe.transforms()
     whitenings = {name: w.to_arrays() for name, w in found.whitenings.items()}
     return _digest([*split_variables(found.model)[1:], whitenings])
@@ -295,6 +296,17 @@ READERS: dict[str, Reader] = {
     "model.json": Reader(sound.checkpoints, _read_checkpoint, ("model/model.json",), exact=True),
     "checkpoint": Reader(
         lambda folder: sound.checkpoints(folder)[:1], _read_checkpoint, exact=True
+    ),
+    "published-folder": Reader(sound.published_folders, _read_checkpoint, exact=True),
+    "web-page": Reader(
+        sound.made(
+            "p.html",
+            b'<!DOCTYPE html><title>Large</title><form action="/x"><input '
+            b'name="confirm" value="t"></form><a href="//[a]/?confirm=t">yes</a><![x[',
+        ),
+        lambda folder: pages.PageError(
+            "http://a/b", "http://a/b", read_bytes(folder / "p.html", most=pages.MOST_PAGE)
+        ),
     ),
     "run-checkpoints": Reader(sound.runs, _read_run, exact=True),
     "metrics.jsonl": Reader(sound.made("metrics.jsonl", _ROWS), _read_metrics),
