@@ -37,7 +37,7 @@ COMMANDS = {
     "whiten": Command("dir_jax.whiten", "learn a whitening, and add it to a model", computes=True),
     "download": Command(
         "dir_jax.data.download.__main__",
-        "download Oxford5K, Paris6K or their revisited ground truth",
+        "download a data set, or some archives of it",
     ),
     "from-torch": Command("converters.from_torch", "convert a PyTorch checkpoint"),
     "to-torch": Command("converters.to_torch", "export a model as a PyTorch checkpoint"),

@@ -35,6 +35,7 @@ from dir_jax.test_dir import _read_results
 from dir_jax.training.config import default_config, validate_config
 from dir_jax.training.run_checkpoints import RunCheckpoints
 from dir_jax.training.workdir import MetricsLog, claimed_workdir
+from tests.data import published
 from tests.fuzz import sound
 from tests.fuzz.mutators import Files
 
@@ -88,6 +89,27 @@ def _read_any_list(folder: Path) -> None:
 def _read_labels(folder: Path) -> None:
     file = "l.json" if os.path.lexists(folder / "l.json") else "l.txt"
     _use(labelled.read_labelled_list(str(folder / file), str(folder)))
+
+
+def _published_folders(folder: Path) -> Iterable[Files]:
+    published.write_landmarks(folder)
+    published.write_metric_learning(folder)
+    published.write_distractors(folder)
+    published.write_sfm(folder)
+    return [sound.files_in(folder)]
+
+
+def _read_published(folder: Path) -> None:
+    failures = []
+    for name in ("SfM120k_val", "SfM30k_whiten", "GLDv2_train", "GLDv2_train_clean", "GLDv2_test",
+                 "R1M", "CUB200_test", "Cars196_train", "SOP_test", "InShop_test"):  # fmt: skip
+        try:
+            dataset = datasets.create_dataset(name, db_root=str(folder))
+            "\n".join([*dataset.names, *getattr(dataset, "classes", ())]).encode()
+        except UserError as e:
+            failures.append(e)
+    if failures:
+        raise failures[0]
 
 
 # Texts.
@@ -261,6 +283,7 @@ READERS: dict[str, Reader] = {
         sound.truths,
         lambda folder: _use(ground_truth.read_ground_truth(f"{folder}/gnd.pkl", str(folder))),
     ),
+    "published-lists": Reader(_published_folders, _read_published),
     "transforms": Reader(sound.texts(*_TRANSFORMS), _read_transforms, lines=5),
     "dataset-text": Reader(
         sound.dataset_texts,
