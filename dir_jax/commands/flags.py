@@ -5,17 +5,19 @@ from __future__ import annotations
 import argparse
 import functools
 import logging
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dir_jax.commands.running import Parser
-from dir_jax.errors import UserError
+from dir_jax.errors import UserError, shown
 
 if TYPE_CHECKING:
     import jax
 
     from dir_jax.data.images import ImageDataset
     from dir_jax.describe.describer import Describer
+    from dir_jax.search.index import Index
 
 
 # fmt: off
@@ -60,12 +62,16 @@ def add_model_flags(parser: Parser, *, optional: bool = False, whitens: bool = T
     Without `whitens` there are no flags of whitening.
     """
     parser.add_argument("--checkpoint", required=not optional, metavar="PATH",
-        help="a checkpoint directory, a training run's directory, or a PyTorch file")
+        help="a checkpoint directory, a training run's directory, a PyTorch file, or the name of a "
+        "published model (dir-jax models lists them)")
     group = parser.add_argument_group("descriptors", "The defaults are the model's own recipe.")
     add = group.add_argument
     add("--trfs", nargs="+", metavar="CHAIN",
         help="transforms such as 'Scale(1050), Pad(800)'; '' is the image as it is; with several "
         "chains, each image is described at several scales, which are pooled")
+    add("--multiscale", nargs="*", metavar="FACTOR",
+        help="describes each image at these scales, as CNN Image Retrieval in PyTorch does "
+        "(without factors: 1, 1/sqrt(2) and 1/2)")
     add("--exif", action=argparse.BooleanOptionalAction,
         help="whether images are turned as their EXIF data says, or described as they are stored")
     add("--pooling", metavar="HOW", help="how scales are pooled: gem, mean or cirtorch")
@@ -81,13 +87,7 @@ def add_model_flags(parser: Parser, *, optional: bool = False, whitens: bool = T
         add("--whitenv", type=int, metavar="N", help="dimensions that whitening keeps")
         add("--whitenm", type=float, metavar="M",
             help="a constant factor of what whitening divides by")
-    group = parser.add_argument_group("running")
-    add = group.add_argument
-    add("--threads", type=int, default=8, metavar="N",
-        help="how many processes decode images, at most one for each core (default: 8)")
-    add("--gpu", type=int, nargs="+", metavar="N",
-        help="the numbers of the accelerators to use, or -1 for the CPU (default: the first "
-        "accelerator, or the CPU if there is none)")
+    add = add_running_flags(parser).add_argument
     add("--dtype", choices=("float32", "bfloat16"),
         help="the number format that the network computes in (default: as the model says)")
     add("--precision", choices=("highest", "high", "default"),
@@ -97,19 +97,48 @@ def add_model_flags(parser: Parser, *, optional: bool = False, whitens: bool = T
         help="what to do where an image cannot be used: stop, or skip it (default: stop)")
     add("--dbg", nargs="*", metavar="OPTION",
         help="accepted, as the original takes it, and without effect")
+
+
+def add_running_flags(parser: Parser) -> argparse._ArgumentGroup:
+    """Adds where, and by how many processes, images are described; returns the flags' group."""
+    group = parser.add_argument_group("running")
+    add = group.add_argument
+    add("--threads", type=int, default=8, metavar="N",
+        help="how many processes decode images, at most one for each core (default: 8)")
+    add("--gpu", type=int, nargs="+", metavar="N",
+        help="the numbers of the accelerators to use, or -1 for the CPU (default: the first "
+        "accelerator, or the CPU if there is none)")
     add_cache_flag(parser)
+    return group
+
+
+def add_index_flags(parser: Parser) -> None:
+    """Adds --checkpoint and what `add_running_flags` adds, for a command that opens an index."""
+    parser.add_argument("--checkpoint", metavar="PATH",
+        help="the model that made the index, if it is elsewhere now")
+    add_running_flags(parser)
+
+
+def open_index(args: argparse.Namespace, path: str) -> Index:
+    """Opens an index on the device of --gpu."""
+    from dir_jax.search.index import Index
+
+    devices = set_up_devices(args)
+    return Index(path, checkpoint=args.checkpoint, devices=devices, threads=args.threads)
 # fmt: on
 
 
 def recipe_changes(args: argparse.Namespace) -> dict[str, Any]:
     """What the flags change in a model's recipe. Raises UserError for a value that is not valid."""
-    from dir_jax.model_recipe import Recipe
+    from dir_jax.model_recipe import MULTISCALE, Recipe
 
     if args.threads < 0:
         raise UserError(f"--threads is {args.threads}; expected 0 or more")
     names = ("exif", "pooling", "gemp", "whiten", "whitenp", "whitenv", "whitenm")
     changes = {name: getattr(args, name, None) for name in names}
     changes["trfs"] = None if args.trfs is None else tuple(args.trfs)
+    if args.multiscale is not None:
+        changes["scales"] = tuple(map(_factor, args.multiscale)) or MULTISCALE
     try:
         recipe = Recipe().changed(**changes)
         recipe.transforms()
@@ -117,6 +146,15 @@ def recipe_changes(args: argparse.Namespace) -> dict[str, Any]:
         raise UserError(f"--trfs: {e}") from e
     recipe.check("flags")
     return changes
+
+
+def _factor(text: str) -> float:
+    """A factor of --multiscale: a number, or such as 1/2, sqrt(2), 1/sqrt(2)."""
+    match = re.fullmatch(r"(?:(\d{1,9})/)?(sqrt\()?(\d{0,9}\.?\d{1,18})(?(2)\))", text)
+    number = float(match[3]) ** (0.5 if match[2] else 1) if match else 0
+    if not match or number == 0:
+        raise UserError(f"--multiscale {shown(text)} is not a number such as 0.5 or 1/sqrt(2)")
+    return float(match[1]) / number if match[1] else number
 
 
 def set_up_devices(args: argparse.Namespace) -> list[jax.Device]:

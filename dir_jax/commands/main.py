@@ -28,11 +28,19 @@ COMMANDS = {
     "extract-kapture": Command(
         "dir_jax.extract_kapture", "add global features to a kapture dataset", computes=True
     ),
+    "index": Command("dir_jax.index_images", "make an index of images to search", computes=True),
+    "search": Command("dir_jax.search_index", "find a picture in an index", computes=True),
+    "pairs": Command("dir_jax.write_pairs", "write pairs of images for hloc", computes=True),
+    "duplicates": Command(
+        "dir_jax.find_duplicates", "find images that are nearly the same", computes=True
+    ),
     "whiten": Command("dir_jax.whiten", "learn a whitening, and add it to a model", computes=True),
     "download": Command(
         "dir_jax.data.download.__main__",
-        "download Oxford5K, Paris6K or their revisited ground truth",
+        "download a data set, or some archives of it",
     ),
+    "models": Command("dir_jax.list_models", "list the models that can be loaded by name"),
+    "publish": Command("dir_jax.publish", "write a model for others, or send it to the hub"),
     "from-torch": Command("converters.from_torch", "convert a PyTorch checkpoint"),
     "to-torch": Command("converters.to_torch", "export a model as a PyTorch checkpoint"),
 }

@@ -148,7 +148,7 @@ class RunCheckpoints:
 
     def _restore(self, step: int) -> tuple[Variables, Variables, Any]:
         what = f"the checkpoint {self.path(step)}"
-        description = read_description(self.path(step))
+        description = read_description(self.path(step) / "model" / "model.json")
         with reading(what):
             check_files(self.path(step))
             items = {name: read_arrays(self.path(step) / name) for name in ("arrays", "train")}
