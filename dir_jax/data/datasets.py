@@ -11,7 +11,9 @@ import os
 from collections.abc import Callable
 from typing import TypeAlias
 
+from dir_jax.data.benchmark_sets import read_holidays, read_ilias, read_ukbench
 from dir_jax.data.calls import parse_calls
+from dir_jax.data.gldv2_truth import read_gldv2_recognition, read_gldv2_retrieval
 from dir_jax.data.ground_truth import read_ground_truth
 from dir_jax.data.images import ImageDataset, read_image_list
 from dir_jax.data.labelled import read_clusters, read_labelled_list, read_labelled_list_with_queries
@@ -25,6 +27,11 @@ READERS: dict[str, Reader] = {
     "ImageListLabelsQ": read_labelled_list_with_queries,
     "ImageClusters": read_clusters,
     "ImageListRelevants": read_ground_truth,
+    "Holidays": read_holidays,
+    "UKBench": read_ukbench,
+    "ILIAS": read_ilias,
+    "GLDv2Retrieval": read_gldv2_retrieval,
+    "GLDv2Recognition": read_gldv2_recognition,
 }
 """What users can call on their own files: name -> function of paths."""
 
@@ -64,6 +71,8 @@ def create_dataset(spec: str, *, db_root: str | None = None) -> ImageDataset:
         `ImageListLabelsQ(file, queries[, root])`, two such lists;
         `ImageClusters(file[, root])`, JSON of path: cluster;
         `ImageListRelevants(pickle[, root, img_dir='jpg', ext='.jpg'])`, an Oxford-style truth;
+        `Holidays(folder)`, `UKBench(folder)`, `ILIAS(folder)`, benchmarks in their own folders;
+        `GLDv2Retrieval(csv[, root, index])`, `GLDv2Recognition(csv[, root, train])`, solutions;
         `tfds:NAME[:SPLIT]`, a TensorFlow Datasets data set with an image and a label;
         or a name in `NAMED`, such as `ROxford5K` or `Landmarks_clean`.
       db_root: the folder of the named data sets, by default the environment's DB_ROOT; for `tfds:`

@@ -19,11 +19,19 @@ from PIL import Image
 from converters import reader, sources
 from dir_jax import checkpoint
 from dir_jax.commands.recipes import load_config
-from dir_jax.data import datasets, ground_truth, images, kapture, labelled
+from dir_jax.data import (
+    benchmark_sets,
+    datasets,
+    gldv2_truth,
+    ground_truth,
+    images,
+    kapture,
+    labelled,
+)
 from dir_jax.data.download import archives, fetch
 from dir_jax.data.headers import read_sizes
 from dir_jax.data.transforms import Identity, parse_transforms
-from dir_jax.describe.feature_files import load_descriptors
+from dir_jax.describe.feature_files import StoredRows, load_descriptors
 from dir_jax.describe.image_lists import ImageList, Pass
 from dir_jax.describe.kapture_features import GlobalFeatures
 from dir_jax.describe.padded_shapes import Batch
@@ -83,6 +91,11 @@ def _use(dataset: images.ImageDataset) -> None:
 def _read_labels(folder: Path) -> None:
     file = "l.json" if os.path.lexists(folder / "l.json") else "l.txt"
     _use(labelled.read_labelled_list(str(folder / file), str(folder)))
+
+
+def _read_gldv2(folder: Path) -> None:
+    _use(gldv2_truth.read_gldv2_retrieval(f"{folder}/ground_truth/retrieval.csv"))
+    _use(gldv2_truth.read_gldv2_recognition(f"{folder}/ground_truth/recognition.csv"))
 
 
 # Texts.
@@ -253,6 +266,10 @@ READERS: dict[str, Reader] = {
         sound.truths,
         lambda folder: _use(ground_truth.read_ground_truth(f"{folder}/gnd.pkl", str(folder))),
     ),
+    "gldv2": Reader(lambda _: [sound.GLDV2], _read_gldv2),
+    "ilias": Reader(
+        lambda _: [sound.ILIAS], lambda folder: _use(benchmark_sets.read_ilias(str(folder)))
+    ),
     "transforms": Reader(sound.texts(*_TRANSFORMS), _read_transforms, lines=5),
     "dataset-text": Reader(
         sound.dataset_texts,
@@ -276,7 +293,10 @@ READERS: dict[str, Reader] = {
     "safetensors": Reader(sound.safetensors_files, _read_other("a.safetensors")),
     "descriptors": Reader(
         sound.descriptors,
-        lambda folder: load_descriptors(f"{folder}/f.npy", list("abcde")),
+        lambda folder: (
+            load_descriptors(f"{folder}/f.npy", list("abcde")),
+            StoredRows(f"{folder}/f.npy")[:],
+        ),
     ),
     "partial": Reader(_partial_folders, lambda folder: _fill(folder / "out.partial")),
     "kapture": Reader(sound.kapture_folders, _read_kapture),
