@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,9 +12,8 @@ from converters.file_errors import CheckpointFileError
 from converters.torch_pickles import InertPCA
 from dir_jax.data.stand_ins import Array, RefusedPickleError, Scalar
 from dir_jax.errors import UserError, shown
-from dir_jax.retrieval.whitening import Whitening
+from dir_jax.retrieval.whitening import WHITENING_NAME, Whitening
 
-_NAME = re.compile(r"[\w+(][\w +.,()-]{0,99}")
 _FIELDS = ("mean_", "components_", "explained_variance_")
 
 
@@ -109,7 +107,7 @@ def to_dict(whitening: Whitening) -> dict[str, Any]:
 
 def _check_name(name: Any) -> None:
     # It becomes a part of paths in our checkpoint.
-    if not (isinstance(name, str) and _NAME.fullmatch(name)):
+    if not (isinstance(name, str) and WHITENING_NAME.fullmatch(name)):
         called = shown(name) if isinstance(name, str) else f"by a {type(name).__name__}"
         raise CheckpointFileError(
             f"a whitening is called {called}; names are of letters, digits, spaces and _+.,()-"

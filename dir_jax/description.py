@@ -85,6 +85,12 @@ def describe_model(
     return {**description, "digests": digests}
 
 
+def notes_of(description: Mapping[str, Any]) -> dict[str, Any]:
+    """What `describe_model` was given as notes."""
+    own = (*_RULES, "recipe", "versions")
+    return {name: value for name, value in description.items() if name not in own}
+
+
 def read_description(directory: Path) -> dict[str, Any]:
     """Reads a checkpoint's `model.json`, and checks the type and range of each field.
 

@@ -42,6 +42,9 @@ if TYPE_CHECKING:
     Found = tuple[np.ndarray, np.ndarray | None, Rows | None]  # database, queries, distractors
 
 
+_LEARN = "learn:"  # before a data set that --whiten learns from
+
+
 def main(prog: str | None = None) -> int:
     """Evaluates as the command line says; returns the exit code. For `prog` see `run_parsed`."""
     return run_parsed(_parser(), _main, prog)
@@ -93,6 +96,7 @@ def _main(args: argparse.Namespace) -> None:
     import jax
 
     from dir_jax.commands.distractors import find_distractors
+    from dir_jax.data.datasets import create_dataset
     from dir_jax.describe.feature_files import make_folder
     from dir_jax.evaluation import (
         check_can_be_evaluated,
@@ -111,6 +115,9 @@ def _main(args: argparse.Namespace) -> None:
     if not (args.checkpoint or args.load_feats):
         raise UserError("--checkpoint is missing; only --load-feats can do without a model")
     dataset = _create_dataset(args)
+    learn_from = None
+    if args.whiten and args.whiten.startswith(_LEARN):
+        learn_from = create_dataset(args.whiten.removeprefix(_LEARN), db_root=args.db_root)
     print("Test dataset:", dataset)
     check_can_be_evaluated(dataset)
     print("Protocol:", protocol_of(dataset))
@@ -123,9 +130,9 @@ def _main(args: argparse.Namespace) -> None:
             make_folder(file)
     more = find_distractors(args.distractors, args.db_root)
     if args.load_feats:
-        found, how, device = _load_features(args, changes, dataset, more)
+        found, how, device = _load_features(args, changes, dataset, learn_from, more)
     else:
-        describer = create_describer(args, changes)
+        describer = create_describer(args, changes, learn_from)
         found = _describe(args, describer, dataset, more)
         how, device = str(describer), describer.devices[0]
     database, queries, distractors = found
@@ -251,6 +258,7 @@ def _load_features(
     args: argparse.Namespace,
     changes: dict[str, Any],
     dataset: ImageDataset,
+    learn_from: ImageDataset | None,
     more: ImageDataset | StoredRows | None,
 ) -> tuple[Found, str, jax.Device]:
     """Descriptors from files, how they were made, and a device."""
@@ -295,7 +303,7 @@ def _load_features(
         print("Descriptors:", how)
         distractors = whitened_distractors(more, None, made)
     else:
-        describer = create_describer(args, changes)
+        describer = create_describer(args, changes, learn_from)
         width = describer.descriptor_size
         if found[0].shape[1] != width:
             raise UserError(

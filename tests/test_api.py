@@ -87,7 +87,9 @@ def test_whitening_and_scales(folder, model):
 def test_evaluate(folder, model):
     words = f'ImageListLabels("{folder}/list.txt", "{folder}")'
     found = dir_jax.evaluate(words, model)
-    assert found.keys() == {"mAP", "top1", "top5", "top10"}  # k below 12
+    recall = {f"recall@{k}" for k in (1, 2, 4, 8)}
+    of_ranks = {"mAP", "top1", "top5", "top10", "MAP@R", "R-precision"}  # k below 12
+    assert found.keys() == of_ranks | recall
     assert found == dir_jax.evaluate(words, folder / "model")
     expanded = dir_jax.evaluate(words, model, aqe=(2, 3), adba=(1, 1))
     assert expanded["mAP"] != found["mAP"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from dir_jax.errors import UserError
 if TYPE_CHECKING:
     import jax
 
+    from dir_jax.data.images import ImageDataset
     from dir_jax.describe.describer import Describer
 
 
@@ -32,8 +34,11 @@ def add_cache_flag(parser: Parser) -> None:
         "cache folder)")
 
 
-def add_model_flags(parser: Parser, *, optional: bool = False) -> None:
-    """Adds --checkpoint, how images become descriptors, and where that is computed."""
+def add_model_flags(parser: Parser, *, optional: bool = False, whitens: bool = True) -> None:
+    """Adds --checkpoint, how images become descriptors, and where that is computed.
+
+    Without `whitens` there are no flags of whitening.
+    """
     parser.add_argument("--checkpoint", required=not optional, metavar="PATH",
         help="a checkpoint directory, a training run's directory, or a PyTorch file")
     group = parser.add_argument_group("descriptors", "The defaults are the model's own recipe.")
@@ -45,13 +50,15 @@ def add_model_flags(parser: Parser, *, optional: bool = False) -> None:
     add("--gemp", type=float, metavar="P", help="the power of gem")
     add("--center-bias", type=float, metavar="B",
         help="how much more the centre of the image weighs")
-    add("--whiten", metavar="NAME",
-        help="the name of one of the checkpoint's whitenings; '' for none")
-    add("--whitenp", type=float, metavar="P",
-        help="whitening divides by this power of the variance")
-    add("--whitenv", type=int, metavar="N", help="dimensions that whitening keeps")
-    add("--whitenm", type=float, metavar="M",
-        help="a constant factor of what whitening divides by")
+    if whitens:
+        add("--whiten", metavar="NAME",
+            help="the name of one of the checkpoint's whitenings; '' for none; test-dir also takes "
+            "learn:DATASET, a PCA of these images, for one evaluation")
+        add("--whitenp", type=float, metavar="P",
+            help="whitening divides by this power of the variance")
+        add("--whitenv", type=int, metavar="N", help="dimensions that whitening keeps")
+        add("--whitenm", type=float, metavar="M",
+            help="a constant factor of what whitening divides by")
     group = parser.add_argument_group("running")
     add = group.add_argument
     add("--threads", type=int, default=8, metavar="N",
@@ -77,7 +84,7 @@ def recipe_changes(args: argparse.Namespace) -> dict[str, Any]:
     if args.threads < 0:
         raise UserError(f"--threads is {args.threads}; expected 0 or more")
     names = ("pooling", "gemp", "whiten", "whitenp", "whitenv", "whitenm")
-    changes = {name: getattr(args, name) for name in names}
+    changes = {name: getattr(args, name, None) for name in names}
     changes["trfs"] = None if args.trfs is None else tuple(args.trfs)
     try:
         recipe = Recipe().changed(**changes)
@@ -106,10 +113,15 @@ def set_up_devices(args: argparse.Namespace) -> list[jax.Device]:
     return select_devices(args.gpu)
 
 
-def create_describer(args: argparse.Namespace, changes: Mapping[str, Any]) -> Describer:
+def create_describer(
+    args: argparse.Namespace,
+    changes: Mapping[str, Any],
+    learn_from: ImageDataset | None = None,
+) -> Describer:
     """Loads --checkpoint, and makes the describer of its recipe with some changes.
 
-    The recipe is printed. No device may have been used before.
+    The recipe is printed. No device may have been used before. With `learn_from`, the whitening of
+    `changes` is a PCA that is first learned from those images.
 
     Raises:
       UserError: the checkpoint cannot be read, an option or the recipe does not fit it, or there is
@@ -125,12 +137,18 @@ def create_describer(args: argparse.Namespace, changes: Mapping[str, Any]) -> De
     arch = checkpoint.model.config.arch
     if args.center_bias is not None and "_fpn" in arch:
         raise UserError(f"--center-bias does not apply to {arch}, which has no centre bias")
-    describer = Describer(
-        checkpoint,
-        checkpoint.recipe.changed(**changes),
+    describer_of = functools.partial(
+        Describer,
         devices=devices,
         threads=args.threads,
         skip_failures=args.on_error == "skip",
     )
+    if learn_from is not None:
+        from dir_jax.describe.learned_whitening import learn_from_images
+
+        plain = describer_of(checkpoint, checkpoint.recipe.changed(**{**changes, "whiten": ""}))
+        whitening = learn_from_images(plain, learn_from, dims=changes["whitenv"])
+        checkpoint.whitenings[changes["whiten"]] = whitening
+    describer = describer_of(checkpoint, checkpoint.recipe.changed(**changes))
     print("Descriptors:", describer)
     return describer

@@ -28,6 +28,7 @@ COMMANDS = {
     "extract-kapture": Command(
         "dir_jax.extract_kapture", "add global features to a kapture dataset", computes=True
     ),
+    "whiten": Command("dir_jax.whiten", "learn a whitening, and add it to a model", computes=True),
     "download": Command(
         "dir_jax.data.download.__main__",
         "download Oxford5K, Paris6K or their revisited ground truth",

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
+import numpy as np
 from PIL import Image
 
 from dir_jax.data.pixels import as_rgb, stored_size
@@ -27,7 +28,10 @@ class ImageDataset:
     Attributes:
       names: each image's path as its list gives it, relative to `root` or absolute.
       root: the folder to which the names are relative; '' is the current folder.
+      pairs: (P, 2) int64, matching pairs of images by number, where the data set lists such pairs.
     """
+
+    pairs: np.ndarray | None = None
 
     def __init__(self, names: list[str], root: str = ""):
         self.names = names

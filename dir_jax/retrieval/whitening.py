@@ -1,13 +1,15 @@
-"""PCA whitening of descriptors: learned on one set of images, applied to others.
+"""Whitening of descriptors: learned on one set of images, applied to others.
 
-As in Jégou and Chum, Negative Evidences and Co-occurrences in Image Retrieval, ECCV 2012, and
-Gordo et al., End-to-end Learning of Deep Visual Representations, IJCV 2017.
+PCA whitening as in Jégou and Chum, Negative Evidences and Co-occurrences in Image Retrieval, ECCV
+2012, and Gordo et al., End-to-end Learning of Deep Visual Representations, IJCV 2017; whitening
+from matching pairs as in Radenović et al., Fine-tuning CNN Image Retrieval, TPAMI 2018.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -17,6 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from dir_jax.errors import UserError
+
+WHITENING_NAME = re.compile(r"[\w+(][\w +.,()-]{0,99}")
+"""What a whitening may be called: its name becomes a part of paths in a checkpoint."""
 
 _ROWS = 4096  # converted to float64 at once
 
@@ -30,9 +35,11 @@ _ROWS = 4096  # converted to float64 at once
 class Whitening:
     """A PCA with the fields of `sklearn.decomposition.PCA`; a pytree, for use as a jit argument.
 
+    One that was learned from pairs has the same fields: its rows whiten already.
+
     Attributes:
       mean_: (D,) float.
-      components_: (K, D) float, orthonormal rows, by falling variance.
+      components_: (K, D) float, by falling variance; the rows of a PCA are orthonormal.
       explained_variance_: (K,) float, the variance of the data along each component.
       whiten: whether to divide by a power of the variance after projecting.
     """
@@ -84,8 +91,84 @@ def learn_whitening(descriptors: np.ndarray, *, whiten: bool = True) -> Whitenin
       UserError: there are fewer than two descriptors, some are not finite, or all are the same.
     """
     descriptors = np.asarray(descriptors)
+    variance, components = _principal(descriptors)
+    largest = np.abs(components).argmax(axis=1)
+    components = components * np.sign(components[np.arange(len(components)), largest])[:, None]
+    mean = descriptors.mean(axis=0, dtype=np.float64)
+    return Whitening(mean, components, variance, whiten)
+
+
+def learn_whitening_from_pairs(descriptors: np.ndarray, pairs: np.ndarray) -> Whitening:
+    """Learns, in float64, the projection that makes the differences of matching pairs white.
+
+    Radenović et al., TPAMI 2018, section 3.3, after Mikolajczyk and Matas, ICCV 2007. With m the
+    mean of the pairs' first images and C = Σ (q − p)(q − p)ᵀ / P over the pairs, the projection is
+    Dᵀ L⁻¹ (x − m), where L Lᵀ = C, and D are the eigenvectors of L⁻¹ Σ (x − m)(x − m)ᵀ L⁻ᵀ over all
+    descriptors, by falling eigenvalue. Where C is singular, as it is with fewer pairs than
+    dimensions, 1e-10, 1e-9, … times the identity is added until it is not. As many components are
+    kept as a PCA of the descriptors has; their signs are chosen as `learn_whitening` chooses them.
+
+    Args:
+      descriptors: (N, D) float, N > 1. Memory besides them is O(D²).
+      pairs: (P, 2) int, rows of descriptors that match, P > 0.
+
+    Returns:
+      A whitening that projects only: `whiten` is False, and the powers of `apply_whitening` do not
+      apply.
+
+    Raises:
+      UserError: as `learn_whitening`; or there are no pairs, or the images of all are the same.
+    """
+    descriptors, pairs = np.asarray(descriptors), np.asarray(pairs)
+    chex.assert_shape(pairs, (None, 2))
+    if not len(pairs):
+        raise UserError("whitening is learned from matching pairs of images, and there are none")
+    kept = len(_principal(descriptors)[0])
+    mean = np.zeros(descriptors.shape[1])
+    within = np.zeros((len(mean), len(mean)))
+    for start in range(0, len(pairs), _ROWS):
+        q, p = descriptors[pairs[start : start + _ROWS].T].astype(np.float64)
+        mean += q.sum(axis=0) / len(pairs)
+        within += (q - p).T @ (q - p) / len(pairs)
+    if not within.any():
+        raise UserError("whitening cannot be learned: the descriptors of each pair are the same")
+    inverse = np.linalg.inv(_cholesky(within))
+    scatter = inverse @ _scatter(descriptors, mean) @ inverse.T
+    variance, vectors = np.linalg.eigh((scatter + scatter.T) / 2)
+    variance, vectors = variance[::-1][:kept], vectors.T[::-1][:kept]
+    components = vectors @ inverse
+    largest = np.abs(components).argmax(axis=1)
+    components *= np.sign(components[np.arange(kept), largest])[:, None]
+    return Whitening(mean, components, variance / len(descriptors), whiten=False)
+
+
+def pairs_of_classes(labels: np.ndarray) -> np.ndarray:
+    """Matching pairs of labelled images: each image with the next one of its class, in a circle.
+
+    So every image of a class that has several is the first of one pair and the second of another,
+    and large classes count by their images, not by their square.
+
+    Args:
+      labels: (N,) int, the class of each image.
+
+    Returns:
+      (P, 2) int64, numbers of images.
+
+    >>> pairs_of_classes(np.array([5, 7, 5, 5, 8])).tolist()
+    [[0, 2], [2, 3], [3, 0]]
+    """
+    order = np.argsort(labels, kind="stable")
+    _, starts, counts = np.unique(labels[order], return_index=True, return_counts=True)
+    following = np.roll(order, -1)
+    following[starts + counts - 1] = order[starts]
+    pairs = np.stack([order, following], axis=1)
+    return pairs[pairs[:, 0] != pairs[:, 1]]
+
+
+def _principal(descriptors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The variances (K,) and directions (K, D) along which descriptors vary; raises UserError."""
     chex.assert_rank(descriptors, 2)
-    num, width = descriptors.shape
+    num = len(descriptors)
     if num < 2:
         raise UserError(f"whitening is learned from two descriptors or more, not from {num}")
     mean = descriptors.mean(axis=0, dtype=np.float64)
@@ -95,11 +178,7 @@ def learn_whitening(descriptors: np.ndarray, *, whiten: bool = True) -> Whitenin
             f"whitening cannot be learned: {len(bad)} of {num} descriptors are not finite, the "
             f"first of image number {bad[0]}"
         )
-    covariance = np.zeros((width, width))
-    for start in range(0, num, _ROWS):
-        centred = descriptors[start : start + _ROWS].astype(np.float64) - mean
-        covariance += centred.T @ centred
-    covariance /= num - 1
+    covariance = _scatter(descriptors, mean) / (num - 1)
     variance, components = np.linalg.eigh(covariance)
     variance, components = variance[::-1], components.T[::-1]
     squared_length = np.trace(covariance) * (num - 1) / num + mean @ mean
@@ -109,10 +188,25 @@ def learn_whitening(descriptors: np.ndarray, *, whiten: bool = True) -> Whitenin
             f"whitening cannot be learned: all {num} descriptors are the same; the network gives "
             "every image one descriptor"
         )
-    variance, components = variance[kept], components[kept]
-    largest = np.abs(components).argmax(axis=1)
-    components = components * np.sign(components[np.arange(len(components)), largest])[:, None]
-    return Whitening(mean, components, variance, whiten)
+    return variance[kept], components[kept]
+
+
+def _scatter(descriptors: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Σ (x − mean)(x − mean)ᵀ over the rows, (D, D) float64."""
+    total = np.zeros((len(mean), len(mean)))
+    for start in range(0, len(descriptors), _ROWS):
+        centred = descriptors[start : start + _ROWS].astype(np.float64) - mean
+        total += centred.T @ centred
+    return total
+
+
+def _cholesky(matrix: np.ndarray) -> np.ndarray:
+    added = 0.0
+    while True:
+        try:
+            return np.linalg.cholesky(matrix + added * np.eye(len(matrix)))
+        except np.linalg.LinAlgError:
+            added = 10 * added or 1e-10
 
 
 def check_divisor(whitening: Whitening, *, power: float, dims: int | None, m: float) -> None:

@@ -1,4 +1,4 @@
-"""PCA whitening against scikit-learn and a float64 oracle."""
+"""PCA whitening against scikit-learn and a float64 oracle; that from pairs against PyTorch's."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+import torch
 from sklearn.decomposition import PCA
 
 from dir_jax.errors import UserError
@@ -15,7 +16,10 @@ from dir_jax.retrieval.whitening import (
     apply_whitening,
     check_divisor,
     learn_whitening,
+    learn_whitening_from_pairs,
+    pairs_of_classes,
 )
+from torch_reference import cirtorch
 from torch_reference import retrieval as reference
 
 
@@ -168,3 +172,46 @@ def test_variances_that_cannot_be_divided_by(variance: float, options: dict[str,
 def test_descriptors_of_another_width() -> None:
     with pytest.raises(UserError, match="of 8 dimensions, but these have 5"):
         apply_whitening(np.ones((3, 5)), learn_whitening(descriptors(100, 8)))
+
+
+@pytest.mark.parametrize(("n", "d", "count"), [(300, 16, 5000), (60, 12, 25), (40, 12, 5)])
+def test_from_pairs_equals_the_oracle(n: int, d: int, count: int) -> None:
+    """More pairs than a block, a few, and fewer than dimensions, which need the diagonal."""
+    x, rng = descriptors(n, d), np.random.default_rng(1)
+    pairs = rng.integers(0, n, (count, 2))
+    mine = learn_whitening_from_pairs(x, pairs)
+    m, p = cirtorch.learned_whitening(torch.from_numpy(x), torch.from_numpy(pairs))
+    assert mine.components_.shape == (d, d)
+    # A sign of a row changes nothing of a distance; ours are as those of a PCA.
+    p *= torch.sign((p * torch.from_numpy(mine.components_)).sum(1, keepdim=True))
+    np.testing.assert_allclose(mine.mean_, m[:, 0], atol=1e-12)
+    np.testing.assert_allclose(mine.components_, p, atol=1e-6 * float(p.abs().max()))
+    new = descriptors(50, d, seed=2)
+    for dims in (d, d // 2):
+        theirs = cirtorch.whitened(torch.from_numpy(new).double(), m, p[:dims])
+        mine_ = apply_whitening(new, mine, power=0.25, dims=dims)
+        np.testing.assert_allclose(mine_, theirs, atol=1e-5)
+
+
+def test_pairs_are_white_after_it() -> None:
+    x = descriptors(400, 10)
+    pairs = np.random.default_rng(3).integers(0, 400, (900, 2))
+    w = learn_whitening_from_pairs(x, pairs)
+    difference = (x[pairs[:, 0]] - x[pairs[:, 1]]) @ w.components_.T
+    np.testing.assert_allclose(difference.T @ difference / 900, np.eye(10), atol=1e-5)
+
+
+def test_fewer_images_than_dimensions_give_as_many_components_as_a_pca() -> None:
+    x = descriptors(8, 20)
+    w = learn_whitening_from_pairs(x, pairs_of_classes(np.arange(8) % 3))
+    assert w.components_.shape == learn_whitening(x).components_.shape == (7, 20)
+    assert np.isfinite(w.components_).all()
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [(np.zeros((0, 2), int), "there are none"), (np.ones((3, 2), int), "each pair are the same")],
+)
+def test_pairs_that_teach_nothing(pairs: np.ndarray, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        learn_whitening_from_pairs(descriptors(50, 4), pairs)

@@ -53,3 +53,26 @@ def whitened(x, m, p):
     """(N, D) descriptors minus m (D, 1), projected by p (K, D), and normalised."""
     x = p @ (x.T - m)
     return (x / (torch.linalg.vector_norm(x, dim=0, keepdim=True) + 1e-6)).T
+
+
+def learned_whitening(x, pairs):
+    """m (D, 1) and P (D, D) learned from (N, D) descriptors and (n, 2) matching pairs.
+
+    TPAMI 2018, section 3.3: differences within pairs become white, then all are rotated.
+    """
+    x = x.double()
+    queries, positives = x[pairs[:, 0]], x[pairs[:, 1]]
+    m = queries.mean(0)
+    within = torch.zeros(x.shape[1], x.shape[1], dtype=torch.float64)
+    for difference in queries - positives:
+        within += torch.outer(difference, difference) / len(pairs)
+    added = 0.0
+    while True:
+        factor, failed = torch.linalg.cholesky_ex(within + added * torch.eye(len(within)))
+        if not failed:
+            break
+        added = 1e-10 if added == 0 else added * 10
+    white = torch.linalg.solve_triangular(factor, (x - m).T, upper=False)
+    rotation, _, _ = torch.linalg.svd(white, full_matrices=False)
+    unmixing = torch.linalg.solve_triangular(factor, torch.eye(len(within)).double(), upper=False)
+    return m[:, None], rotation.T @ unmixing

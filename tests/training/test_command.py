@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import dir_jax
-from dir_jax import extract_features, test_dir
+from dir_jax import extract_features, test_dir, whiten
 from dir_jax.loading import load_model
 from dir_jax.models.variables import split_variables
 from dir_jax.retrieval.metrics import evaluate_labelled
@@ -102,6 +102,13 @@ def test_the_model_is_used_as_it_was_evaluated(finished, tiny_data, capsys, monk
     plain = json.loads((finished / "summary.json").read_text())["after"]
     found = json.loads((tmp_path / "r.json").read_text())[dataset]
     assert {k: found[k] for k in plain} == pytest.approx(plain, abs=1e-6)
+
+    # The whitening, learned again from the images of the run, is the one that it ended with.
+    dataset = f'ImageListLabels("{tiny_data}/train.txt", "{tiny_data}")'
+    run(whiten, "--checkpoint", finished, "--name", "again", "--output", tmp_path / "net")
+    again = dir_jax.load(tmp_path / "net").checkpoint.whitening("again").to_arrays()
+    for name, array in model.checkpoint.whitening("train").to_arrays().items():
+        np.testing.assert_allclose(again[name], array, atol=1e-4)
 
 
 def test_same_command_again_changes_nothing(finished, run_train):
