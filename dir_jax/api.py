@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
@@ -13,7 +14,6 @@ from PIL import Image
 from dir_jax.checkpoint import Checkpoint
 from dir_jax.data.datasets import create_dataset
 from dir_jax.data.images import ImageDataset
-from dir_jax.data.pixels import as_rgb
 from dir_jax.describe.describer import Describer, describe_with_queries
 from dir_jax.errors import UserError
 from dir_jax.evaluation import (
@@ -26,6 +26,8 @@ from dir_jax.evaluation import (
 from dir_jax.loading import load_model
 from dir_jax.model_recipe import Recipe
 from dir_jax.retrieval.blockwise import Rows
+
+AnImage: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray
 
 
 def load(path: str | os.PathLike[str], **options: Any) -> Model:
@@ -71,7 +73,7 @@ class Model:
 
     def extract(
         self,
-        images: ImageDataset | str | Sequence[str | os.PathLike[str] | Image.Image | np.ndarray],
+        images: ImageDataset | AnImage | Iterable[AnImage],
         *,
         trfs: str | Sequence[str] | None = None,
         whiten: str | None = None,
@@ -83,9 +85,10 @@ class Model:
         """Describes images, each at its own size.
 
         Args:
-          images: paths, Pillow images or (H, W, 3) uint8 arrays of RGB; or a data set, as an object
-            or in words such as 'ImageList("list.txt", "photos")'. A data set's queries are not
-            described.
+          images: a path, a Pillow image or a (H, W, 3) uint8 array of RGB, or any iterable of
+            these; or a data set, as an object or in words such as 'ImageList("list.txt",
+            "photos")'. A path may be of a folder or a list, too; see `create_dataset`. A data set's
+            queries are not described.
           trfs: a chain of transforms, such as 'Scale(1050)', or a sequence of one chain for each of
             several scales; '' is the image as it is. By default as the model's `recipe` says.
           whiten: one of `whitenings`, or '' for no whitening. By default as the recipe says.
@@ -93,11 +96,11 @@ class Model:
           devices: where to compute; the first device by default.
           threads: how many processes decode where there are many images; a script then needs
             `if __name__ == "__main__":` around what it runs. 0 means threads of this process.
-          **options: pooling, gemp, whitenp, whitenv and whitenm, by default as the recipe says; see
-            `dir_jax.model_recipe.Recipe`.
+          **options: exif, pooling, gemp, whitenp, whitenv, whitenm, by default as the recipe says;
+            see `dir_jax.model_recipe.Recipe`.
 
         Returns:
-          (N, D) float32 of unit norm, in the order of the images.
+          (N, D) float32 of unit norm, in the order of the images; N is 1 for a single image.
 
         Raises:
           UserError: an image cannot be used (it is named), or an argument is not valid.
@@ -123,7 +126,8 @@ class Model:
             recipe = self.recipe.changed(trfs=chains, whiten=whiten, **options)
         except TypeError as e:
             raise UserError(
-                f"{str(e).split(') ')[-1]}; options are pooling, gemp, whitenp, whitenv, whitenm"
+                f"{str(e).split(') ')[-1]}; options are exif, pooling, gemp, whitenp, whitenv, "
+                "whitenm"
             ) from e
         key = recipe, on_error, tuple(devices or ()), threads
         if key not in self._describers:
@@ -138,7 +142,7 @@ class Model:
 
 
 def evaluate(
-    dataset: ImageDataset | str,
+    dataset: ImageDataset | str | os.PathLike[str],
     model: Model | str | os.PathLike[str],
     *,
     trfs: str | Sequence[str] | None = None,
@@ -147,6 +151,7 @@ def evaluate(
     adba: tuple[int, float] | None = None,
     distractors: ImageDataset | str | Rows | None = None,
     db_root: str | None = None,
+    on_duplicate: str = "keep",
     on_error: str = "stop",
     devices: Sequence[jax.Device] | None = None,
     threads: int = 0,
@@ -155,8 +160,8 @@ def evaluate(
     """Evaluates a model on a data set by the data set's own protocol.
 
     Args:
-      dataset: a data set with labels or a ground truth, as an object or in words such as
-        'ROxford5K'.
+      dataset: a data set with labels or a ground truth, as an object, or in words such as
+        'ROxford5K' or the path of a labelled list; see `create_dataset`.
       model: a loaded model, or the path to load it from.
       trfs: the transforms, as in `Model.extract`; by default as the model's recipe says.
       whiten: one of the model's whitenings, or '' for none; by default as the recipe says.
@@ -165,6 +170,7 @@ def evaluate(
       distractors: more images to search, as a data set or in words; or their descriptors, (M, D)
         float, finished as those of the model, which may be `np.load(file, mmap_mode="r")`.
       db_root: the folder of the named data sets; by default the environment's DB_ROOT.
+      on_duplicate: 'keep' the rows of a list that name a file again, or 'drop' them.
       on_error: 'stop' at an image that cannot be used, or 'skip' it and leave it out.
       devices: where to compute; the first device by default.
       threads: how many processes decode, as in `Model.extract`.
@@ -177,8 +183,10 @@ def evaluate(
       UserError: the data set cannot be evaluated, which is found before any image is opened; an
         image cannot be used (it is named); or an argument is not valid.
     """
-    if isinstance(dataset, str):
-        dataset = create_dataset(dataset, db_root=db_root)
+    if isinstance(dataset, str | os.PathLike):
+        dataset = create_dataset(
+            os.fspath(dataset), db_root=db_root, labelled=True, on_duplicate=on_duplicate
+        )
     check_can_be_evaluated(dataset)
     check_distractors(dataset, distractors is not None)
     check_expansions(dataset, aqe, adba, distractors=distractors is not None)
@@ -206,27 +214,31 @@ class _Images(ImageDataset):
         super().__init__([_name(i, image) for i, image in enumerate(images)])
         self._images = [None if isinstance(x, str | os.PathLike) else _as_image(x) for x in images]
 
-    def open(self, i: int) -> Image.Image:
+    @contextlib.contextmanager
+    def _image(self, i: int) -> Iterator[Image.Image]:
         image = self._images[i]
         if image is None:
-            return super().open(i)
-        with self._failures_named(i):
+            with super()._image(i) as image:
+                yield image
+        else:
             image.load()  # so that Pillow has turned it as the caller sees it
-            return as_rgb(image)
-
-    def size(self, i: int) -> tuple[int, int]:
-        image = self._images[i]
-        return super().size(i) if image is None else image.size
+            yield image
 
 
 def _as_dataset(images: Any) -> ImageDataset:
-    if isinstance(images, str):
-        return create_dataset(images)
-    return images if isinstance(images, ImageDataset) else _Images(images)
+    if isinstance(images, ImageDataset):
+        return images
+    if isinstance(images, str | os.PathLike):
+        return create_dataset(os.fspath(images))
+    array = isinstance(images, np.ndarray) and images.dtype != object and images.ndim < 4
+    if array or isinstance(images, Image.Image) or not isinstance(images, Iterable):
+        return _Images([images])
+    return _Images(list(images))
 
 
 def _name(i: int, image: Any) -> str:
-    return os.fspath(image) if isinstance(image, str | os.PathLike) else f"number {i}"
+    is_path = isinstance(image, str | os.PathLike)
+    return os.path.expanduser(os.fspath(image)) if is_path else f"number {i}"
 
 
 def _as_image(image: Any) -> Image.Image:

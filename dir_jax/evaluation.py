@@ -6,18 +6,22 @@ before any image is described, and then evaluate its descriptors with `evaluate_
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 
 from dir_jax.data.ground_truth import RelevantsDataset
 from dir_jax.data.images import ImageDataset
 from dir_jax.data.labelled import LabelledDataset
-from dir_jax.errors import UserError
+from dir_jax.errors import UserError, quoted, shown
 from dir_jax.evaluators import PROTOCOLS, Evaluation, refuse_non_finite
 from dir_jax.retrieval.blockwise import Rows, StackedRows
 from dir_jax.retrieval.expansion import augment_database, check_expansion, expand_queries
 from dir_jax.retrieval.metrics import count_positives
 from dir_jax.retrieval.protocols import check_ground_truth, levels_of, relevant_and_junk
 from dir_jax.retrieval.search import rank_all
+
+log = logging.getLogger(__name__)
 
 
 def check_can_be_evaluated(dataset: ImageDataset) -> None:
@@ -29,6 +33,8 @@ def check_can_be_evaluated(dataset: ImageDataset) -> None:
     """
     if isinstance(dataset, LabelledDataset):
         queries = dataset.queries
+        if queries is not None:
+            _check_labels_of_queries(dataset, queries)
         count_positives(dataset.labels, None if queries is None else queries.labels)
     elif isinstance(dataset, RelevantsDataset):
         truth = dataset.ground_truth
@@ -44,6 +50,24 @@ def check_can_be_evaluated(dataset: ImageDataset) -> None:
             "this data set has neither labels nor a ground truth, so there is nothing to evaluate; "
             "give ImageListLabels or ImageListRelevants, or use python -m dir_jax.extract_features"
         )
+
+
+def _check_labels_of_queries(dataset: LabelledDataset, queries: LabelledDataset) -> None:
+    """Names the queries that no image of the database has the label of; an error if all are."""
+    lost = np.flatnonzero(~np.isin(queries.labels, dataset.labels)).tolist()
+    some = [
+        f"{shown(queries.path(q))} ({quoted(queries.classes[queries.labels[q]])})" for q in lost
+    ]
+    which = ", ".join(some[:3]) + ", …" * (len(lost) > 3)
+    if 0 < len(lost) == len(queries):
+        first = quoted(dataset.classes[dataset.labels[0]]) if len(dataset) else "none"
+        raise UserError(
+            f"none of the {len(lost)} queries has the label of a database image: {which}; the "
+            f"database's labels are such as {first}; is the list of queries right?"
+        )
+    if lost:
+        log.warning("%d of %d queries have a label that no image of the database has, so nothing "
+                    "is relevant to them: %s", len(lost), len(queries), which)  # fmt: skip
 
 
 def check_expansions(

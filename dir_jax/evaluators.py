@@ -290,7 +290,7 @@ PROTOCOLS = {
     ),
     "holidays": Protocol(
         "INRIA Holidays",
-        "mAP by trapezoids, the query left out; pictures as they are stored, not turned upright",
+        "mAP by trapezoids, the query left out; pictures as stored, or turned upright by --exif",
         _evaluate_graded,
     ),
     "ukbench": Protocol(

@@ -61,7 +61,7 @@ def _main(args: argparse.Namespace) -> None:
     from dir_jax.model_recipe import recipe_beside, write_recipe
 
     changes = recipe_changes(args)
-    dataset = create_dataset(args.dataset, db_root=args.db_root)
+    dataset = create_dataset(args.dataset, db_root=args.db_root, on_duplicate=args.on_duplicate)
     queries = queries_of(dataset)
     lists = [dataset] if queries is None else [dataset, queries]
     paths = extracted_paths(args.output, queries is not None)

@@ -22,7 +22,7 @@ def load_model(path: str | os.PathLike[str], **options: Any) -> Checkpoint:
     Args:
       path: a checkpoint directory; a training run's directory; a file of PyTorch (.pt, .pth, or the
         .zip that it comes in) or a safetensors file, which is converted and kept in the user's
-        cache folder.
+        cache folder. `~` is the user's home.
       **options: options of `dir_jax.models.ModelConfig` that replace the model's own, such as
         dtype='bfloat16'.
 
@@ -30,7 +30,8 @@ def load_model(path: str | os.PathLike[str], **options: Any) -> Checkpoint:
       UserError: there is no checkpoint, it cannot be read, it cannot be converted, or it is
         PyTorch's file and PyTorch is not installed.
     """
-    if not Path(path).exists() or Path(path).is_dir():
+    path = Path(path).expanduser()
+    if not path.exists() or path.is_dir():
         return read_model(path, **options)
     from converters.cache import cached_conversion
 

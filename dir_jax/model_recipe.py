@@ -31,6 +31,8 @@ _RULES = {
     "whitenp": Rule(lambda v: is_number(v, 0), "a number, not negative"),
     "whitenv": Rule(lambda v: v is None or is_whole(v, 1, 1 << 31), "a whole number above 0"),
     "whitenm": Rule(lambda v: is_number(v, _ABOVE_0), "a number above 0"),
+    # Not in models that were written before it was there.
+    "exif": Rule(lambda v: isinstance(v, bool), "True or False", required=False),
 }
 PUBLISHED_WHITENING = "Landmarks_clean"  # what the published models are evaluated with
 
@@ -47,6 +49,7 @@ class Recipe:
       whitenp: the power of the variance that whitening divides by.
       whitenv: how many components whitening keeps, or None for all of them.
       whitenm: a constant factor of what whitening divides by.
+      exif: whether images are turned as their EXIF data says, instead of described as stored.
     """
 
     trfs: tuple[str, ...] = ("",)
@@ -56,6 +59,7 @@ class Recipe:
     whitenp: float = 0.25
     whitenv: int | None = None
     whitenm: float = 1.0
+    exif: bool = False
 
     def changed(self, **parts: Any) -> Recipe:
         """This recipe with other parts: None keeps one, and `whiten=''` is no whitening.
@@ -87,6 +91,8 @@ class Recipe:
         if len(chains) > 1:
             how = f"gem {self.gemp:g}" if self.pooling == "gem" else self.pooling
             words = [f"{len(chains)} scales ({' | '.join(chains)}) pooled by {how}"]
+        if self.exif:
+            words.append("turned by EXIF")
         if not self.whiten:
             return "; ".join([*words, "no whitening"])
         kept = f", {self.whitenv} dimensions" if self.whitenv is not None else ""

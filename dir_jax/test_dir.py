@@ -130,11 +130,11 @@ def _main(args: argparse.Namespace) -> None:
             make_folder(file)
     more = find_distractors(args.distractors, args.db_root)
     if args.load_feats:
-        found, how, device = _load_features(args, changes, dataset, learn_from, more)
+        found, how, exif, device = _load_features(args, changes, dataset, learn_from, more)
     else:
         describer = create_describer(args, changes, learn_from)
         found = _describe(args, describer, dataset, more)
-        how, device = str(describer), describer.devices[0]
+        how, exif, device = str(describer), describer.recipe.exif, describer.devices[0]
     database, queries, distractors = found
     if distractors is not None:
         print(f"Searched: {len(database)} images and {len(distractors)} distractors")
@@ -151,7 +151,7 @@ def _main(args: argparse.Namespace) -> None:
             _write_results(args, results, evaluation)
             print(f"saved to {args.out_json}")
         if args.report:
-            _write_report(args, dataset, evaluation, database, queries, how)
+            _write_report(args, dataset.with_exif(exif), evaluation, database, queries, how)
             print(f"saved to {args.report}")
 
 
@@ -188,10 +188,12 @@ def _create_dataset(args: argparse.Namespace) -> ImageDataset:
     from dir_jax.data.datasets import create_dataset
     from dir_jax.data.download import DOWNLOADABLE, download_dataset
 
-    db_root = args.db_root or os.environ.get("DB_ROOT")
+    db_root = os.path.expanduser(args.db_root or os.environ.get("DB_ROOT", ""))
     if args.dataset in DOWNLOADABLE and db_root and not args.load_feats:
         download_dataset(args.dataset, db_root)
-    return create_dataset(args.dataset, db_root=args.db_root)
+    return create_dataset(
+        args.dataset, db_root=db_root, labelled=True, on_duplicate=args.on_duplicate
+    )
 
 
 def _describe(
@@ -260,8 +262,8 @@ def _load_features(
     dataset: ImageDataset,
     learn_from: ImageDataset | None,
     more: ImageDataset | StoredRows | None,
-) -> tuple[Found, str, jax.Device]:
-    """Descriptors from files, how they were made, and a device."""
+) -> tuple[Found, str, bool, jax.Device]:
+    """Descriptors from files, how they were made, whether of turned pictures, and a device."""
     from dir_jax.commands.distractors import saved_distractors, whitened_distractors
     from dir_jax.describe.describer import queries_of
     from dir_jax.describe.feature_files import (
@@ -313,7 +315,8 @@ def _load_features(
         found = [describer.whiten(x) for x in found]
         device, how = describer.devices[0], str(describer)
         distractors = whitened_distractors(more, describer, None)
-    return (found[0], found[1] if len(found) > 1 else None, distractors), how, device
+    exif = bool(args.exif) if made is None else made.exif
+    return (found[0], found[1] if len(found) > 1 else None, distractors), how, exif, device
 
 
 def _write_results(

@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 import dir_jax
 from dir_jax.checkpoint import save_model
@@ -51,6 +51,28 @@ def test_paths_pictures_and_arrays_are_the_same(folder, model):
     np.testing.assert_allclose(from_paths, alone, rtol=0, atol=2e-6)
 
 
+def test_one_picture_and_any_iterable(folder, model):
+    paths = [folder / f"{i}.png" for i in range(3)]
+    expected = model.extract(paths)
+    picture = Image.open(paths[0])
+    for one in (paths[0], str(paths[0]), picture, np.asarray(picture)):
+        found = model.extract(one)
+        assert found.shape == (1, 16)
+        np.testing.assert_allclose(found, expected[:1], rtol=0, atol=2e-6)
+    several = (str(p) for p in paths), dict.fromkeys(paths), np.array(paths, object), iter(paths)
+    for images in several:
+        np.testing.assert_array_equal(model.extract(images), expected)
+    stack = np.zeros((2, 40, 40, 3), np.uint8)
+    np.testing.assert_array_equal(model.extract(stack), model.extract(list(stack)))
+
+
+def test_home_is_known(folder, model, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder))
+    expected = model.extract([folder / "0.png"])
+    for images in ("~/0.png", ["~/0.png"]):
+        np.testing.assert_array_equal(dir_jax.load("~/model").extract(images), expected)
+
+
 def test_options_in_place_of_the_models_own(folder, model):
     half = dir_jax.load(folder / "model", dtype="bfloat16")
     paths = [folder / f"{i}.png" for i in range(4)]
@@ -93,6 +115,7 @@ def test_evaluate(folder, model):
     assert found == dir_jax.evaluate(words, folder / "model")
     expanded = dir_jax.evaluate(words, model, aqe=(2, 3), adba=(1, 1))
     assert expanded["mAP"] != found["mAP"]
+    assert dir_jax.evaluate(folder / "list.txt", model) == found
 
 
 def test_an_image_that_cannot_be_used(folder, model):
@@ -109,6 +132,8 @@ def test_an_image_that_cannot_be_used(folder, model):
     ("images", "options", "message"),
     [
         ([3], {}, "found int"),
+        (3, {}, "found int"),
+        (np.zeros((4, 4), np.uint8), {}, r"found uint8 \(4, 4\)"),
         ([np.zeros((4, 4, 3))], {}, "found float64"),
         ([np.zeros((4, 4), np.uint8)], {}, r"found uint8 \(4, 4\)"),
         ([], {}, "no images"),
@@ -135,3 +160,17 @@ def test_importing_the_package_does_not_import_jax():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     with pytest.raises(AttributeError, match="nonsense"):
         _ = dir_jax.nonsense
+
+
+def test_exif_turns_files_and_pictures(folder, model, tmp_path):
+    upright = Image.open(folder / "0.png")
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    stored = upright.transpose(Image.Transpose.ROTATE_90)
+    stored.save(tmp_path / "turned.png", exif=exif)
+    turned = [tmp_path / "turned.png", Image.open(tmp_path / "turned.png")]
+    as_seen, as_stored = model.extract([upright, stored])
+    found = model.extract(turned, exif=True)
+    np.testing.assert_allclose(found, [as_seen, as_seen], rtol=0, atol=2e-6)
+    np.testing.assert_allclose(model.extract(turned), [as_stored, as_stored], rtol=0, atol=2e-6)
+    assert np.dot(as_seen, as_stored) < 0.999

@@ -36,8 +36,15 @@ def test_in_a_line():
     )
 
 
+def test_a_recipe_of_an_earlier_version_turns_nothing():
+    fields = Recipe().to_json()
+    assert fields.pop("exif") is False
+    assert recipe_from_json("it", fields) == Recipe()
+    assert str(Recipe(exif=True)) == "images as they are; turned by EXIF; no whitening"
+
+
 def test_is_kept_with_the_model(tmp_path):
-    recipe = dataclasses.replace(TWO_SCALES, whiten=None, whitenv=None)
+    recipe = dataclasses.replace(TWO_SCALES, whiten=None, whitenv=None, exif=True)
     save_model(tmp_path / "net", create_model("resnet18_rmac", out_dim=4), recipe=recipe)
     assert read_model(tmp_path / "net").recipe == recipe
 

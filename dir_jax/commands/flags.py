@@ -22,9 +22,14 @@ if TYPE_CHECKING:
 def add_dataset_flags(parser: Parser) -> None:
     """Adds --dataset, and --db-root, where the named data sets are."""
     parser.add_argument("--dataset", "-d", required=True, metavar="DATASET",
-        help="a name such as ROxford5K, or a list such as 'ImageList(\"list.txt\", \"folder\")'")
+        help="a folder of pictures, a list (.txt, .csv, .tsv, .json), a picture, a pattern such as "
+        "'photos/*.jpg', a name such as ROxford5K, or a call such as "
+        "'ImageList(\"list.txt\", \"folder\")'")
     parser.add_argument("--db-root", metavar="DIR",
         help="folder of the named data sets (default: $DB_ROOT)")
+    parser.add_argument("--on-duplicate", choices=("keep", "drop"), default="keep",
+        help="what to do about a file that a list has twice: keep both rows, or drop all but the "
+        "first (default: keep)")
 
 
 def add_cache_flag(parser: Parser) -> None:
@@ -46,6 +51,8 @@ def add_model_flags(parser: Parser, *, optional: bool = False, whitens: bool = T
     add("--trfs", nargs="+", metavar="CHAIN",
         help="transforms such as 'Scale(1050), Pad(800)'; '' is the image as it is; with several "
         "chains, each image is described at several scales, which are pooled")
+    add("--exif", action=argparse.BooleanOptionalAction,
+        help="whether images are turned as their EXIF data says, or described as they are stored")
     add("--pooling", metavar="HOW", help="how scales are pooled: gem or mean")
     add("--gemp", type=float, metavar="P", help="the power of gem")
     add("--center-bias", type=float, metavar="B",
@@ -83,7 +90,7 @@ def recipe_changes(args: argparse.Namespace) -> dict[str, Any]:
 
     if args.threads < 0:
         raise UserError(f"--threads is {args.threads}; expected 0 or more")
-    names = ("pooling", "gemp", "whiten", "whitenp", "whitenv", "whitenm")
+    names = ("exif", "pooling", "gemp", "whiten", "whitenp", "whitenv", "whitenm")
     changes = {name: getattr(args, name, None) for name in names}
     changes["trfs"] = None if args.trfs is None else tuple(args.trfs)
     try:

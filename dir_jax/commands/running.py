@@ -12,6 +12,8 @@ from typing import NoReturn
 from dir_jax.errors import UserError, did_you_mean, quoted, shown
 from dir_jax.runtime.signals import Interrupts
 
+_PATHS = ("DIR", "FILE", "PATH")  # how the metavar of a flag that takes a path begins
+
 
 class Parser(argparse.ArgumentParser):
     """Parses a command's flags; a mistake is a UserError of one line.
@@ -42,6 +44,10 @@ class Parser(argparse.ArgumentParser):
         args, rest = self.parse_known_args(arguments)
         if rest:
             raise UserError(f"unexpected argument {quoted(rest[0])}: flags begin with --")
+        for action in self._actions:
+            value = getattr(args, action.dest, None)
+            if isinstance(value, str) and str(action.metavar).startswith(_PATHS):
+                setattr(args, action.dest, os.path.expanduser(value))  # not by a shell after a =
         return args
 
     def error(self, message: str) -> NoReturn:

@@ -8,8 +8,8 @@ import re
 import numpy as np
 
 from dir_jax.data.ground_truth import QueryDataset, RelevantsDataset
-from dir_jax.data.images import check_names
 from dir_jax.data.labelled import LabelledDataset
+from dir_jax.data.lists import check_names
 from dir_jax.errors import UserError, quoted, shown
 from dir_jax.retrieval.protocols import holidays_ground_truth
 from dir_jax.runtime.reading import read_rows, row_error

@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from dir_jax.data.images import ImageDataset, check_names
+from dir_jax.data.images import ImageDataset
+from dir_jax.data.lists import check_names
 from dir_jax.data.pickles import load_pickle
+from dir_jax.data.transforms.views import Box, Size
 from dir_jax.errors import UserError, quoted, shown
 from dir_jax.fields import is_whole
 
@@ -26,26 +27,42 @@ class QueryDataset(ImageDataset):
     """Images that are cropped to a box as they are opened.
 
     Attributes:
-      boxes: (N, 4) float64: left, top, right and bottom in pixels. None leaves images whole.
+      boxes: (N, 4) float64: left, top, right and bottom in pixels, of the turned image with
+        `exif`. What lies beyond the image is cut off. None leaves images whole.
     """
 
     def __init__(self, names: list[str], root: str, boxes: np.ndarray | None):
         super().__init__(names, root)
         self.boxes = boxes
 
-    def open(self, i: int) -> Image.Image:
-        """Decodes image `i` as RGB, cropped to its box; raises as `ImageDataset.open`."""
-        image = super().open(i)
-        with self._failures_named(i):
-            return image if self.boxes is None else image.crop(_round_box(self.boxes[i]))
-
-    def size(self, i: int) -> tuple[int, int]:
-        """Width and height in pixels of what `open` gives, from the header; raises as `open`."""
-        size = super().size(i)
+    def _box(self, i: int, size: Size) -> Box:
+        whole = super()._box(i, size)
         if self.boxes is None:
-            return size
+            return whole
         left, top, right, bottom = _round_box(self.boxes[i])
-        return right - left, bottom - top
+        cut = max(left, 0), max(top, 0), min(right, size[0]), min(bottom, size[1])
+        if cut[0] >= cut[2] or cut[1] >= cut[3]:
+            raise UserError(
+                f"the box of query {i} ({shown(self.path(i))}) is ({left}, {top}, {right}, "
+                f"{bottom}), which lies outside the picture: it has {size[0]} x {size[1]} pixels"
+            )
+        return cut
+
+    def warn_of_cut(self, sizes: np.ndarray) -> None:
+        """Warns of boxes that lead beyond their images.
+
+        `sizes`, (N, 2) int, is what `size` gives, and 0 for images that have none.
+        """
+        if self.boxes is None:
+            return
+        corners = np.array([_round_box(box) for box in self.boxes])
+        differ = (corners[:, 2:] - corners[:, :2] != sizes).any(axis=1)
+        if cut := np.flatnonzero(differ & (sizes > 0).all(axis=1)).tolist():
+            first = ", ".join(f"{i} ({shown(self.names[i])})" for i in cut[:5])
+            log.warning(
+                "the boxes of %d queries lead beyond their pictures and are cut there: query %s%s",
+                len(cut), first, ", …" * (len(cut) > 5),
+            )  # fmt: skip
 
 
 class RelevantsDataset(ImageDataset):

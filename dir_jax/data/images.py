@@ -3,23 +3,43 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import importlib.util
 import os
 import warnings
-from collections.abc import Callable, Iterator
-from typing import BinaryIO
+from collections.abc import Iterator
+from typing import BinaryIO, Never, Self
 
 import numpy as np
 from PIL import Image
 
-from dir_jax.data.pixels import as_rgb, stored_size
+from dir_jax.data.pixels import (
+    as_rgb,
+    check_can_shrink,
+    decode_smaller,
+    pillow_unlimited,
+    size_of,
+    too_large,
+)
+from dir_jax.data.transforms.views import Box, Size, View, view_of
 from dir_jax.errors import UserError, shown
-from dir_jax.runtime.files import check_inside, check_name, open_regular
-from dir_jax.runtime.reading import read_rows
+from dir_jax.runtime.files import open_regular
 
 # What a picture may be. Pillow knows many more formats, some of which start other programs.
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
+_HEIF = {b"ftyp" + brand for brand in (b"heic", b"heix", b"hevc", b"hevx", b"mif1", b"msf1")}
+
+# How the names of such files end, which tells them from other files and from labels.
+SUFFIXES = (
+    ".jpg", ".jpeg", ".png", ".webp", ".jpe", ".jfif", ".gif", ".apng", ".bmp", ".dib", ".tif",
+    ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".mpo", ".avif", ".avifs", ".heic", ".heif",
+)  # fmt: skip
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file's name ends as that of a picture."""
+    return name[-6:].lower().endswith(SUFFIXES)
 
 
 class ImageDataset:
@@ -29,9 +49,11 @@ class ImageDataset:
       names: each image's path as its list gives it, relative to `root` or absolute.
       root: the folder to which the names are relative; '' is the current folder.
       pairs: (P, 2) int64, matching pairs of images by number, where the data set lists such pairs.
+      exif: whether images are turned as their EXIF data says.
     """
 
     pairs: np.ndarray | None = None
+    exif = False
 
     def __init__(self, names: list[str], root: str = ""):
         self.names = names
@@ -47,45 +69,104 @@ class ImageDataset:
         """The path of image `i`, as error messages show it."""
         return os.path.join(self.root, self.names[i])
 
+    def with_exif(self, exif: bool) -> Self:
+        """The same images, and queries where there are any, turned by their EXIF data or not."""
+        if exif == self.exif:
+            return self
+        other = copy.copy(self)
+        other.exif = exif
+        if queries := getattr(self, "queries", None):
+            vars(other)["queries"] = queries.with_exif(exif)
+        return other
+
     def open(self, i: int) -> Image.Image:
-        """Decodes image `i` as 8-bit RGB, its orientation ignored; see `pixels.as_rgb`.
+        """Decodes image `i` as 8-bit RGB; see `pixels.as_rgb`.
 
         Raises:
-          UserError: the file, which is named, is missing, damaged, or in none of `FORMATS`.
+          UserError: the file, which is named, is missing, damaged, in none of `FORMATS`, or too
+            large.
         """
-        with self._failures_named(i), self._file(i) as file, _read_header(file) as image:
-            return as_rgb(image)
+        return self.view(i).image()
 
-    def size(self, i: int) -> tuple[int, int]:
-        """Width and height of image `i` in pixels, from the header alone; raises as `open`."""
-        with self._failures_named(i), self._file(i) as file, _read_header(file) as image:
-            return stored_size(image)
+    def view(self, i: int, *, whole: bool = False) -> View:
+        """Image `i` as a view, which can be scaled down even where it is too large for `open`.
+
+        A query is cropped to its box, unless `whole`. Raises as `open`.
+        """
+        with self._failures_named(i), self._image(i) as image:
+            size = size_of(image, exif=self.exif)
+            everything = (0, 0, *size)
+            box = everything if whole else self._box(i, size)
+            if not too_large(size):
+                image = as_rgb(image, exif=self.exif)
+                return view_of(image if box == everything else image.crop(box))
+
+        def pull(_: Box) -> Never:
+            raise UserError(f"the image {shown(self.path(i))}{too_large(size)}")
+
+        def scaled(size: Size, resample: Image.Resampling) -> Image.Image:
+            with self._failures_named(i), self._image(i) as image, pillow_unlimited():
+                return decode_smaller(image, box, size, resample, exif=self.exif)
+
+        return View((box[2] - box[0], box[3] - box[1]), pull, scaled)
+
+    def size(self, i: int) -> Size:
+        """Width and height in pixels of what `open` gives, from the header; raises as `open`.
+
+        Images that are too large for `open`, but not to be scaled down, have a size too.
+        """
+        with self._failures_named(i), self._image(i) as image:
+            if too_large(image.size):
+                check_can_shrink(image)
+            left, top, right, bottom = self._box(i, size_of(image, exif=self.exif))
+            return right - left, bottom - top
+
+    def _box(self, i: int, size: Size) -> Box:
+        """The part of image `i`, of this size, that is described."""
+        del i
+        return (0, 0, *size)
+
+    @contextlib.contextmanager
+    def _image(self, i: int) -> Iterator[Image.Image]:
+        """Image `i`, of which only the header has been read."""
+        with self._file(i) as file, _read_header(file) as image:
+            yield image
 
     def _file(self, i: int) -> BinaryIO:
         return open_regular(self.path(i))
+
+    def _is_heif(self, i: int) -> bool:
+        with self._file(i) as file:
+            return file.read(12)[4:] in _HEIF
 
     @contextlib.contextmanager
     def _failures_named(self, i: int) -> Iterator[None]:
         """Makes any failure with image `i` a UserError that names its file."""
         try:
             yield
+        except UserError:
+            raise
         except FileNotFoundError as e:
             raise UserError(f"there is no image file {shown(self.path(i))}") from e
         except Image.UnidentifiedImageError as e:
             path, known = shown(self.path(i)), ", ".join(_formats())
+            if "HEIF" not in known and self._is_heif(i):
+                raise UserError(
+                    f"{path} is a HEIC (HEIF) picture; reading those needs the package "
+                    "pillow-heif: pip install pillow-heif"
+                ) from e
             raise UserError(f"{path} is not an image in a supported format: {known}") from e
-        except Image.DecompressionBombError as e:
-            most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-            raise UserError(
-                f"the image {shown(self.path(i))} has more than {most:,} pixels; make it smaller"
-            ) from e
         except Exception as e:  # Pillow's many decoders raise many types on damaged files
             why = getattr(e, "strerror", None) or str(e) or type(e).__name__
             raise UserError(f"the image {shown(self.path(i))} cannot be read: {shown(why)}") from e
 
 
 def _read_header(file: BinaryIO) -> Image.Image:
-    return Image.open(file, formats=_formats())
+    try:
+        return Image.open(file, formats=_formats())
+    except Image.DecompressionBombError:
+        with pillow_unlimited():
+            return Image.open(file, formats=_formats())
 
 
 @functools.cache
@@ -101,34 +182,3 @@ def _formats() -> tuple[str, ...]:
 
     pillow_heif.register_heif_opener()
     return (*found, "HEIF")
-
-
-def read_image_list(file: str, root: str = "") -> ImageDataset:
-    """Reads a text file that has the path of one image, relative to `root`, in each row."""
-    rows, where = read_list(file)
-    return ImageDataset(check_names(rows, root, where), root)
-
-
-def read_list(file: str) -> tuple[list[str], Callable[[int], str]]:
-    """The rows of a list of images that are not blank, and where each of them is."""
-    rows = [(number, row) for number, row in read_rows(file) if row]
-    if not rows:
-        raise UserError(f"the image list {file} is empty; expected a row for each image")
-    return [row for _, row in rows], lambda i: f"{file}, line {rows[i][0]}"
-
-
-def check_names(names: list[str], root: str, where: Callable[[int], str]) -> list[str]:
-    """The names of images, which lie in the root folder if there is one; other lists' are paths.
-
-    Raises:
-      UserError: a name leads out of the folder, or no file can have it; `where` says what has it.
-    """
-    for i, name in enumerate(names):
-        try:
-            if root:
-                check_inside(root, name)
-            else:
-                check_name(name)
-        except UserError as e:
-            raise UserError(f"{where(i)}: {e}") from e
-    return names

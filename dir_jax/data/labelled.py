@@ -1,19 +1,16 @@
-"""Labelled images, each of one class, read from text rows or JSON."""
+"""Labelled images, each of one class, read from lists or from folders."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
-from dir_jax.data.images import ImageDataset, check_names, read_list
+from dir_jax.data.images import ImageDataset
+from dir_jax.data.lists import check_names, read_listing, settle_labels
+from dir_jax.data.tables import Listing, read_json_list
 from dir_jax.errors import UserError, quoted
 from dir_jax.runtime.files import check_name
-from dir_jax.runtime.reading import MOST_ROWS, read_json
-
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 
 
 class LabelledDataset(ImageDataset):
@@ -45,74 +42,56 @@ class LabelledDataset(ImageDataset):
         self.labels = np.array([number[label] for label in labels], np.int32)
         self.queries = queries
 
+    def texts(self) -> list[str]:
+        """The label of each image, as its list gives it."""
+        return [self.classes[label] for label in self.labels.tolist()]
+
 
 def read_labelled_list(file: str, root: str = "") -> LabelledDataset:
     """Reads a list of images and labels.
 
     Args:
-      file: a text file with `path label` rows, where the label is the last field and the path may
-        have spaces; or, if the name ends in .json, a JSON object of path: label.
+      file: a text file with `path label` rows, a table (.csv, .tsv) or JSON (.json).
       root: the folder that the paths are relative to; the current folder by default.
 
     Raises:
-      UserError: there is no such file, it is empty, or an image has no label (the line is named).
+      UserError: there is no such file, it is empty, an image has no label, or a row can be read in
+        two ways (the line is named).
     """
-    return LabelledDataset(*_read_labels(file, root), root)
+    return labelled_dataset(read_listing(file, labelled=True), root)
 
 
 def read_labelled_list_with_queries(file: str, queries: str, root: str = "") -> LabelledDataset:
     """Reads two lists, a database and the images that query it; see `read_labelled_list`."""
-    database, searching = _read_labels(file, root), _read_labels(queries, root)
-    classes = list(dict.fromkeys(database[1] + searching[1]))
-    return LabelledDataset(*database, root, classes, LabelledDataset(*searching, root, classes))
+    found = [read_listing(each, labelled=True) for each in (file, queries)]
+    settle_labels(*found)
+    database, searching = (labelled_dataset(each, root) for each in found)
+    classes = list(dict.fromkeys(database.classes + searching.classes))
+    queries_ = LabelledDataset(searching.names, searching.texts(), root, classes)
+    return LabelledDataset(database.names, database.texts(), root, classes, queries_)
 
 
 def read_clusters(file: str, root: str = "") -> LabelledDataset:
-    """Reads a clustering: a JSON object of path: cluster, where a cluster is a name or a number.
+    """Reads a clustering: JSON of path: cluster, where a cluster is a name or a number.
 
     Images whose cluster is null are left out; raises UserError where all are.
     """
-    names, labels = _read_json_labels(file, root, leave_out_null=True)
-    if not names:
+    listing = read_json_list(file, labelled=True, nulls=True)
+    if not listing.names:
         raise UserError(f"no image of {file} has a cluster: all are null")
-    return LabelledDataset(names, labels, root)
+    return labelled_dataset(listing, root)
 
 
-def _read_labels(file: str, root: str) -> tuple[list[str], list[str]]:
-    if os.path.splitext(file)[1] == ".json":
-        return _read_json_labels(file, root)
-    rows, where = read_list(file)
-    pairs = [row.rsplit(maxsplit=1) for row in rows]
-    for i, pair in enumerate(pairs):
-        # Otherwise the last word of a path with spaces would be taken for the label.
-        if len(pair) < 2 or pair[1].lower().endswith(_IMAGE_SUFFIXES):
-            raise UserError(f"{where(i)}: {quoted(rows[i])} has no label; expected 'path label'")
-    names = check_names([name for name, _ in pairs], root, where)
-    return names, _check_labels([label for _, label in pairs], where)
-
-
-def _read_json_labels(
-    file: str, root: str, *, leave_out_null: bool = False
-) -> tuple[list[str], list[str]]:
-    content = read_json(file, most=MOST_ROWS)
-    expected = 'expected an object such as {"path of an image": "its label"}'
-    if not isinstance(content, dict):
-        raise UserError(f"{file} holds a {type(content).__name__}; {expected}")
-    if not content:
-        raise UserError(f"the image list {file} is empty; {expected}")
-    if leave_out_null:
-        content = {path: label for path, label in content.items() if label is not None}
-    names = check_names(list(content), root, lambda _: file)
-    return names, _check_labels(list(content.values()), lambda i: f"{file}: {quoted(names[i])}")
-
-
-def _check_labels(labels: list[Any], where: Callable[[int], str]) -> list[str]:
-    """Labels as texts; `where` says what has them."""
-    for i, label in enumerate(labels):
+def labelled_dataset(listing: Listing, root: str) -> LabelledDataset:
+    """The data set in a listing with labels; raises UserError for a bad path or label."""
+    settle_labels(listing)
+    names = check_names(listing.names, root, listing.where)
+    assert listing.labels is not None
+    for i, label in enumerate(listing.labels):
         try:
             if isinstance(label, bool) or not isinstance(label, str | int):
                 raise UserError(f"is {quoted(label)}; expected a name or a number")
             check_name(str(label))
         except UserError as e:
-            raise UserError(f"{where(i)}: the label {e}") from e
-    return [str(label) for label in labels]
+            raise UserError(f"{listing.where(i)}: {quoted(names[i])}: the label {e}") from e
+    return LabelledDataset(names, [str(label) for label in listing.labels], root)

@@ -14,6 +14,7 @@ from PIL import Image
 
 from dir_jax.data.images import ImageDataset
 from dir_jax.data.samplers import Sampler
+from dir_jax.data.transforms import Transform
 from dir_jax.data.workers import Prefetcher
 from dir_jax.errors import UserError, shown
 
@@ -81,11 +82,14 @@ def _load_unit(
     numbers = sampler(step)[rows].tolist()
     images = np.empty((len(rows), 0, 0, 3), np.uint8)
     for place, row in enumerate(rows.tolist()):
-        path, original = dataset.path(numbers[place]), dataset.open(numbers[place])
+        path, view = dataset.path(numbers[place]), dataset.view(numbers[place])
         try:
             # Each row has its own stream of random numbers, whichever process draws from it.
             rng = np.random.default_rng((seed, step * sampler.batch_size + row))
-            image = np.asarray(transform(original, rng))
+            if isinstance(transform, Transform):
+                image = np.asarray(transform.view(view, rng).image())
+            else:
+                image = np.asarray(transform(view.image(), rng))
         except Exception as e:
             why = str(e) if isinstance(e, UserError) else f"{type(e).__name__}: {shown(e)}"
             raise UserError(f"the image {path} cannot be transformed: {why}") from e

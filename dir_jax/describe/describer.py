@@ -176,6 +176,7 @@ class Describer:
         """
         skip, extractor = self._skip, self._extractor
         variables = extractor.replicate(self._params, self._stats)
+        datasets = [(name, images.with_exif(self.recipe.exif)) for name, images in datasets]
         lists = [read_list(name, dataset) for name, dataset in datasets]
         passes = plan_passes(extractor, lists, self._transforms, skip_failures=skip, advice=_ADVICE)
         store = None
@@ -229,6 +230,7 @@ class Describer:
                 model.update(np.ascontiguousarray(variables[name]).tobytes())
         return {
             "transforms": [repr(transform) for transform in self._transforms],
+            "exif": self.recipe.exif,
             "model": self._model,
             "weights": model.hexdigest(),
             "preprocess": self._preprocess,

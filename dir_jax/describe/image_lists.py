@@ -7,8 +7,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from dir_jax.data.ground_truth import QueryDataset
 from dir_jax.data.headers import IS_ROOT_RIGHT, read_sizes, refuse_failures
 from dir_jax.data.images import ImageDataset
+from dir_jax.data.pixels import too_large
 from dir_jax.data.transforms import Transform
 from dir_jax.describe.padded_shapes import Batch
 from dir_jax.errors import UserError
@@ -91,7 +93,10 @@ class Pass:
 
 def read_list(name: str, dataset: ImageDataset) -> ImageList:
     """Reads the headers of a data set's images. Raises UserError where it has none."""
-    return ImageList(name, dataset, *read_sizes(dataset))
+    images = ImageList(name, dataset, *read_sizes(dataset))
+    if isinstance(dataset, QueryDataset):
+        dataset.warn_of_cut(images.sizes)
+    return images
 
 
 def _output_size(size: tuple[int, int], transform: Transform) -> tuple[tuple[int, int], str]:
@@ -104,6 +109,8 @@ def _output_size(size: tuple[int, int], transform: Transform) -> tuple[tuple[int
         raise UserError(
             f"{transform!r} gives images of random sizes; images are described at one size"
         )
+    if problem := too_large(transform.first_size(size)):
+        return (1, 1), problem
     if low[0] * low[1] > MAX_PIXELS:
         return (1, 1), (
             f" has {low[0]} x {low[1]} pixels, more than the {MAX_PIXELS // 1_000_000} million "

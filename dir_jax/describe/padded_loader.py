@@ -63,9 +63,9 @@ class PaddedLoader:
         return PaddedImages(images, sizes, failures)
 
     def _load(self, number: int, canvas: tuple[int, int]) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        image, path = self.dataset.open(number), self.dataset.path(number)
+        view, path = self.dataset.view(number), self.dataset.path(number)
         try:
-            image = self.transform(image, np.random.default_rng(number))
+            image = self.transform.view(view, np.random.default_rng(number)).image()
         except Exception as e:
             why = str(e) if isinstance(e, UserError) else f"{type(e).__name__}: {e}"
             raise UserError(f"the image {path} cannot be transformed: {why}") from e

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
-from PIL import Image
 
 from dir_jax.data.images import ImageDataset
 from dir_jax.data.labelled import LabelledDataset
+from dir_jax.data.transforms.views import View
 from dir_jax.errors import UserError
 from dir_jax.report.thumbnails import Thumbnail
 from dir_jax.report.verdicts import RESULTS_SHOWN, JudgedRankings
@@ -31,10 +31,10 @@ def picture_sides(judged: JudgedRankings) -> dict[PictureKey, set[int]]:
     return sides
 
 
-def open_picture(judged: JudgedRankings, key: PictureKey) -> Image.Image:
-    """Decodes one of those pictures. Raises UserError where it is missing or damaged."""
+def open_picture(judged: JudgedRankings, key: PictureKey) -> View:
+    """Opens one of those pictures. Raises UserError where it is missing or damaged."""
     kind, number = key
-    return judged.open_query(number) if kind == "query" else judged.dataset.open(number)
+    return judged.open_query(number) if kind == "query" else judged.dataset.view(number)
 
 
 def shown_queries(judged: JudgedRankings, thumbnails: Thumbnails) -> Iterator[dict[str, Any]]:

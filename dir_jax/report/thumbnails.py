@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from PIL import Image
 
+from dir_jax.data.transforms.views import View
 from dir_jax.errors import UserError
 from dir_jax.runtime.progress import progress_bar
 
@@ -31,12 +32,12 @@ class Thumbnail:
 
 
 def make_thumbnails(
-    open_picture: Callable[[Key], Image.Image], sides: Mapping[Key, Iterable[int]]
+    open_picture: Callable[[Key], View], sides: Mapping[Key, Iterable[int]]
 ) -> dict[tuple[Key, int], Thumbnail | UserError]:
     """Copies pictures, several at a time; each is opened once.
 
     Args:
-      open_picture: decodes the picture of a key; it may raise UserError.
+      open_picture: gives the picture of a key; it may raise UserError.
       sides: key -> the lengths in pixels of the longer sides of the copies.
 
     Returns:
@@ -46,15 +47,15 @@ def make_thumbnails(
 
     def copy(key: Key) -> None:
         try:
-            image = open_picture(key)
+            view = open_picture(key)
+            image = view.small(4 * max(sides[key]))
         except UserError as e:
             made.update({(key, side): e for side in sides[key]})
             return
-        original = image.size
         for side in sorted(sides[key], reverse=True):
             # In place: the next, smaller copy is made from this one.
             image.thumbnail((side, side), Image.Resampling.LANCZOS)
-            made[key, side] = Thumbnail(_data_uri(image), image.size, original)
+            made[key, side] = Thumbnail(_data_uri(image), image.size, view.size)
 
     pool = ThreadPoolExecutor(min(os.cpu_count() or 1, _MOST_THREADS))
     try:

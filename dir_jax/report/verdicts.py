@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from dir_jax.data.ground_truth import RelevantsDataset
 from dir_jax.data.images import ImageDataset
 from dir_jax.data.labelled import LabelledDataset
+from dir_jax.data.transforms.views import View
 from dir_jax.retrieval.protocols import relevant_and_junk
 
 RESULTS_SHOWN = 10
@@ -71,9 +71,9 @@ class JudgedRankings:
         """(S,) int64: places in `shown` by rising average precision, then those without one."""
         return np.argsort(self.aps[level][self.shown], kind="stable")
 
-    def open_query(self, query: int) -> Image.Image:
+    def open_query(self, query: int) -> View:
         """The whole picture of a query, not cropped to its box; raises as `ImageDataset.open`."""
-        return ImageDataset.open(self.queries, query)  # a query's own would crop it
+        return self.queries.view(query, whole=True)
 
     def query_box(self, query: int) -> np.ndarray | None:
         """(4,) left, top, right, bottom in pixels of `open_query`; None for a whole picture."""

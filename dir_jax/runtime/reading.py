@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from dir_jax.errors import UserError, shown
@@ -70,18 +70,21 @@ def row_error(path: Path, row: int, problem: str) -> UserError:
     return UserError(f"{shown(path)}, line {row}: {problem}")
 
 
-def read_json(path: Path, *, most: int = _MOST) -> Any:
-    """The value in a JSON file; raises UserError as `read_text`, or if it is not JSON."""
+def read_json(path: Path, *, most: int = _MOST, pairs: Callable[[Any], Any] | None = None) -> Any:
+    """The value in a JSON file; raises UserError as `read_text`, or if it is not JSON.
+
+    `pairs` makes an object from its keys and values, some of which may be repeated; else a dict.
+    """
     try:
-        return parse_json(read_text(path, most=most))
+        return parse_json(read_text(path, most=most), pairs)
     except ValueError as e:
         raise UserError(f"{shown(path)} is not JSON: {e}") from e
 
 
-def parse_json(text: str) -> Any:
+def parse_json(text: str, pairs: Callable[[Any], Any] | None = None) -> Any:
     """A value from JSON. Raises ValueError if it is none, or holds what cannot be written again."""
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=pairs)
         if _SURROGATE.search(text):
             json.dumps(value, ensure_ascii=False).encode()
         return value

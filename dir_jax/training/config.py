@@ -78,8 +78,13 @@ def config_keys() -> dict[str, Any]:
             # Mean and standard deviation of the red, green and blue channels, for images in [0, 1].
             "mean": _Key((0.485, 0.456, 0.406), -1000, 1000),
             "std": _Key((0.229, 0.224, 0.225), 1e-6, 1000),
+            # Whether images are turned as their EXIF data says, or used as they are stored.
+            "exif": _Key(False),
             # Transforms of the training images; they must give all images one size.
             "transform": _Key(""),
+            # What is done about a file that a list has twice: 'keep' all rows, or 'drop' all but
+            # the first.
+            "on_duplicate": _Key("keep", choices=("keep", "drop")),
             # What a resumed run does if a list or an image file is no longer what it was.
             "on_change": _Key("stop", choices=("stop", "continue"), changes_numbers=False),
             # Processes that decode images; 0 for threads of the training process.
@@ -241,7 +246,9 @@ def did_you_mean(name: str) -> str:
 
 def config_differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """The keys by which two configs, as `config_to_json` gives them, train differently."""
-    a, b, rules = flatten(old), flatten(new), flatten(config_keys())
+    # A run of an earlier version, which lacked some keys, had their defaults.
+    defaults, rules = config_to_json(default_config()), flatten(config_keys())
+    a, b = (flatten(defaults) | flatten(config) for config in (old, new))
     return [
         key
         for key in sorted(a.keys() | b.keys())

@@ -26,7 +26,7 @@ from dir_jax.report.figures import RankedRow, save_ranked_results
 from dir_jax.report.verdicts import JudgedRankings
 from dir_jax.retrieval.whitening import Whitening, apply_whitening
 
-_QUERIES_SHOWN, _RESULTS_SHOWN = 6, 8
+_QUERIES_SHOWN, _RESULTS_SHOWN, _SIDE = 6, 8, 512
 
 
 class DescribedSet(NamedTuple):
@@ -136,10 +136,10 @@ def _ranked_rows(described: DescribedSet) -> list[RankedRow]:
     for place, query in enumerate(shown.tolist()):
         words = [verdict.word for verdict in judged.verdicts(place, level)]
         results = [
-            (dataset.open(image), word, float(score))
+            (dataset.view(image).small(_SIDE), word, float(score))
             for image, word, score in zip(rankings[place], words, scores[place], strict=False)
         ]
-        rows.append(RankedRow(judged.queries.open(query), results, float(ap[query])))
+        rows.append(RankedRow(judged.queries.view(query).small(_SIDE), results, float(ap[query])))
     return rows
 
 

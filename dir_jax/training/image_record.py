@@ -89,8 +89,7 @@ def _lists(name: str, dataset: ImageDataset) -> Iterator[tuple[str, list[str], l
     """Each list of a data set: its name, what each row says, and the paths of the rows' files."""
     rows: Sequence[object] = dataset.names
     if isinstance(dataset, LabelledDataset):
-        labels = (dataset.classes[label] for label in dataset.labels.tolist())
-        rows = list(zip(dataset.names, labels, strict=True))
+        rows = list(zip(dataset.names, dataset.texts(), strict=True))
     elif isinstance(dataset, QueryDataset) and dataset.boxes is not None:
         rows = list(zip(dataset.names, dataset.boxes.tolist(), strict=True))
     yield name, list(map(json.dumps, rows)), [dataset.path(i) for i in range(len(dataset))]

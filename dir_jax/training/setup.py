@@ -63,6 +63,7 @@ def create_setup(config: ml_collections.ConfigDict) -> Setup:
     held_out = _create_held_out(config, eval_transform)  # before the headers of a long list
     images = ImageList("train", dataset, check_dataset(dataset))
     _check_one_size(transform, images.sizes, config.data.transform)
+    images.check(transform)
     if config.sampler.name == "mined":
         images.check(mining_transform)
     if config.whitening.name:
@@ -72,7 +73,11 @@ def create_setup(config: ml_collections.ConfigDict) -> Setup:
         images=images,
         transform=transform,
         held_out=held_out,
-        recipe=Recipe(trfs=(config.eval.transform,), whitenp=float(config.whitening.power)),
+        recipe=Recipe(
+            trfs=(config.eval.transform,),
+            whitenp=float(config.whitening.power),
+            exif=config.data.exif,
+        ),
         whitening_transform=whitening_transform,
         mining_transform=mining_transform,
         sampler=_create_sampler(config, dataset.labels, dataset.classes),
@@ -131,7 +136,15 @@ def _dataset(config: ml_collections.ConfigDict, key: str) -> ImageDataset | None
     """The data set that a key names, or None."""
     try:
         words = config.data[key]
-        return create_dataset(words, db_root=config.data.db_root or None) if words else None
+        if not words:
+            return None
+        images = create_dataset(
+            words,
+            db_root=config.data.db_root or None,
+            labelled=key != "eval_oxford",
+            on_duplicate=config.data.on_duplicate,
+        )
+        return images.with_exif(config.data.exif)
     except UserError as e:
         raise UserError(f"config.data.{key}: {e}") from e
 

@@ -59,7 +59,10 @@ def test_images_or_features(run, model, sets, tmp_path):
     ("flags", "message"),
     [
         (["--distractors", "no.npy"], "--distractors: there is no file no.npy"),
-        (["--distractors", "r1m"], "--distractors: there is no data set named r1m"),
+        (
+            ["--distractors", "r1m"],
+            "--distractors: there is no file, no folder and no data set r1m",
+        ),
         (["--distractors", "MORE", "--adba", 2, 1], "adba: database augmentation is not offered"),
         (
             ["--distractors", "MORE", "--report", "r.html"],

@@ -319,3 +319,23 @@ def test_an_output_of_the_run_that_goes_on(stopped, tmp_path):
     (tmp_path / "x.npy").touch()
     assert again()[0] == 0
     assert np.load(tmp_path / "x.npy").shape == (3, 8)
+
+
+def test_exif_is_a_part_of_the_recipe(run, model, tmp_path):
+    exif = Image.Exif()
+    exif[0x112] = 6
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 56, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "stored.png", exif=exif)
+    Image.fromarray(pixels).transpose(Image.Transpose.ROTATE_270).save(tmp_path / "seen.png")
+    rows = []
+    for name, flags in (("stored", ["--exif"]), ("seen", []), ("stored", [])):
+        (tmp_path / "list.txt").write_text(f"{name}.png\n")
+        code, out, _ = run("extract_features", "--dataset", f"ImageList('{tmp_path}/list.txt', "
+                           f"'{tmp_path}')", "--checkpoint", model, "--overwrite",
+                           "--output", tmp_path / "x.npy", *flags)  # fmt: skip
+        assert code == 0
+        recipe = json.loads((tmp_path / "x.npy.recipe.json").read_text())
+        assert recipe["exif"] == ("turned by EXIF" in out) == bool(flags)
+        rows.append(np.load(tmp_path / "x.npy"))
+    np.testing.assert_array_equal(rows[0], rows[1])
+    assert not np.array_equal(rows[0], rows[2])

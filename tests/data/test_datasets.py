@@ -80,7 +80,7 @@ class TestLabelled:
         ("text", "message"),
         [
             ('{"a.jpg": 1,\n "b.jpg" 2}', r"l\.json is not JSON: line 2: "),
-            ("[1]", "holds a list; expected an object"),
+            ("[1]", "holds 1; expected"),
             ("{}", "is empty"),
             ('{"a.jpg": null}', r"'a\.jpg': the label is None; expected a name or a number"),
             ('{"a.jpg": true}', "is True; expected"),

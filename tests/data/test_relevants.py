@@ -12,6 +12,7 @@ from PIL import Image
 from dir_jax.data.datasets import create_dataset
 from dir_jax.data.ground_truth import RelevantsDataset
 from dir_jax.data.headers import check_dataset
+from dir_jax.describe.image_lists import read_list
 from dir_jax.errors import UserError
 from dir_jax.retrieval.protocols import evaluate_classic, evaluate_revisited
 from tests.data.pictures import write_image
@@ -57,6 +58,31 @@ class TestRelevants:
         assert dataset.ground_truth[0]["easy"][:3].tolist() == [30, 69, 296]
         # Of the 70 queries, two have no easy image (Radenović et al., table 2 counts them out).
         assert sum(len(t["easy"]) == 0 for t in dataset.ground_truth) == 2
+
+    def test_boxes_beyond_their_pictures_are_cut_with_a_warning(self, tmp_path, caplog):
+        write_image(tmp_path / "jpg/q.jpg", (40, 30))
+        for box, size, cut in (
+            ([0, 0, 40, 30], (40, 30), False),
+            ([-3, 5, 20, 30.4], (20, 25), True),
+            ([10, 20, 44.6, 33], (30, 10), True),
+        ):
+            truth = [{"bbx": box, "easy": [0], "hard": [], "junk": []}]
+            file = write_truth(tmp_path / "gnd.pkl", gnd=truth)
+            queries = create_dataset(f"ImageListRelevants({file!r})").queries
+            caplog.clear()
+            assert tuple(read_list("queries", queries).sizes[0]) == queries.open(0).size == size
+            warning = "1 queries lead beyond their pictures and are cut there: query 0 (q.jpg)"
+            assert (warning in caplog.text) == cut
+
+    @pytest.mark.parametrize("box", [[40, 0, 60, 30], [0, -9, 9, 0], [100, 100, 200, 200]])
+    def test_a_box_outside_its_picture_is_found_in_the_header(self, tmp_path, box):
+        write_image(tmp_path / "jpg/q.jpg", (40, 30))
+        truth = [{"bbx": box, "easy": [0], "hard": [], "junk": []}]
+        file = write_truth(tmp_path / "gnd.pkl", gnd=truth)
+        queries = create_dataset(f"ImageListRelevants({file!r})").queries
+        message = r"box of query 0 \(.*q\.jpg\) is .* outside the picture: it has 40 x 30 pixels"
+        with pytest.raises(UserError, match=message):
+            check_dataset(queries)
 
     BOX = (1, 1, 5, 5)
 

@@ -27,6 +27,7 @@ from dir_jax.data import (
     images,
     kapture,
     labelled,
+    lists,
 )
 from dir_jax.data.download import archives, fetch
 from dir_jax.data.headers import read_sizes
@@ -244,7 +245,7 @@ READERS: dict[str, Reader] = {
     "image": Reader(sound.made("a.jpg", *map(sound.image, _FORMATS)), _read_image),
     "image-list": Reader(
         sound.made("l.txt", b"a.jpg\nsub/b c.jpg\n\nd.jpg\n"),
-        lambda folder: _use(images.read_image_list(f"{folder}/l.txt", str(folder))),
+        lambda folder: _use(lists.read_image_list(f"{folder}/l.txt", str(folder))),
     ),
     "labelled-list": Reader(
         lambda _: [{"l.txt": sound.LABELS}, {"l.json": sound.LABELS_JSON.replace(b"null", b"8")}],

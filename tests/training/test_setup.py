@@ -2,13 +2,15 @@
 
 import numpy as np
 import pytest
+from PIL import ExifTags, Image
 
 from dir_jax.checkpoint import save_model
 from dir_jax.errors import UserError
 from dir_jax.models import create_model
 from dir_jax.models.variables import split_variables
 from dir_jax.training.config import default_config
-from dir_jax.training.setup import create_network
+from dir_jax.training.setup import create_network, create_setup
+from tests.data.truths import write_truth
 
 
 @pytest.fixture(scope="module")
@@ -39,3 +41,28 @@ def test_another_backbone_is_refused_unless_asked_for(resnet18, caplog):
     config.model.init_partial = True
     create_network(config)
     assert "they stay as they begin" in caplog.text
+
+
+def test_exif_is_a_part_of_the_recipe_and_of_all_images(tmp_path):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    for i in range(8):
+        Image.new("RGB", (40, 30), (30 * i, 0, 0)).save(tmp_path / f"{i}.jpg", exif=exif)
+    (tmp_path / "list.txt").write_text("".join(f"{i}.jpg {i % 2}\n" for i in range(8)))
+    truth = [{"bbx": [0, 10, 30, 40], "easy": [1], "hard": [], "junk": []}]
+    names = {"imlist": ["0.jpg", "1.jpg"], "qimlist": ["2.jpg"]}
+    gnd = write_truth(tmp_path / "gnd.pkl", gnd=truth, **names)
+    config = default_config()
+    words = f'ImageListLabels("{tmp_path}/list.txt", "{tmp_path}")'
+    config.data.update({"train": words, "eval": words, "transform": "CenterCrop(24)"})
+    config.data.eval_oxford = f'ImageListRelevants("{gnd}", "{tmp_path}", "")'
+    config.batch_size = 8
+    assert create_setup(config).images.sizes.tolist() == [[40, 30]] * 8
+    config.data.exif = True
+    setup = create_setup(config)
+    assert setup.recipe.exif
+    assert setup.images.sizes.tolist() == [[30, 40]] * 8
+    assert setup.dataset.open(0).size == setup.held_out.labelled.open(0).size == (30, 40)
+    oxford = setup.held_out.sets["eval_oxford"]
+    assert oxford.size(0) == (30, 40)
+    assert oxford.queries.size(0) == oxford.queries.open(0).size == (30, 30)

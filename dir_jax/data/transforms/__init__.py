@@ -41,6 +41,10 @@ class Compose(LazyTransform):
             smallest, largest = transform.output_size(smallest, largest)
         return smallest, largest
 
+    def first_size(self, size: Size) -> Size:
+        first = next((t for t in self.transforms if not isinstance(t, Identity)), Identity())
+        return first.first_size(size)
+
     def __repr__(self) -> str:
         return ", ".join(map(repr, self.transforms))
 

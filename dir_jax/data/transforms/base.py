@@ -46,6 +46,13 @@ class Transform(ABC):
         """
         return smallest, largest
 
+    def first_size(self, size: Size) -> Size:
+        """The largest size in which the pixels of an image of this size are needed at first.
+
+        It is another one only where the first thing that is done is to scale the image.
+        """
+        return size
+
     def __repr__(self) -> str:
         arguments = []
         for field in dataclasses.fields(self):

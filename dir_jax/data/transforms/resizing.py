@@ -72,7 +72,7 @@ class _Resize(Transform):
 
 
 @dataclass(frozen=True, repr=False)
-class Scale(_Resize):
+class Scale(LazyTransform, _Resize):
     """Resizes the image; sides are rounded to the nearest integer, halves up.
 
     The image is left as it is where its shorter side would stay the same, or would change in a way
@@ -100,14 +100,17 @@ class Scale(_Resize):
             raise ValueError(f"size={self.size!r}, a float, multiplies the sides: 0 < size <= 4")
         self._check_options()
 
-    def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
-        size = self._size_after(image.size, self._target(image.size))
-        return image if size == image.size else image.resize(size, self.interpolation)
+    def view(self, view: View, rng: np.random.Generator) -> View:
+        size = self.first_size(view.size)
+        return view if size == view.size else view_of(view.resize(size, self.interpolation))
+
+    def first_size(self, size: Size) -> Size:
+        return self._size_after(size, self._target(size))
 
     def output_size(self, smallest: Size, largest: Size) -> SizeRange:
         if smallest != largest:
             return super().output_size(smallest, largest)
-        size = self._size_after(smallest, self._target(smallest))
+        size = self.first_size(smallest)
         return size, size
 
     @property
@@ -182,7 +185,10 @@ class RandomScale(LazyTransform, _Resize):
         if self.interpolation == BILINEAR:
             return resized(view, size, BILINEAR)
         # A rounded bound moves the steeper filters by more than a level, and NEAREST by a pixel.
-        return view_of(view.image().resize(size, self.interpolation))
+        return view_of(view.resize(size, self.interpolation))
+
+    def first_size(self, size: Size) -> Size:
+        return self.output_size(size, size)[1]
 
     @property
     def _most(self) -> int:

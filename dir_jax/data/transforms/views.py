@@ -22,10 +22,26 @@ class View:
 
     size: Size
     pull: Callable[[Box], Image.Image]  # computes the pixels of a box, which lies within the size
+    # Makes it smaller, where that takes less memory than `pull`; None where it does not.
+    scaled: Callable[[Size, Image.Resampling], Image.Image] | None = None
 
     def image(self) -> Image.Image:
         """Computes the whole image."""
         return self.pull((0, 0, *self.size))
+
+    def resize(self, size: Size, resample: Image.Resampling) -> Image.Image:
+        """The whole image at another size, by one of Pillow's filters."""
+        if self.scaled is not None:
+            return self.scaled(size, resample)
+        return self.image().resize(size, resample)
+
+    def small(self, side: int) -> Image.Image:
+        """The whole image or, where it takes less memory, a copy whose longer side is `side`."""
+        if self.scaled is None:
+            return self.image()
+        factor = side / max(self.size)
+        width, height = (max(round(length * factor), 1) for length in self.size)
+        return self.scaled((width, height), Image.Resampling.BILINEAR)
 
 
 def view_of(image: Image.Image) -> View:
@@ -68,6 +84,8 @@ def resized(view: View, size: Size, resample: Image.Resampling) -> View:
     those of the whole by one of 255 levels. Do not use it in a transform whose pixels must be those
     of the original.
     """
+    if view.scaled is not None:
+        return view_of(view.resize(size, resample))
     width, height = view.size
     across, down = width / size[0], height / size[1]
 
