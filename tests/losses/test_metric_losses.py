@@ -86,12 +86,15 @@ def test_class_losses_equal_torch(name, block_size):
 
 
 def test_equals_pytorch_metric_learning():
-    """Their classes of one size each, as their Smooth-AP needs; they normalise, we are given."""
+    """Four classes of four: their Smooth-AP takes the number of classes for that of their images.
+
+    They normalise descriptors, which ours are given as unit vectors.
+    """
     losses = pytest.importorskip("pytorch_metric_learning.losses")
     miners = pytest.importorskip("pytorch_metric_learning.miners")
-    x = make_batch()[0][:24].astype(np.float64)
-    labels = np.arange(24) // 4
-    weights = np.random.default_rng(1).standard_normal((6, WIDTH))
+    x = make_batch()[0][:16].astype(np.float64)
+    labels = np.arange(16) // 4
+    weights = np.random.default_rng(1).standard_normal((4, WIDTH))
 
     def compare(ours, theirs, **options):
         value, gradient = jax.value_and_grad(
@@ -110,14 +113,14 @@ def test_equals_pytorch_metric_learning():
         (arcface_loss, losses.ArcFaceLoss, np.degrees(0.5)),
         (cosface_loss, losses.CosFaceLoss, 0.35),
     ):
-        theirs_ = kind(num_classes=6, embedding_size=WIDTH, margin=margin, scale=16).double()
+        theirs_ = kind(num_classes=4, embedding_size=WIDTH, margin=margin, scale=16).double()
         theirs_.W.data = torch.tensor(weights.T)
         compare(ours, theirs_, class_weights=weights.astype(np.float32), scale=16.0)
 
 
 @pytest.mark.parametrize("name", [*BATCH_LOSSES, *CLASS_LOSSES])
 def test_eight_replicas_equal_one(name):
-    """The same value on every replica, the exact gradient by its own rows, shares of the weights'."""
+    """The same value on each, the exact gradient by its own rows, and shares of the weights'."""
     x, labels = make_batch()
     weights = np.random.default_rng(1).standard_normal((CLASSES, WIDTH)).astype(np.float32)
     if name in CLASS_LOSSES:
