@@ -16,6 +16,10 @@ class UserError(Exception):
     """
 
 
+class ImageError(UserError):
+    """An image file, which is named, is missing, damaged, or of a kind that is not read."""
+
+
 class NotFiniteError(UserError):
     """A network's parameters, statistics or descriptors are not all finite numbers."""
 

@@ -117,7 +117,9 @@ def _main(args: argparse.Namespace) -> None:
     dataset = _create_dataset(args)
     learn_from = None
     if args.whiten and args.whiten.startswith(_LEARN):
-        learn_from = create_dataset(args.whiten.removeprefix(_LEARN), db_root=args.db_root)
+        learn_from = create_dataset(
+            args.whiten.removeprefix(_LEARN), db_root=args.db_root, on_duplicate=args.on_duplicate
+        )
     print("Test dataset:", dataset)
     check_can_be_evaluated(dataset)
     print("Protocol:", protocol_of(dataset))

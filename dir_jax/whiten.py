@@ -70,7 +70,12 @@ def _main(args: argparse.Namespace) -> None:
         target = find_checkpoint(args.checkpoint)
         if (target / "train").exists():
             raise UserError(f"{target} is a step of a training run and stays as it is; {advice}")
-    dataset = create_dataset(args.dataset, db_root=args.db_root)
+    dataset = create_dataset(
+        args.dataset,
+        db_root=args.db_root,
+        labelled=args.method == "pairs",
+        on_duplicate=args.on_duplicate,
+    )
     describer = create_describer(args, changes | {"whiten": ""})
     if args.name in load_model(args.checkpoint).whitenings and not args.overwrite:
         raise UserError(

@@ -12,7 +12,7 @@ from typing import NoReturn
 from dir_jax.errors import UserError, did_you_mean, quoted, shown
 from dir_jax.runtime.signals import Interrupts
 
-_PATHS = ("DIR", "FILE", "PATH")  # how the metavar of a flag that takes a path begins
+_PATHS = ("DIR", "FILE", "PATH", "RECIPE")  # how the metavar of a flag that takes a path begins
 
 
 class Parser(argparse.ArgumentParser):

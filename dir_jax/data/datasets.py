@@ -38,6 +38,7 @@ from dir_jax.errors import UserError, did_you_mean, quoted, shown
 
 Reader: TypeAlias = Callable[..., ImageDataset]
 
+_LONGEST_PATH = 4096  # characters
 _LOOKED_FOR = 20  # images of a list, to find the folder that its paths are relative to
 
 READERS: dict[str, Reader] = {
@@ -122,12 +123,14 @@ def create_dataset(
         if len(found) != 1:
             raise UserError(f"{quoted(spec)} describes {len(found)} data sets; expected one")
         dataset = found[0]
-    is_list = type(dataset) in (ImageDataset, LabelledDataset)
+    is_list = type(dataset) in (ImageDataset, LabelledDataset) and dataset.pairs is None
     return check_repeats(dataset, on_duplicate) if is_list else dataset
 
 
 def _read_path(path: str, labelled: bool) -> ImageDataset | None:
     """What is at a path; None for a text that is no path."""
+    if len(path) > _LONGEST_PATH:
+        return None
     if os.path.isdir(path):
         return read_labelled_folder(path) if labelled else read_folder(path)
     if os.path.exists(path):
@@ -153,7 +156,7 @@ def _read_list(file: str, labelled: bool) -> ImageDataset:
     if root and apart:  # the list is the user's own, so its paths may lead anywhere
         names = [os.path.join(root, os.path.expanduser(name)) for name in listing.names]
         listing.names, root = names, ""
-    if listing.labels is not None:
+    if labelled or listing.labels is not None:
         return labelled_dataset(listing, root)
     return ImageDataset(check_names(listing.names, root, listing.where), root)
 

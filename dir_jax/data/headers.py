@@ -22,9 +22,13 @@ IS_ROOT_RIGHT = "is the root right, the data set's second argument?"
 def check_dataset(dataset: ImageDataset) -> np.ndarray:
     """Width and height of each image, (N, 2) int32; raises UserError if one cannot be used."""
     sizes, failures = read_sizes(dataset)
-    none_good = len(failures) == len(dataset)
-    refuse_failures(failures, len(dataset), IS_ROOT_RIGHT if none_good else "")
+    refuse_unreadable(failures, len(dataset))
     return sizes
+
+
+def refuse_unreadable(failures: Mapping[int, str], total: int, advice: str = "") -> None:
+    """As `refuse_failures`, for files of which the headers cannot be read."""
+    refuse_failures(failures, total, IS_ROOT_RIGHT if len(failures) == total else advice)
 
 
 def refuse_failures(failures: Mapping[int, str], total: int, advice: str = "") -> None:

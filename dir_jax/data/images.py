@@ -23,7 +23,7 @@ from dir_jax.data.pixels import (
     too_large,
 )
 from dir_jax.data.transforms.views import Box, Size, View, view_of
-from dir_jax.errors import UserError, shown
+from dir_jax.errors import ImageError, UserError, shown
 from dir_jax.runtime.files import open_regular
 
 # What a picture may be. Pillow knows many more formats, some of which start other programs.
@@ -141,24 +141,24 @@ class ImageDataset:
 
     @contextlib.contextmanager
     def _failures_named(self, i: int) -> Iterator[None]:
-        """Makes any failure with image `i` a UserError that names its file."""
+        """Makes any failure with image `i` an ImageError that names its file."""
         try:
             yield
         except UserError:
             raise
         except FileNotFoundError as e:
-            raise UserError(f"there is no image file {shown(self.path(i))}") from e
+            raise ImageError(f"there is no image file {shown(self.path(i))}") from e
         except Image.UnidentifiedImageError as e:
             path, known = shown(self.path(i)), ", ".join(_formats())
             if "HEIF" not in known and self._is_heif(i):
-                raise UserError(
+                raise ImageError(
                     f"{path} is a HEIC (HEIF) picture; reading those needs the package "
                     "pillow-heif: pip install pillow-heif"
                 ) from e
-            raise UserError(f"{path} is not an image in a supported format: {known}") from e
+            raise ImageError(f"{path} is not an image in a supported format: {known}") from e
         except Exception as e:  # Pillow's many decoders raise many types on damaged files
             why = getattr(e, "strerror", None) or str(e) or type(e).__name__
-            raise UserError(f"the image {shown(self.path(i))} cannot be read: {shown(why)}") from e
+            raise ImageError(f"the image {shown(self.path(i))} cannot be read: {shown(why)}") from e
 
 
 def _read_header(file: BinaryIO) -> Image.Image:

@@ -86,7 +86,9 @@ def labelled_dataset(listing: Listing, root: str) -> LabelledDataset:
     """The data set in a listing with labels; raises UserError for a bad path or label."""
     settle_labels(listing)
     names = check_names(listing.names, root, listing.where)
-    assert listing.labels is not None
+    if listing.labels is None:
+        first = f"{listing.where(0)}: {quoted(names[0])}"
+        raise UserError(f"{first} has no label; expected a path and a label")
     for i, label in enumerate(listing.labels):
         try:
             if isinstance(label, bool) or not isinstance(label, str | int):

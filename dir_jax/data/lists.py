@@ -60,9 +60,6 @@ def read_listing(file: str, *, labelled: bool | None = None) -> Listing:
             listing = _labelled(rows, where)
         else:
             listing = Listing(rows, None, where)
-    if labelled and listing.labels is None:
-        name = quoted(listing.names[0])
-        raise UserError(f"{listing.where(0)}: {name} has no label; expected a path and a label")
     return listing
 
 
@@ -200,12 +197,11 @@ def _parts(row: str, where: str) -> tuple[list[str], str]:
         ends = [0]  # names without a suffix, and numbers for labels, as in the original
     if len(ends) != 1:
         first, last = (ends[0], ends[-1]) if ends else (0, len(words) - 2)
-        readings = " or ".join(
-            f"the image {quoted(row[: words[end].end()])} with the label "
-            f"{quoted(row[words[end + 1].start() :])}"
-            for end in (first, last)
+        readings = " or ".join(quoted(row[: words[end].end()]) for end in (first, last))
+        raise UserError(
+            f"{where}: {quoted(row)} can be read in two ways: its path is {readings}, and the rest "
+            f"is the label; {_ADVICE}"
         )
-        raise UserError(f"{where}: {quoted(row)} can be read in two ways: {readings}; {_ADVICE}")
     path, label = row[: words[ends[0]].end()], row[words[ends[0] + 1].start() :]
     if " #" in label or label.startswith("#"):
         raise UserError(

@@ -69,7 +69,7 @@ def read_pattern(pattern: str) -> ImageDataset:
       UserError: no picture does.
     """
     root = os.path.dirname(re.split(r"[*?[]", pattern, maxsplit=1)[0])
-    found = sorted(glob.iglob(pattern, recursive=True))
+    found = sorted(set(glob.iglob(pattern, recursive=True)))
     names = [os.path.relpath(path, root or os.curdir) for path in found if is_picture(path)]
     if not names:
         what = f" but {len(found)} others, such as {shown(found[0])}" if found else ""

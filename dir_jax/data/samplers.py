@@ -65,6 +65,17 @@ class Listed(Sampler):
         return self._batches[step]
 
 
+class Chosen(Sampler):
+    """The batches that a sampler of some images draws: `numbers`, (N,) int, are those images."""
+
+    def __init__(self, sampler: Sampler, numbers: np.ndarray):
+        super().__init__(sampler.batch_size)
+        self._sampler, self._numbers = sampler, np.asarray(numbers, np.int64)
+
+    def _batch(self, step: int) -> np.ndarray:
+        return self._numbers[self._sampler(step)]
+
+
 class Shuffle(Sampler):
     """Random permutations of all images, one after the other.
 

@@ -110,7 +110,7 @@ def _columns(
     others = [c for c in columns if c != path and any(row[c] not in ("", None) for row in rows)]
     found = [c for c in others if _LABEL.fullmatch(header[c])] if header else others
     if labelled and header and not found:
-        raise UserError(f"{file} has the columns {', '.join(map(shown, header))}; expected one "
+        raise UserError(f"{file} has the columns {shown(', '.join(header))}; expected one "
                         "that is called label")  # fmt: skip
     if labelled is False or not found:
         return Listing(names, None, where)
@@ -185,7 +185,7 @@ def _of_objects(file: str, content: Sequence[_Pairs], labelled: bool | None) -> 
     for each in content:
         names = [name for name, _ in each]
         if names != header or not _is_header(names):
-            found = ", ".join(map(shown, names)) or "nothing"
+            found = shown(", ".join(names)) or "nothing"
             raise UserError(f"{file} holds an object of {found}; {_EXPECTED}")
     rows = [[value for _, value in each] for each in content]
     return _columns(file, header, rows, lambda i: f"{file}, object {i + 1}", labelled)

@@ -151,17 +151,25 @@ def describe_lists(
     transform: Transform,
     *,
     on_batch: Callable[[], None] = lambda: None,
+    on_failure: Callable[[str, str], None] | None = None,
 ) -> list[np.ndarray]:
     """Describes lists of images at one scale, with a network's current variables.
 
     `params` and `stats` are its variables, dotted path -> host array; `on_batch` is called after
-    each batch, and may raise to stop. Returns (N, D) float32 for each list.
+    each batch, and may raise to stop. `on_failure`, where it is given, is called with the path of
+    each image that cannot be used, and why; its row is NaN. Returns (N, D) float32 for each list.
 
     Raises:
-      UserError: an image cannot be used (it is named), or the transform gives random sizes.
+      UserError: an image cannot be used (it is named) and there is no `on_failure`, or the
+        transform gives random sizes.
       NotFiniteError: the network or a descriptor is not finite.
     """
-    passes = plan_passes(extractor, lists, [transform])
+    skip = on_failure is not None
+    passes = plan_passes(extractor, lists, [transform], skip_failures=skip)
     variables = extractor.replicate(params, stats)
-    sinks = run_passes(extractor, variables, passes, on_batch=on_batch)
+    sinks = run_passes(extractor, variables, passes, on_batch=on_batch, skip_failures=skip)
+    if on_failure is not None:
+        for planned, sink in zip(passes, [*sinks], strict=True):
+            for place, why in {**planned.failures, **sink.failures}.items():
+                on_failure(planned.images.path(place), why)
     return [sink.descriptors for sink in sinks]

@@ -27,7 +27,6 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 
@@ -39,6 +38,7 @@ from dir_jax.losses.histogram import (
     scores_gradient,
     tie_aware_average_precision_of,
 )
+from dir_jax.losses.shapes import check_alike
 
 
 def average_precision(
@@ -63,9 +63,9 @@ def average_precision(
       (N,) float32 in [0, 1]; 0, without a gradient, for a query without positives.
 
     Raises:
-      AssertionError: the shapes differ or are not (N, M).
       TypeError: the scores are not floating-point numbers.
-      ValueError: there are fewer than two bins, or vmin >= vmax.
+      ValueError: the shapes, which are shown, differ or are not (N, M); or there are fewer
+        than two bins, or vmin >= vmax.
     """
     return _quantised(scores, relevance, "plain", num_bins, vmin, vmax)
 
@@ -167,7 +167,8 @@ def _by_distance(scores: jax.Array) -> jax.Array:
 
 def _loss(ap: jax.Array, relevance: jax.Array, query_weights: jax.Array | None) -> jax.Array:
     if query_weights is not None:
-        chex.assert_shape(query_weights, ap.shape)
+        if query_weights.shape != ap.shape:
+            raise ValueError(f"query_weights have shape {query_weights.shape}; expected {ap.shape}")
         ap = ap * query_weights
     valid = jnp.any(jnp.asarray(relevance) != 0, axis=1)
     return 1 - jnp.sum(jnp.where(valid, ap, 0)) / jnp.maximum(jnp.sum(valid), 1)
@@ -177,8 +178,7 @@ def _quantised(
     scores: jax.Array, relevance: jax.Array, form: str, num_bins: int, vmin: float, vmax: float
 ) -> jax.Array:
     scores, relevance = jnp.asarray(scores), jnp.asarray(relevance)
-    chex.assert_rank([scores, relevance], 2)
-    chex.assert_equal_shape([scores, relevance])
+    check_alike(scores=scores, relevance=relevance)
     if not jnp.issubdtype(scores.dtype, jnp.floating):
         raise TypeError(f"scores must be floating-point, but they are {scores.dtype}")
     check_bins(num_bins, vmin, vmax)

@@ -17,11 +17,11 @@ import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 
 from dir_jax.losses.ratio import ratio_over_replicas
+from dir_jax.losses.shapes import check_labelled
 
 
 class Pairs(NamedTuple):
@@ -70,7 +70,7 @@ def batch_loss(
       () float32; 0 where the denominators add up to 0.
 
     Raises:
-      AssertionError: the shapes are not (b, D) and (b,).
+      ValueError: the shapes, which are shown, are not (b, D) and (b,).
       TypeError: the descriptors are not float32, or the labels are not integers.
     """
     descriptors, labels = check_batch(descriptors, labels)
@@ -87,8 +87,7 @@ def batch_loss(
 def check_batch(descriptors: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Both as arrays; raises as `batch_loss`."""
     descriptors, labels = jnp.asarray(descriptors), jnp.asarray(labels)
-    chex.assert_rank([descriptors, labels], [2, 1])
-    chex.assert_equal_shape_prefix([descriptors, labels], 1)
+    check_labelled(descriptors, labels)
     if descriptors.dtype != jnp.float32 or not jnp.issubdtype(labels.dtype, jnp.integer):
         raise TypeError(
             "expected float32 descriptors and integer labels, got "

@@ -15,7 +15,6 @@ import functools
 import math
 from collections.abc import Callable
 
-import chex
 import jax
 import jax.numpy as jnp
 
@@ -55,7 +54,7 @@ def arcface_loss(
       () float32.
 
     Raises:
-      AssertionError: the shapes are not (b, D), (b,) and (C, D).
+      ValueError: the shapes, which are shown, are not (b, D), (b,) and (C, D).
       TypeError: the descriptors are not float32, or the labels are not integers.
     """
 
@@ -106,7 +105,11 @@ def _classify(
     block_size: int,
 ) -> jax.Array:
     descriptors, labels = check_batch(descriptors, labels)
-    chex.assert_shape(class_weights, (None, descriptors.shape[1]))
+    if class_weights.ndim != 2 or class_weights.shape[1] != descriptors.shape[1]:
+        raise ValueError(
+            f"class weights of shape {class_weights.shape} do not go with descriptors of shape "
+            f"{descriptors.shape}; expected (C, D) and (b, D)"
+        )
 
     def of_block(cosines: jax.Array, pairs: Pairs) -> tuple[jax.Array, jax.Array]:
         target = own_class(jnp.where(pairs.same, cosines, 0).sum(axis=1))

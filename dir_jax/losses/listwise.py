@@ -63,7 +63,7 @@ def listwise_average_precision_loss(
       () float32.
 
     Raises:
-      AssertionError: the shapes are not (B, D) and (B,).
+      ValueError: the shapes, which are shown, are not (B, D) and (B,).
       TypeError: the descriptors are not float32, or the labels are not integers.
     """
     check_bins(num_bins, *_OF_THE_PAPER)

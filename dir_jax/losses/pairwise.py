@@ -17,13 +17,13 @@ Their similarity is 0, half below the base of the multi-similarity loss: ln(1 + 
 
 from __future__ import annotations
 
-import chex
 import jax
 import jax.numpy as jnp
 
 from dir_jax.losses.blocks import Pairs, batch_loss, differentiated
 from dir_jax.losses.clamp import clamp_min
 from dir_jax.losses.ratio import ratio_over_replicas
+from dir_jax.losses.shapes import check_labelled
 
 
 def contrastive_loss(
@@ -54,7 +54,7 @@ def contrastive_loss(
       () float32; 0 where there is no positive.
 
     Raises:
-      AssertionError, TypeError: as `blocks.batch_loss`.
+      ValueError, TypeError: as `blocks.batch_loss`.
     """
 
     def terms(scores: jax.Array, pairs: Pairs) -> tuple[jax.Array, jax.Array]:
@@ -84,7 +84,7 @@ def grouped_contrastive_loss(
     Arguments and result are those of `grouped_triplet_loss`; ValueError unless rows are whole
     triplets.
     """
-    chex.assert_rank(descriptors, 2)
+    check_labelled(descriptors, labels)
     if len(descriptors) % 3:
         raise ValueError(f"{len(descriptors)} rows are not whole triplets")
 
@@ -134,7 +134,7 @@ def multi_similarity_loss(
       () float32, over all images as queries; those without pairs that count cost 0.
 
     Raises:
-      AssertionError, TypeError: as `blocks.batch_loss`.
+      ValueError, TypeError: as `blocks.batch_loss`.
     """
 
     def terms(scores: jax.Array, pairs: Pairs) -> tuple[jax.Array, jax.Array]:

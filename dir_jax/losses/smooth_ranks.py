@@ -59,7 +59,7 @@ def smooth_ap_loss(
       () float32.
 
     Raises:
-      AssertionError, TypeError: as `blocks.batch_loss`.
+      ValueError, TypeError: as `blocks.batch_loss`.
     """
 
     def measure(
@@ -104,7 +104,7 @@ def recall_at_k_surrogate_loss(
       () float32; 1 where no query has positives.
 
     Raises:
-      AssertionError, TypeError: as `blocks.batch_loss`.
+      ValueError, TypeError: as `blocks.batch_loss`.
     """
 
     def measure(

@@ -23,12 +23,12 @@ from __future__ import annotations
 
 import functools
 
-import chex
 import jax
 import jax.numpy as jnp
 
 from dir_jax.losses.clamp import clamp_min
 from dir_jax.losses.ratio import ratio_over_replicas
+from dir_jax.losses.shapes import check_alike, check_labelled
 
 
 def triplet_margin_loss(
@@ -57,7 +57,7 @@ def triplet_margin_loss(
       () float.
 
     Raises:
-      AssertionError: the shapes differ or are not (N, D).
+      ValueError: the shapes, which are shown, differ or are not (N, D).
     """
     near, far = _distances(anchor, positive, negative, p, eps, swap)
     return jnp.mean(clamp_min(near - far + margin, 0))
@@ -99,7 +99,7 @@ def grouped_triplet_loss(
       axis_name: the axis of the replicas, each of which has its own rows; the loss, () float32, is
         the mean over all of them.
     """
-    chex.assert_rank(descriptors, 2)
+    check_labelled(descriptors, labels)
     if len(descriptors) % 3:
         raise ValueError(f"{len(descriptors)} rows are not whole triplets")
 
@@ -157,8 +157,7 @@ def batch_triplet_loss(
     >>> float(batch_triplet_loss(points, labels, margin=2.5))
     1.0
     """
-    chex.assert_rank([descriptors, labels], [2, 1])
-    chex.assert_equal_shape_prefix([descriptors, labels], 1)
+    check_labelled(descriptors, labels)
     if mining not in _MINING:
         raise ValueError(f"there is no mining {mining!r}; choose from {', '.join(_MINING)}")
 
@@ -180,8 +179,7 @@ def batch_triplet_loss(
 def _distances(
     anchor: jax.Array, positive: jax.Array, negative: jax.Array, p: float, eps: float, swap: bool
 ) -> tuple[jax.Array, jax.Array]:
-    chex.assert_rank([anchor, positive, negative], 2)
-    chex.assert_equal_shape([anchor, positive, negative])
+    check_alike(anchor=anchor, positive=positive, negative=negative)
 
     def distance(u: jax.Array, v: jax.Array) -> jax.Array:
         return jnp.linalg.norm(u - v + eps, ord=p, axis=-1)

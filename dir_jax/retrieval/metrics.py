@@ -7,12 +7,12 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from dir_jax.errors import UserError
+from dir_jax.losses.shapes import check_labelled
 from dir_jax.retrieval.blockwise import blocks, dot_products
 from dir_jax.retrieval.measures import map_at_r, r_precision
 
@@ -72,19 +72,18 @@ def evaluate_labelled(
       recall_k: those in `LabelledMetrics.recall`.
 
     Raises:
+      ValueError: descriptors and labels are not (N, D) and (N,); both shapes are shown.
       UserError: a descriptor is not finite, or no query has a relevant image.
     """
     descriptors, labels = jnp.asarray(descriptors, jnp.float32), np.asarray(labels)
-    chex.assert_rank([descriptors, labels], [2, 1])
-    chex.assert_equal_shape_prefix([descriptors, labels], 1)
+    check_labelled(descriptors, labels)
     queries = descriptors if queries is None else jnp.asarray(queries, jnp.float32)
     own: np.ndarray = np.full(len(queries), -1, np.int32)  # each query's place in the database
     apart = None if query_labels is None else np.asarray(query_labels)
     if apart is None:
         own = np.arange(len(labels), dtype=np.int32)
     query_labels = labels if apart is None else apart
-    chex.assert_rank([queries, query_labels], [2, 1])
-    chex.assert_equal_shape_prefix([queries, query_labels], 1)
+    check_labelled(queries, query_labels, "queries")
     _check_finite(descriptors, "descriptors")
     _check_finite(queries, "queries' descriptors")
     positives = count_positives(labels, apart)

@@ -6,6 +6,7 @@ import logging
 
 import jax
 import ml_collections
+import numpy as np
 
 from dir_jax.training.saving import Resumed
 from dir_jax.training.setup import Setup
@@ -35,7 +36,7 @@ def announce(
         "  steps: %d, each of %d images in chunks of %d; learning rate %g, %s\n"
         "  memory: about %.1f GB on each device, and %.1f GB here for a batch",
         config.model.arch, jax.device_count(), device.device_kind,
-        len(setup.dataset), len(setup.dataset.classes), *low,
+        len(setup.usable), len(np.unique(setup.dataset.labels[setup.usable])), *low,
         (trained + fixed) / 1e6, trained / 1e6, weights,
         config.num_steps, config.batch_size, setup.chunk_size,
         config.optimizer.learning_rate, config.optimizer.schedule,

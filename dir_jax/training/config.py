@@ -85,7 +85,11 @@ def config_keys() -> dict[str, Any]:
             "transform": _Key(""),
             # What is done about a file that a list has twice: 'keep' all rows, or 'drop' all but
             # the first.
-            "on_duplicate": _Key("keep", choices=("keep", "drop")),
+            "on_duplicate": _Key("keep", choices=("keep", "drop"), changes_numbers=False),
+            # What is done about images that are missing or damaged: 'stop', or 'skip' them and list
+            # them in skipped_images.txt. What turns out to be damaged only as it is decoded is
+            # replaced by another image of its class.
+            "on_error": _Key("stop", choices=("stop", "skip"), changes_numbers=False),
             # What a resumed run does if a list or an image file is no longer what it was.
             "on_change": _Key("stop", choices=("stop", "continue"), changes_numbers=False),
             # Processes that decode images; 0 for threads of the training process.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import ml_collections
 import numpy as np
@@ -23,7 +24,8 @@ class CurrentNetwork:
     """The network with the variables of a state, which is REPLICATED.
 
     `on_batch` is called after each batch of images, and may raise to stop. An image that cannot be
-    used is a UserError that names it.
+    used is a UserError that names it; or `on_failure` is called with its path and why, and its row
+    is NaN.
     """
 
     def __init__(
@@ -33,9 +35,11 @@ class CurrentNetwork:
         config: ml_collections.ConfigDict,
         replicas: MeshReplicas,
         on_batch: Callable[[], None],
+        on_failure: Callable[[str, str], None] | None = None,
     ):
         self._graphdef, _, _ = split_variables(network)
-        self._setup, self._replicas, self._on_batch = setup, replicas, on_batch
+        self._setup, self._replicas = setup, replicas
+        self._hooks: dict[str, Any] = {"on_batch": on_batch, "on_failure": on_failure}
         self._extractor = Extractor(
             self._graphdef,
             width=network.descriptor_size,
@@ -56,7 +60,7 @@ class CurrentNetwork:
     def describe_held_out(self, state: TrainState) -> DescribedSets:
         """Describes the data sets that the run is evaluated on."""
         variables = self._variables(state)
-        return self._setup.held_out.describe(self._extractor, *variables, on_batch=self._on_batch)
+        return self._setup.held_out.describe(self._extractor, *variables, **self._hooks)
 
     def describe(
         self, state: TrainState, chosen: np.ndarray, transform: Compose, name: str
@@ -67,5 +71,5 @@ class CurrentNetwork:
         """
         images = dataclasses.replace(self._setup.images, name=name, chosen=chosen)
         return describe_lists(
-            self._extractor, *self._variables(state), [images], transform, on_batch=self._on_batch
+            self._extractor, *self._variables(state), [images], transform, **self._hooks
         )[0]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterable, Iterator
-from typing import Self
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Self
 
 import jax
 import ml_collections
@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from dir_jax.data.loader import BatchLoader
 from dir_jax.data.samplers import Sampler
+from dir_jax.retrieval.blockwise import finite_rows
 from dir_jax.runtime.progress import progress_bar
 from dir_jax.runtime.replicas import MeshReplicas
 from dir_jax.training.current import CurrentNetwork
@@ -26,7 +27,9 @@ class Feed:
     """Gives the batch of each step: `chunks, labels = feed(step, state)`.
 
     Where the sampler is 'mined', triplets are mined with the current state when a run starts and
-    every `config.mining.refresh_every` steps. Nothing is loaded before the first batch.
+    every `config.mining.refresh_every` steps. Nothing is loaded before the first batch. Where there
+    is `on_failure`, it is called with the path of an image that turns out to be damaged, and why;
+    another of its class takes its place.
     """
 
     bar: tqdm  # of the images trained on; there is one after the first batch
@@ -39,9 +42,10 @@ class Feed:
         replicas: MeshReplicas,
         current: CurrentNetwork,
         triplets: MinedTriplets | None,
+        on_failure: Callable[[str, str], None] | None = None,
     ):
         self._config, self._setup, self._replicas = config, setup, replicas
-        self._current, self.triplets = current, triplets
+        self._current, self.triplets, self._on_failure = current, triplets, on_failure
         self._sampler: Sampler | None = None
         self._chunks: Iterator[np.ndarray] = iter(())
         self._stop = -1  # the step at which the loader ends
@@ -89,6 +93,7 @@ class Feed:
                 stop_step=self._stop,
                 num_workers=config.data.num_workers,
                 prefetch=config.data.prefetch,
+                **self._replacing(),
             )
         )
         self._chunks = _join(loader, self._replicas.local_count)
@@ -97,15 +102,29 @@ class Feed:
         self.bar = self._open.enter_context(bar)
 
     def _mine(self, step: int, state: TrainState) -> MinedTriplets:
-        config, labels = self._config, self._setup.dataset.labels
-        pool = choose_pool(labels, config.mining.pool_size, config.seed, step)
+        config, setup = self._config, self._setup
+        pool = choose_pool(setup.usable, config.mining.pool_size, config.seed, step)
+        descriptors = self._current.describe(state, pool, setup.mining_transform, "mine")
+        described = finite_rows(descriptors)
+        pool = pool[described]
         return mine_triplets(
-            self._current.describe(state, pool, self._setup.mining_transform, "mine"),
-            labels[pool],
+            descriptors[described],
+            setup.dataset.labels[pool],
             pool,
             negatives=config.mining.negatives,
             positives=config.mining.positives,
         )
+
+    def _replacing(self) -> dict[str, Any]:
+        """What the loader does about images that turn out to be damaged."""
+        if (on_failure := self._on_failure) is None:
+            return {}
+        dataset, labels = self._setup.dataset, self._setup.dataset.labels.copy()
+        labels[self._setup.skipped] = -1
+        return {
+            "labels": labels,
+            "on_damage": lambda number, why: on_failure(dataset.path(number), why),
+        }
 
     def _row_order(self) -> np.ndarray:
         """The rows of this process as the step takes them: the k-th chunk of each device."""

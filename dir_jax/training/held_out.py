@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,7 +42,7 @@ class DescribedSet(NamedTuple):
         oxford = isinstance(self.dataset, RelevantsDataset)
         return {
             f"{name}-classic" if oxford and "-" not in name else name: value
-            for name, value in evaluate_descriptors(*self).metrics.items()
+            for name, value in evaluate_descriptors(*self, allow_missing=True).metrics.items()
         }
 
 
@@ -78,12 +78,17 @@ class HeldOutSets:
     """
 
     def __init__(
-        self, labelled: LabelledDataset | None, oxford: RelevantsDataset | None, transform: Compose
+        self,
+        labelled: LabelledDataset | None,
+        oxford: RelevantsDataset | None,
+        transform: Compose,
+        *,
+        skip_failures: bool = False,
     ):
         """Checks that the sets can be evaluated, then reads the headers of their images.
 
         Each image goes through `transform`. Raises UserError where a set cannot be evaluated, or
-        naming an image that cannot be used.
+        naming an image that cannot be used, with `skip_failures` if none of a list can.
         """
         self.labelled, self.transform = labelled, transform
         named = {"eval": labelled, "eval_oxford": oxford}
@@ -99,21 +104,21 @@ class HeldOutSets:
             if (queries := queries_of(dataset)) is not None:
                 self._lists.append(read_list(f"evaluate ({key}, queries)", queries))
         for images in self._lists:
-            images.check(transform)
+            if not skip_failures or len(images.unreadable) == len(images):
+                images.check(transform)
 
     def describe(
         self,
         extractor: Extractor,
         params: Mapping[str, Any],
         stats: Mapping[str, Any],
-        *,
-        on_batch: Callable[[], None] = lambda: None,
+        **hooks: Any,
     ) -> DescribedSets:
         """Describes all sets and their queries; the arguments are those of `describe_lists`."""
         if not self._lists:
             return DescribedSets([])
         how = (self._lists, self.transform)
-        rows = iter(describe_lists(extractor, params, stats, *how, on_batch=on_batch))
+        rows = iter(describe_lists(extractor, params, stats, *how, **hooks))
         return DescribedSets(
             [
                 DescribedSet(each, next(rows), None if queries_of(each) is None else next(rows))
@@ -124,7 +129,7 @@ class HeldOutSets:
 
 def _ranked_rows(described: DescribedSet) -> list[RankedRow]:
     dataset, database, queries = described
-    evaluation = evaluate_descriptors(*described)
+    evaluation = evaluate_descriptors(*described, allow_missing=True)
     level = "medium" if "medium" in evaluation.aps else ""
     ap = evaluation.aps[level]
     chosen = _spread(ap, _QUERIES_SHOWN)
@@ -138,6 +143,7 @@ def _ranked_rows(described: DescribedSet) -> list[RankedRow]:
         results = [
             (dataset.view(image).small(_SIDE), word, float(score))
             for image, word, score in zip(rankings[place], words, scores[place], strict=False)
+            if np.isfinite(score)  # there are no others where an image could not be described
         ]
         rows.append(RankedRow(judged.queries.view(query).small(_SIDE), results, float(ap[query])))
     return rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,12 +28,18 @@ def check_images(config: ml_collections.ConfigDict, setup: Setup, resumed: Resum
 
     Raises UserError where they are not, unless `config.data.on_change` is 'continue'.
     """
-    record = ImageRecord({"train": setup.dataset, **setup.held_out.sets})
+    record = ImageRecord({"train": setup.dataset, **setup.held_out.sets}, setup.skipped)
     if resumed.images is None:
         if resumed.step:
             log.warning("the checkpoint does not say which images the run began with: not compared")
         return record
-    if changes := record.changes_since(resumed.images):
+    if resumed.skipped is not None and record.has_rows_of(resumed.images, "config.data.train"):
+        # Batches are drawn from the images that the run began with, whatever became of the others.
+        record.skipped = np.intersect1d(resumed.skipped, np.arange(len(setup.dataset)))
+    changes = record.changes_since(resumed.images, damage_too=config.data.on_error != "skip")
+    if not changes:
+        record.arrays = dict(resumed.images)
+    else:
         what = f"the data of this run have changed: {'; '.join(changes)}"
         if config.data.on_change != "continue":
             raise UserError(
@@ -49,9 +56,11 @@ class ImageRecord:
     Attributes:
       arrays: name of a list -> (N, 3) int64: of each row a digest, and its file's size in bytes and
         modification time in nanoseconds, or -1 where it has no file of its own.
+      skipped: (K,) int64, the training images that the run began without.
     """
 
-    def __init__(self, datasets: Mapping[str, ImageDataset]):
+    def __init__(self, datasets: Mapping[str, ImageDataset], skipped: np.ndarray | None = None):
+        self.skipped = np.zeros(0, np.int64) if skipped is None else skipped
         self.arrays: dict[str, np.ndarray] = {}
         self._paths: dict[str, list[str]] = {}
         for key, dataset in datasets.items():
@@ -60,8 +69,16 @@ class ImageRecord:
                 self.arrays[name] = np.array(marks, np.int64).reshape(-1, 3)
                 self._paths[name] = paths
 
-    def changes_since(self, before: Mapping[str, Any]) -> list[str]:
-        """What differs from the arrays of an earlier record: a phrase for each list that does."""
+    def has_rows_of(self, before: Mapping[str, Any], name: str) -> bool:
+        """Whether a list's rows, but not necessarily its files, are those of an earlier record."""
+        old, now = np.asarray(before.get(name, ())), self.arrays[name]
+        return old.shape == now.shape and bool((old[:, 0] == now[:, 0]).all())
+
+    def changes_since(self, before: Mapping[str, Any], *, damage_too: bool = True) -> list[str]:
+        """What differs from the arrays of an earlier record: a phrase for each list that does.
+
+        Files that are only lost or damaged since then do not count if `damage_too` is false.
+        """
         found = []
         for name, now in self.arrays.items():
             old = np.asarray(before.get(name, np.zeros((0, 3), np.int64)))
@@ -74,10 +91,18 @@ class ImageRecord:
             elif others.any():
                 what = f"{others.sum()} of the {len(now)} rows of {name} are others"
                 found.append(f"{what}, such as {self._row(name, others)}")
-            elif files.any():
+            elif files.any() and (damage_too or not self._are_damaged(name, files)):
                 what = f"{files.sum()} of the {len(now)} image files of {name} have another size"
                 found.append(f"{what} or modification time, such as {self._row(name, files)}")
         return found
+
+    def _are_damaged(self, name: str, which: np.ndarray) -> bool:
+        """Whether none of some files can be read; ends at the first that can."""
+        for place in np.flatnonzero(which):
+            with contextlib.suppress(UserError):
+                ImageDataset([self._paths[name][place]]).open(0)
+                return False
+        return True
 
     def _row(self, name: str, which: np.ndarray) -> str:
         first = int(which.argmax())

@@ -33,15 +33,15 @@ class MinedTriplets:
     negatives: np.ndarray  # (A, K)
 
 
-def choose_pool(labels: np.ndarray, size: int, seed: int, step: int) -> np.ndarray:
-    """(M,) int: the sorted numbers of `size` random images of a data set, or of all if it is 0.
+def choose_pool(numbers: np.ndarray, size: int, seed: int, step: int) -> np.ndarray:
+    """(M,) int: `size` random of the (N,) `numbers` of images, sorted, or all of them if it is 0.
 
     They depend on the seed and the step.
     """
-    if not 0 < size < len(labels):
-        return np.arange(len(labels))
+    if not 0 < size < len(numbers):
+        return numbers
     rng = np.random.default_rng((seed, _MINE, step))
-    return np.sort(rng.choice(len(labels), size, replace=False))
+    return np.sort(rng.choice(numbers, size, replace=False))
 
 
 def mine_triplets(

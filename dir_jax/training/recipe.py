@@ -30,6 +30,7 @@ from dir_jax.training.results import is_complete, log_evaluation, write_results
 from dir_jax.training.run_checkpoints import RunCheckpoints
 from dir_jax.training.saving import restore_newest, saved_with_model
 from dir_jax.training.setup import create_loss_variables, create_network, create_setup
+from dir_jax.training.skipped import SkippedImages
 from dir_jax.training.state import count_bytes, create_state
 from dir_jax.training.step import ThreeStageStep
 from dir_jax.training.stopping import (
@@ -49,8 +50,9 @@ log = logging.getLogger(__name__)
 def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) -> int:
     """Trains as `config` says, or resumes the run in `workdir` where it stopped.
 
-    Writes config.json, metrics.jsonl, tensorboard/ and checkpoints/STEP/, and at the end model/,
-    curves.png, ranked.png and summary.json. Makes `workdir` if it does not exist.
+    Writes config.json, metrics.jsonl, tensorboard/ and checkpoints/STEP/, skipped_images.txt where
+    images are skipped, and at the end model/, curves.png, ranked.png and summary.json. Makes
+    `workdir` if it does not exist.
 
     Returns:
       The exit code of the process: 0 when the run is complete, or was saved after SIGTERM or
@@ -99,13 +101,23 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) ->
             log.info("this run is complete: %s", directory)
             return 0
         images, collapse = check_images(config, setup, resumed), CollapseWatch()
+        setup = setup.without(config, images.skipped)
+        on_failure = None
+        if config.data.on_error == "skip":
+            on_failure = SkippedImages(directory, resumes=step > 0).add
+            for number in setup.skipped.tolist():
+                on_failure(
+                    setup.dataset.path(number), setup.images.unreadable.get(number, "skipped")
+                )
         announce(config, setup, resumed, advance)
         state = replicas.replicate(state)
-        current = CurrentNetwork(network, setup, config, replicas, signals.check_together)
+        current = CurrentNetwork(
+            network, setup, config, replicas, signals.check_together, on_failure
+        )
         described = None  # the held-out sets, as the last evaluation described them
         with (
             MetricsLog(directory, step or None, resumed.rows) as metrics,
-            Feed(config, setup, replicas, current, resumed.triplets) as feed,
+            Feed(config, setup, replicas, current, resumed.triplets, on_failure) as feed,
         ):
 
             def save() -> None:
@@ -115,7 +127,12 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) ->
                         step,
                         current.network(state),
                         saved_with_model(
-                            loss, optimizer, feed.triplets, metrics.rows, images.arrays
+                            loss,
+                            optimizer,
+                            feed.triplets,
+                            metrics.rows,
+                            images.arrays,
+                            images.skipped,
                         ),
                         preprocessing=setup.preprocessing,
                         recipe=setup.recipe,

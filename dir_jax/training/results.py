@@ -14,6 +14,7 @@ import ml_collections
 from dir_jax.checkpoint import save_model
 from dir_jax.errors import UserError
 from dir_jax.report.figures import save_training_curves
+from dir_jax.retrieval.blockwise import finite_rows
 from dir_jax.retrieval.whitening import Whitening, learn_whitening
 from dir_jax.runtime.files import write_text
 from dir_jax.training.current import CurrentNetwork
@@ -97,10 +98,10 @@ def _learn_whitening(
         return {}
     # From no more images than were trained on, so that a trial run of a few steps ends soon.
     most = config.whitening.max_images or config.num_steps * config.batch_size
-    chosen = choose_pool(setup.dataset.labels, most, config.seed, _WHITEN)
+    chosen = choose_pool(setup.usable, most, config.seed, _WHITEN)
     descriptors = current.describe(state, chosen, setup.whitening_transform, "learn whitening")
     try:
-        whitening = learn_whitening(descriptors)
+        whitening = learn_whitening(descriptors[finite_rows(descriptors)])
     except UserError as e:  # the descriptors are all alike; the model is still worth keeping
         log.warning("no whitening is learned: %s", e)
         return {}

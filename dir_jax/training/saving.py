@@ -33,6 +33,7 @@ class Resumed(NamedTuple):
     triplets: MinedTriplets | None = None  # mined last
     rows: list[Any] | None = None  # of `MetricsLog`
     images: Mapping[str, np.ndarray] | None = None  # of `ImageRecord.arrays`
+    skipped: np.ndarray | None = None  # (K,) int64, of `Setup`; None if not known
 
 
 def saved_with_model(
@@ -41,10 +42,13 @@ def saved_with_model(
     triplets: MinedTriplets | None,
     rows: Sequence[Mapping[str, Any]],
     images: Mapping[str, np.ndarray],
+    skipped: np.ndarray,
 ) -> dict[str, Any]:
     """The arrays of a checkpoint that are not the model's, as `restore_newest` reads them."""
     log_ = np.frombuffer(json.dumps(rows).encode(), np.uint8)
-    arrays = {"optimizer": _leaves_by_path(optimizer), "log": log_, "images": images}
+    # Orbax writes no array without elements, so the first is one that no image has.
+    arrays = {"optimizer": _leaves_by_path(optimizer), "log": log_, "images": images,
+              "skipped": np.array([-1, *skipped], np.int64)}  # fmt: skip
     if loss:
         arrays["loss"] = loss
     return arrays if triplets is None else {**arrays, "triplets": vars(triplets)}
@@ -68,6 +72,9 @@ def restore_newest(checkpoints: RunCheckpoints, state: TrainState) -> Resumed:
         own = {name: np.asarray(value) for name, value in train.get("loss", {}).items()}
         rows = json.loads(train["log"].tobytes()) if "log" in train else None
         images = dict(train["images"]) if "images" in train else None
+        skipped = (
+            np.asarray(train["skipped"], np.int64).reshape(-1)[1:] if "skipped" in train else None
+        )
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as e:
         raise UserError(f"{what} does not hold the state of a training run") from e
     pairs = (state.params, params), (state.stats, stats), (state.loss, own), (expected, found)
@@ -82,7 +89,7 @@ def restore_newest(checkpoints: RunCheckpoints, state: TrainState) -> Resumed:
         optimizer=jax.tree.unflatten(jax.tree.structure(state.optimizer), leaves),
     )
     log.info("resuming after step %d", step)
-    return Resumed(step, restored, triplets, rows, images)
+    return Resumed(step, restored, triplets, rows, images, skipped)
 
 
 def _leaves_by_path(tree: Any) -> dict[str, Any]:

@@ -14,12 +14,12 @@ from dir_jax.checkpoint import Preprocessing
 from dir_jax.data import samplers
 from dir_jax.data.datasets import create_dataset
 from dir_jax.data.ground_truth import RelevantsDataset
-from dir_jax.data.headers import check_dataset
+from dir_jax.data.headers import refuse_unreadable
 from dir_jax.data.images import ImageDataset
 from dir_jax.data.labelled import LabelledDataset
 from dir_jax.data.samplers import Sampler
 from dir_jax.data.transforms import Compose, parse_transforms
-from dir_jax.describe.image_lists import ImageList
+from dir_jax.describe.image_lists import ImageList, read_list
 from dir_jax.errors import UserError
 from dir_jax.loading import load_model
 from dir_jax.losses import LOSSES, BatchLoss
@@ -41,6 +41,7 @@ class Setup:
 
     dataset: LabelledDataset  # the images to train on
     images: ImageList  # the same images, with the sizes of their files
+    skipped: np.ndarray  # (K,) int64, those of them that are left out, as they cannot be read
     transform: Compose  # of the batches; all images come out in one size
     held_out: HeldOutSets
     recipe: Recipe  # of the held-out sets' images, before whitening
@@ -50,6 +51,18 @@ class Setup:
     loss: BatchLoss
     preprocessing: Preprocessing
     chunk_size: int  # images that go through one device at a time; it divides those of a device
+
+    @property
+    def usable(self) -> np.ndarray:
+        """(M,) int64, the numbers of the images that are trained on."""
+        return np.delete(np.arange(len(self.dataset)), self.skipped)
+
+    def without(self, config: ml_collections.ConfigDict, skipped: np.ndarray) -> Setup:
+        """The same with other images left out, as those that a run began without."""
+        if np.array_equal(skipped, self.skipped):
+            return self
+        sampler = _create_sampler(config, self.dataset, skipped)
+        return dataclasses.replace(self, skipped=skipped, sampler=sampler)
 
 
 def create_setup(config: ml_collections.ConfigDict) -> Setup:
@@ -61,17 +74,24 @@ def create_setup(config: ml_collections.ConfigDict) -> Setup:
     dataset = _dataset(config, "train")
     if not isinstance(dataset, LabelledDataset):
         raise UserError(f"config.data.train={config.data.train!r} has no labels to train on")
-    held_out = _create_held_out(config, eval_transform)  # before the headers of a long list
-    images = ImageList("train", dataset, check_dataset(dataset))
-    _check_one_size(transform, images.sizes, config.data.transform)
-    images.check(transform)
+    skips = config.data.on_error == "skip"
+    held_out = _create_held_out(config, eval_transform, skips)  # before the headers of a long list
+    images = read_list("train", dataset)
+    if not skips or len(images.unreadable) == len(images):
+        advice = "--config.data.on_error=skip trains on the rest"
+        refuse_unreadable(images.unreadable, len(images), advice)
+    skipped = _together(images)
+    usable = dataclasses.replace(images, chosen=np.delete(np.arange(len(images)), skipped))
+    _check_one_size(transform, images.sizes[usable.indices], config.data.transform)
+    usable.check(transform)
     if config.sampler.name == "mined":
-        images.check(mining_transform)
+        usable.check(mining_transform)
     if config.whitening.name:
-        images.check(whitening_transform)
+        usable.check(whitening_transform)
     return Setup(
         dataset=dataset,
         images=images,
+        skipped=skipped,
         transform=transform,
         held_out=held_out,
         recipe=Recipe(
@@ -81,7 +101,7 @@ def create_setup(config: ml_collections.ConfigDict) -> Setup:
         ),
         whitening_transform=whitening_transform,
         mining_transform=mining_transform,
-        sampler=_create_sampler(config, dataset.labels, dataset.classes),
+        sampler=_create_sampler(config, dataset, skipped),
         loss=LOSSES[config.loss.name].bind(config.loss, of_triplets=config.sampler.name == "mined"),
         preprocessing=Preprocessing(tuple(config.data.mean), tuple(config.data.std)),
         chunk_size=chunk_size,
@@ -132,14 +152,16 @@ def create_loss_variables(
     return {"class_weights": create_class_weights(len(setup.dataset.classes), width, config.seed)}
 
 
-def _create_held_out(config: ml_collections.ConfigDict, transform: Compose) -> HeldOutSets:
+def _create_held_out(
+    config: ml_collections.ConfigDict, transform: Compose, skips: bool
+) -> HeldOutSets:
     labelled, oxford = _dataset(config, "eval"), _dataset(config, "eval_oxford")
     if not isinstance(labelled, LabelledDataset | None):
         raise UserError(f"config.data.eval={config.data.eval!r} has no labels")
     if not isinstance(oxford, RelevantsDataset | None):
         words = f"config.data.eval_oxford={config.data.eval_oxford!r}"
         raise UserError(f"{words} is not Oxford-style: it has no lists of relevant images")
-    return HeldOutSets(labelled, oxford, transform)
+    return HeldOutSets(labelled, oxford, transform, skip_failures=skips)
 
 
 def _dataset(config: ml_collections.ConfigDict, key: str) -> ImageDataset | None:
@@ -181,16 +203,37 @@ def _chunk_size(config: ml_collections.ConfigDict) -> int:
     return chunk
 
 
+def _together(images: ImageList) -> np.ndarray:
+    """(K,) int64, the images that one process or more cannot read: the same in all processes."""
+    unreadable = np.zeros(len(images), bool)
+    unreadable[list(images.unreadable)] = True
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        unreadable = multihost_utils.process_allgather(unreadable).any(axis=0)
+    return np.flatnonzero(unreadable)
+
+
 def _create_sampler(
+    config: ml_collections.ConfigDict, dataset: LabelledDataset, skipped: np.ndarray
+) -> Sampler | None:
+    """The sampler that the config names, of all images but the (K,) `skipped`."""
+    numbers = np.delete(np.arange(len(dataset)), skipped)
+    sampler = _sampler_of(config, dataset.labels[numbers], dataset.classes)
+    return samplers.Chosen(sampler, numbers) if sampler and len(skipped) else sampler
+
+
+def _sampler_of(
     config: ml_collections.ConfigDict, labels: np.ndarray, classes: list[str]
 ) -> Sampler | None:
     name, seed, batch = config.sampler.name, config.seed, config.batch_size
     if name != "shuffle":
         counts = np.bincount(labels, minlength=len(classes))
-        if len(classes) < 2 or not (counts > 1).any():
+        if (counts > 0).sum() < 2 or not (counts > 1).any():
             raise UserError(
-                f"config.data.train has {len(classes)} classes, the largest with {counts.max()} "
-                "images; learning to rank needs at least two classes, and two images of one"
+                f"config.data.train has {(counts > 0).sum()} classes, the largest with "
+                f"{counts.max()} images; learning to rank needs at least two classes, and two "
+                "images of one"
             )
     if name == "every_class":
         return samplers.EveryClass(labels, batch, seed)

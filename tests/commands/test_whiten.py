@@ -83,4 +83,4 @@ def test_learned_for_one_evaluation(run, mine, photos):
     assert set(read_model(mine).whitenings) == {"set", "added"}
     code, _, err = run("test_dir", *flags, "--whiten", "learn:nothing")
     assert code == 2
-    assert "there is no data set named nothing" in err
+    assert "no data set nothing; the names are" in err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from dir_jax.data.labelled import LabelledDataset
 from dir_jax.data.loader import BatchLoader
 from dir_jax.data.samplers import EveryClass, Listed, Shuffle
 from dir_jax.errors import UserError
+from tests.inputs.real_world import truncate
 
 ROOT = Path(__file__).resolve().parents[2]
 COUNT, BATCH = 30, 12
@@ -228,6 +230,51 @@ def test_collected_loader_ends_its_workers(dataset):
     assert len(children() - before) == 1
     del loader
     assert children() <= before
+
+
+class TestDamagedImages:
+    """Pictures cut short, whose headers can be read, are replaced by others of their class."""
+
+    @pytest.fixture
+    def damaged(self, dataset, tmp_path):
+        shutil.copytree(dataset.root, tmp_path / "images")
+        for number in (0, 7, 12):
+            truncate(tmp_path / "images" / dataset.names[number])
+        return LabelledDataset(dataset.names, dataset.texts(), str(tmp_path / "images"))
+
+    def load(self, dataset, workers=0, start=0, labels=None, **options):
+        found: dict[int, str] = {}
+        sampler = EveryClass(dataset.labels, BATCH, 3)
+        labels = dataset.labels if labels is None else labels
+        with load(dataset, random_crop(), sampler, start=start, workers=workers, labels=labels,
+                  on_damage=found.__setitem__, **options) as loader:  # fmt: skip
+            return np.concatenate(list(loader)).reshape(-1, BATCH, 16, 16, 3), found
+
+    def test_replaced_alike_with_any_workers_and_after_a_restart(self, damaged, expected):
+        images, found = self.load(damaged)
+        assert found.keys() == {0, 7, 12}
+        assert all("cannot be read" in why for why in found.values())
+        sampler, crop = EveryClass(damaged.labels, BATCH, 3), random_crop()
+        for step, row in np.ndindex(4, BATCH):
+            wanted, image = int(sampler(step)[row]), images[step, row]
+            if wanted not in found:
+                np.testing.assert_array_equal(image, expected[step, row])
+                continue
+            others = np.flatnonzero(damaged.labels == damaged.labels[wanted])
+            possible = [
+                np.asarray(crop(damaged.open(i), np.random.default_rng((7, step * BATCH + row))))
+                for i in others.tolist() if i not in found and i not in sampler(step)
+            ]  # fmt: skip
+            assert any(np.array_equal(image, other) for other in possible)
+        for again in (self.load(damaged, workers=2), self.load(damaged, unit=12)):
+            np.testing.assert_array_equal(again[0], images)
+            assert again[1] == found
+        np.testing.assert_array_equal(self.load(damaged, start=2)[0], images[2:])
+
+    def test_no_other_can_take_its_place(self, damaged):
+        labels = np.where(np.arange(COUNT) % 5 == 2, np.arange(COUNT) + 5, damaged.labels)
+        with pytest.raises(UserError, match=r"7\.png cannot be read: .*; no other image has its"):
+            self.load(damaged, labels=labels)
 
 
 def wait_for(condition, seconds: float = 20.0) -> None:

@@ -89,6 +89,11 @@ def _use(dataset: images.ImageDataset) -> None:
         check_can_be_evaluated(dataset)
 
 
+def _read_any_list(folder: Path) -> None:
+    files = [name for name in sound.LISTS if os.path.lexists(folder / name)]
+    _use(datasets.create_dataset(f"{folder}/{files[0] if files else 'l.txt'}"))
+
+
 def _read_labels(folder: Path) -> None:
     file = "l.json" if os.path.lexists(folder / "l.json") else "l.txt"
     _use(labelled.read_labelled_list(str(folder / file), str(folder)))
@@ -250,6 +255,9 @@ READERS: dict[str, Reader] = {
     "labelled-list": Reader(
         lambda _: [{"l.txt": sound.LABELS}, {"l.json": sound.LABELS_JSON.replace(b"null", b"8")}],
         _read_labels,
+    ),
+    "any-list": Reader(
+        lambda _: [{name: text.encode()} for name, text in sound.LISTS.items()], _read_any_list
     ),
     "list-with-queries": Reader(
         lambda _: [{"l.txt": sound.LABELS, "q.txt": b"q.jpg arch\nr.jpg 7\n"}],

@@ -37,6 +37,12 @@ ILIAS = {
     "image_ids/image_query_ids.txt": b"a_0/query/Q0_0.jpg,0.3\n",
     "image_ids/positive_ids.txt": b"a_0/pos/P0_0.jpg,0.2,4\na_0/pos/P0_1.jpg,0.1,9\n",
 }
+LISTS = {
+    "l.csv": 'path,label\na.jpg,arch\n"b c.jpg",arch\nd.jpg,7\n',
+    "l.tsv": "a.jpg\tnew york\nb.jpg\tnew york\nd.jpg\t7\n",
+    "l.txt": "# places\na.jpg new york\nb c.jpg new york  # seven\nd.jpg 7\n",
+    "l.json": '[{"path": "a.jpg", "label": 7}, {"path": "b.jpg", "label": 7}]',
+}
 LABELS_JSON = json.dumps({"a.jpg": "arch", "b c.jpg": "arch", "d.jpg": 7, "e.jpg": None}).encode()
 
 

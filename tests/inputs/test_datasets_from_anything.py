@@ -183,8 +183,8 @@ class TestTwoReadings:
         ("name", "text", "readings"),
         [
             ("l.txt", "a.jpg new york\nb.jpg new delhi\n", ("'new'", "'new york'")),
-            ("l.txt", "x a.jpg b.jpg 1\n", ("'x a.jpg'", "'x a.jpg b.jpg'")),
-            ("l.txt", "abc eiffel tower\n", ("'abc' with", "'abc eiffel' with")),
+            ("l.txt", "x a.jpg b.jpg 1\n", ("'x a.jpg' or 'x a.jpg b.jpg'",)),
+            ("l.txt", "abc eiffel tower\n", ("path is 'abc' or 'abc eiffel',",)),
             ("l.txt", "a.jpg tower #2\n", ("'tower #2'", "comment")),
             ("l.txt", "a.jpg # b.jpg\n", ("one path", "'a.jpg' with a comment")),
             ("l.txt", "a.jpg 1\nb.jpg\n", ("has a label", "has none")),

@@ -256,9 +256,11 @@ def test_memory_is_not_expanded_by_the_bins():
 
 def test_bad_input():
     scores, relevance = make_case("random")
-    with pytest.raises(AssertionError):
+    with pytest.raises(
+        ValueError, match=r"the same shape for all, found scores \(.*, relevance \("
+    ):
         losses.average_precision(scores, relevance[:, :-1])
-    with pytest.raises(AssertionError):
+    with pytest.raises(ValueError, match="two dimensions"):
         losses.average_precision(scores[0], relevance[0])
     with pytest.raises(TypeError, match="floating"):
         losses.average_precision(relevance.astype(int), relevance)

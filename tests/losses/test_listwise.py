@@ -122,7 +122,8 @@ def test_memory_grows_with_the_batch_not_its_square():
 
 def test_bad_input():
     x, labels = make_batch()
-    with pytest.raises(AssertionError):
+    shapes = rf"\({len(x)}, {x.shape[1]}\) and labels of shape \({len(x) - 1},\)"
+    with pytest.raises(ValueError, match=shapes):
         listwise_average_precision_loss(x, labels[:-1])
     with pytest.raises(TypeError, match="float32"):
         listwise_average_precision_loss(x.astype(jnp.bfloat16), labels)

@@ -167,7 +167,7 @@ def test_memory_grows_with_the_batch_not_its_square(name):
 
     small, large = temporaries(4096), temporaries(16384)
     assert large < 5 * small
-    assert large < 16384 * 16384 * 4 / 20
+    assert large < 16384 * 16384 * 4 / 10
 
 
 def test_contrastive_triplets_by_hand():

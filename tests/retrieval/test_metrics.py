@@ -185,5 +185,5 @@ def test_names_the_descriptor_that_is_not_finite() -> None:
 
 
 def test_shapes_are_checked() -> None:
-    with pytest.raises(AssertionError):
+    with pytest.raises(ValueError, match=r"shape \(6, 3\) and labels of shape \(5,\) do not"):
         evaluate_labelled(np.ones((6, 3)), np.zeros(5, int))

@@ -1,6 +1,7 @@
 """A resumed run notices when its lists or its images are others."""
 
 import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +13,7 @@ from dir_jax.errors import UserError
 from dir_jax.training.config import default_config
 from dir_jax.training.image_record import ImageRecord, check_images
 from dir_jax.training.saving import Resumed
+from tests.data.pictures import write_image
 
 NAMES, LABELS = ["a.jpg", "b.jpg", "c.jpg", "d.jpg"], ["x", "x", "y", "y"]
 
@@ -84,7 +86,9 @@ def test_queries_and_ground_truth(folder):
 
 def test_a_run_with_other_data_is_refused_unless_told(folder, caplog):
     config = default_config()
-    setup = SimpleNamespace(dataset=labelled(folder), held_out=SimpleNamespace(sets={}))
+    setup = SimpleNamespace(
+        dataset=labelled(folder), held_out=SimpleNamespace(sets={}), skipped=np.zeros(0, int)
+    )
     begun = check_images(config, setup, Resumed(0, None))
     same = Resumed(3, None, images=begun.arrays)
     check_images(config, setup, same)
@@ -97,3 +101,30 @@ def test_a_run_with_other_data_is_refused_unless_told(folder, caplog):
     assert "another order" in caplog.text
     check_images(config, setup, Resumed(3, None))  # a checkpoint of dir_jax 0.1.0
     assert "does not say which images" in caplog.text
+
+
+def test_damage_is_no_change_where_it_is_skipped(folder):
+    config = default_config()
+    config.data.on_error = "skip"
+    image = Path(folder, NAMES[0])
+    write_image(image)
+    setup = SimpleNamespace(
+        dataset=labelled(folder), held_out=SimpleNamespace(sets={}), skipped=np.array([2])
+    )
+    begun = check_images(config, setup, Resumed(0, None))
+    assert begun.skipped.tolist() == [2]
+    resumed = Resumed(3, None, images=begun.arrays, skipped=np.array([1]))
+    for damage in (Path.unlink, lambda path: path.write_text("404")):
+        content = image.read_bytes()
+        damage(image)
+        now = check_images(config, setup, resumed)
+        # What the run began without stays out, and nothing else does.
+        assert now.skipped.tolist() == [1]
+        np.testing.assert_array_equal(
+            now.arrays["config.data.train"], begun.arrays["config.data.train"]
+        )
+        image.write_bytes(content)
+    with pytest.raises(UserError, match="another size or modification time"):
+        check_images(config, setup, resumed)
+    config.data.on_change = "continue"
+    assert check_images(config, setup, resumed).skipped.tolist() == [1]

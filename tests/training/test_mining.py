@@ -64,12 +64,12 @@ def test_more_triplets_than_anchors(pool):
 
 
 def test_pool_is_a_sorted_choice_that_changes_with_the_step():
-    labels = np.zeros(100, int)
-    pool = choose_pool(labels, 10, seed=1, step=3)
+    numbers = np.arange(100)
+    pool = choose_pool(numbers, 10, seed=1, step=3)
     assert len(set(pool.tolist())) == 10
     assert (np.diff(pool) > 0).all()
-    assert not np.array_equal(pool, choose_pool(labels, 10, seed=1, step=4))
-    np.testing.assert_array_equal(choose_pool(labels, 0, seed=1, step=3), np.arange(100))
+    assert not np.array_equal(pool, choose_pool(numbers, 10, seed=1, step=4))
+    np.testing.assert_array_equal(choose_pool(numbers, 0, seed=1, step=3), np.arange(100))
 
 
 def test_pool_without_pairs_is_refused():
