@@ -74,7 +74,7 @@ def print_table(results: dict[str, dict[str, Any]], losses: list[str], seeds: li
     print("\n| loss | mAP before | mAP after | recall@1 before | recall@1 after | seconds |")
     print("|---|---|---|---|---|---|")
     for loss in losses:
-        cells = [cell(loss, w, m) for m in ("mAP", "top1") for w in ("before", "after")]
+        cells = [cell(loss, w, m) for m in ("mAP", "recall@1") for w in ("before", "after")]
         seconds = statistics.median(results[f"{loss}/{seed}"]["seconds"] for seed in seeds)
         print(f"| {loss} | {' | '.join(cells)} | {seconds:.0f} |")
 
@@ -129,7 +129,7 @@ def run_peer(data: str, loss: str, seed: int, steps: int | None) -> dict[str, An
         ) as loader:  # fmt: skip
             found = torch.cat([network(torch_images(x, setup.preprocessing)) for x in loader])
         metrics = evaluate_descriptors(held_out, found.numpy()[:size]).metrics
-        return {name: metrics[name] for name in ("mAP", "top1")}
+        return {name: metrics[name] for name in ("mAP", "recall@1")}
 
     summary: dict[str, Any] = {"before": evaluate()}
     optimizer = torch.optim.Adam(

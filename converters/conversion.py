@@ -21,7 +21,7 @@ from converters.sources import Source, drop_projection, recognise
 from converters.whitenings import numbers
 from dir_jax.checkpoint import save_model
 from dir_jax.errors import UserError, shown
-from dir_jax.model_recipe import published_recipe
+from dir_jax.model_recipe import Recipe, published_recipe
 from dir_jax.models import RetrievalNetwork, create_model
 from dir_jax.models.variables import count_parameters, merge_variables, split_variables
 from dir_jax.retrieval.whitening import Whitening
@@ -48,6 +48,18 @@ class Conversion(Source):
     warnings: list[str]
     state_dict: dict[str, np.ndarray]
 
+    @property
+    def recipe(self) -> Recipe:
+        """How the authors of such models describe images with it."""
+        recipe = published_recipe(self.whitenings)
+        if not self.kind.startswith("cirtorch"):
+            return recipe
+        # cirtorch pools scales by the network's own power, or by 1 where it ends in a projection.
+        power = split_variables(self.model)[1].get("adpool.p")
+        if power is None or not self.model.config.without_fc:
+            return recipe.changed(pooling="mean")
+        return recipe.changed(pooling="cirtorch", gemp=float(power[0]))
+
     def save(self, directory: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Writes it as a checkpoint directory; see `dir_jax.checkpoint.save_model`."""
         save_model(
@@ -55,7 +67,7 @@ class Conversion(Source):
             self.model,
             preprocessing=self.preprocessing,
             whitenings=self.whitenings,
-            recipe=published_recipe(self.whitenings),
+            recipe=self.recipe,
             notes={"converted": {"file": self.path.name, "kind": self.kind, **self.counters}},
             overwrite=overwrite,
         )
@@ -70,7 +82,7 @@ class Conversion(Source):
             ("parameters", f"{count_parameters(params):,}"),
             ("preprocessing", f"mean {self.preprocessing.mean}, std {self.preprocessing.std}"),
             *((f"whitening {name}", _describe(w)) for name, w in self.whitenings.items()),
-            ("recipe", str(published_recipe(self.whitenings))),
+            ("recipe", str(self.recipe)),
             *self.counters.items(),
             *((f"skipped: {what}", why) for what, why in self.skipped),
         ]

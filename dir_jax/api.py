@@ -177,7 +177,7 @@ def evaluate(
       **options: the other options of `Model.extract`.
 
     Returns:
-      Name -> share in [0, 1]: 'mAP-easy', …, or 'mAP', 'top1', …
+      Name -> share in [0, 1]: 'mAP-easy', …, or 'mAP', 'recall@1', …
 
     Raises:
       UserError: the data set cannot be evaluated, which is found before any image is opened; an

@@ -44,7 +44,7 @@ class Evaluation:
 
     Attributes:
       metrics: name -> mean over the queries that have relevant images, in [0, 1]: 'mAP', 'mP@1',
-        'top1', …; in the revisited protocol 'mAP-easy' and so on.
+        'recall@1', …; in the revisited protocol 'mAP-easy' and so on.
       aps: level of the protocol ('easy', 'medium', 'hard'; '' where there is only one) -> (Q,)
         float64, each query's average precision; NaN where it has no relevant image or no
         descriptor.
@@ -64,7 +64,7 @@ class Evaluation:
         }
         if self.first is not None:
             found["tops"] = [
-                {k: float(0 <= rank < k) for k in TOP_K if f"top{k}" in self.metrics}
+                {k: float(0 <= rank < k) for k in TOP_K if f"recall@{k}" in self.metrics}
                 for rank in self.first
             ]
         return found
@@ -108,13 +108,11 @@ def _evaluate_labelled(
         dataset.labels[valid],
         queries=queries[valid_queries],
         query_labels=labels,
-        top_k=TOP_K,
-        recall_k=dataset.recall_k,
+        top_k=sorted({*TOP_K, *dataset.recall_k}),
     )
     ap, first = np.full(len(queries), np.nan), np.full(len(queries), -1)
     ap[valid_queries], first[valid_queries] = result.ap, result.first
-    metrics = {"mAP": result.mAP, **{f"top{k}": share for k, share in result.top.items()}}
-    metrics |= {f"recall@{k}": share for k, share in result.recall.items()}
+    metrics = {"mAP": result.mAP, **{f"recall@{k}": share for k, share in result.top.items()}}
     metrics |= {"MAP@R": result.map_at_r, "R-precision": result.r_precision}
     return Evaluation(metrics, {"": ap}, first)
 
@@ -277,7 +275,7 @@ class Protocol:
 PROTOCOLS = {
     "labels": Protocol(
         "labels",
-        "each image queries the others: mAP, top-k, recall@K, MAP@R, R-precision",
+        "each image queries the others: mAP, recall@K, MAP@R, R-precision",
         _evaluate_labelled,
     ),
     "classic": Protocol(

@@ -44,6 +44,9 @@ def _parser() -> Parser:
     kept.add_argument("--overwrite", action="store_true", help="replaces the file if it exists")
     kept.add_argument("--append", action="store_true",
         help="adds to the .h5 file if it exists; it may not have any of the images")  # fmt: skip
+    for flag, kind in (("--out-json", "store"), ("--detailed", "store_true")):
+        parser.add_argument(flag, action=kind, help="accepted, as the original takes it, and "
+            "without effect")  # fmt: skip
     add_model_flags(parser)
     return parser
 
@@ -56,6 +59,7 @@ def _main(args: argparse.Namespace) -> None:
         extracted_paths,
         make_folder,
         save_descriptors,
+        wrote,
     )
     from dir_jax.describe.hdf5 import check_can_be_added
     from dir_jax.model_recipe import recipe_beside, write_recipe
@@ -84,9 +88,7 @@ def _main(args: argparse.Namespace) -> None:
     for path, descriptors in zip(paths, described.lists, strict=True):
         save_descriptors(path, descriptors, append=args.append)
         write_recipe(path, describer.recipe)
-        failed = len(descriptors.failures)
-        note = f"; {failed} could not be described, see {path}.failed.txt" if failed else ""
-        print(f"wrote {path}: {len(descriptors)} images{note}")
+        print(wrote(path, descriptors))
     described.delete_partial()
 
 

@@ -25,7 +25,7 @@ _RULES = {
         lambda v: isinstance(v, list) and v != [] and all(isinstance(x, str) for x in v),
         "a list of one chain of transforms or more",
     ),
-    "pooling": Rule(lambda v: v in ("gem", "mean"), "gem or mean"),
+    "pooling": Rule(lambda v: v in ("gem", "mean", "cirtorch"), "gem, mean or cirtorch"),
     "gemp": Rule(lambda v: is_number(v, _ABOVE_0) and v <= 100, "a number above 0, at most 100"),
     "whiten": Rule(lambda v: v is None or isinstance(v, str), "the name of a whitening"),
     "whitenp": Rule(lambda v: is_number(v, 0), "a number, not negative"),
@@ -43,8 +43,8 @@ class Recipe:
 
     Attributes:
       trfs: the texts of the transforms, one chain for each scale; '' is the image as it is.
-      pooling: how scales are pooled, 'gem' or 'mean'.
-      gemp: the power of 'gem'.
+      pooling: how scales are pooled, 'gem', 'mean' or 'cirtorch'; see `retrieval.scales`.
+      gemp: the power of 'gem' and 'cirtorch'.
       whiten: the name of one of the model's whitenings, or None for no whitening.
       whitenp: the power of the variance that whitening divides by.
       whitenv: how many components whitening keeps, or None for all of them.
@@ -89,7 +89,7 @@ class Recipe:
         chains = [text or "images as they are" for text in self.trfs]
         words = [chains[0]]
         if len(chains) > 1:
-            how = f"gem {self.gemp:g}" if self.pooling == "gem" else self.pooling
+            how = self.pooling + f" {self.gemp:g}" * (self.pooling != "mean")
             words = [f"{len(chains)} scales ({' | '.join(chains)}) pooled by {how}"]
         if self.exif:
             words.append("turned by EXIF")

@@ -148,7 +148,8 @@ def _main(args: argparse.Namespace) -> None:
             dataset, database, queries, distractors=distractors, allow_missing=True
         )
         for name, value in evaluation.metrics.items():
-            print(f" * {name} = {value:g}")
+            # The original's word on its lines; everywhere else it is recall@K.
+            print(f" * {name.replace('recall@', 'top')} = {value:g}")
         if args.out_json:
             _write_results(args, results, evaluation)
             print(f"saved to {args.out_json}")
@@ -228,7 +229,7 @@ def _save_features(
 ) -> list[Any]:
     """Describes and writes the descriptors before whitening; returns them whitened."""
     from dir_jax.describe.describer import describe_with_queries, queries_of
-    from dir_jax.describe.feature_files import StoredRows, save_descriptors, saved_paths
+    from dir_jax.describe.feature_files import StoredRows, save_descriptors, saved_paths, wrote
     from dir_jax.model_recipe import write_recipe
 
     stem = os.path.join(folder, "feats")
@@ -241,7 +242,7 @@ def _save_features(
     for path, descriptors in zip(paths, described.lists, strict=True):
         save_descriptors(path, descriptors)
         write_recipe(path, describer.recipe.changed(whiten=""))
-        print(f"wrote {path}: {len(descriptors)} images")
+        print(wrote(path, descriptors))
         if descriptors.dataset is distractors:
             found.append(StoredRows(path, describer.whiten, describer.finished_size))
         else:

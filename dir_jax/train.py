@@ -39,6 +39,11 @@ def _main(args: argparse.Namespace) -> int:
     if not args.workdir:
         raise UserError("--workdir is empty; give a folder, such as --workdir runs/ap_gem")
     config = load_config(args.config, args.overrides)
+    from dir_jax.training.finished import is_finished
+
+    if is_finished(config, args.workdir):
+        print(f"this run is complete: {args.workdir}", file=sys.stderr)
+        return 0
     from dir_jax.runtime.compiler import set_up_jax
 
     set_up_jax(args.compilation_cache, log_compiles=args.log_compiles, asynchronous=False)

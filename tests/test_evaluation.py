@@ -101,10 +101,10 @@ def test_labelled():
     database = draw(20)
     found = evaluate_descriptors(dataset, database)
     assert found.metrics["mAP"] == pytest.approx(labelled_map(database, LABELS), abs=1e-6)
-    assert list(found.metrics)[:3] == ["mAP", "top1", "top5"]
+    assert list(found.metrics)[:3] == ["mAP", "recall@1", "recall@5"]
     details = found.detailed()
     assert np.mean(details["APs"]) == pytest.approx(found.metrics["mAP"])
-    assert np.mean([tops[1] for tops in details["tops"]]) == found.metrics["top1"]
+    assert np.mean([tops[1] for tops in details["tops"]]) == found.metrics["recall@1"]
     # A lost image is neither a query nor a result; the others keep their places.
     database[3] = np.nan
     kept = [i for i in range(20) if i != 3]

@@ -53,8 +53,8 @@ def add_model_flags(parser: Parser, *, optional: bool = False, whitens: bool = T
         "chains, each image is described at several scales, which are pooled")
     add("--exif", action=argparse.BooleanOptionalAction,
         help="whether images are turned as their EXIF data says, or described as they are stored")
-    add("--pooling", metavar="HOW", help="how scales are pooled: gem or mean")
-    add("--gemp", type=float, metavar="P", help="the power of gem")
+    add("--pooling", metavar="HOW", help="how scales are pooled: gem, mean or cirtorch")
+    add("--gemp", type=float, metavar="P", help="the power of gem and cirtorch")
     add("--center-bias", type=float, metavar="B",
         help="how much more the centre of the image weighs")
     if whitens:
@@ -80,6 +80,8 @@ def add_model_flags(parser: Parser, *, optional: bool = False, whitens: bool = T
         "TF32 (default: as the model says)")
     add("--on-error", choices=("stop", "skip"), default="stop",
         help="what to do where an image cannot be used: stop, or skip it (default: stop)")
+    add("--dbg", nargs="*", metavar="OPTION",
+        help="accepted, as the original takes it, and without effect")
     add_cache_flag(parser)
 # fmt: on
 

@@ -13,10 +13,12 @@ from collections.abc import Callable, Mapping
 from typing import NoReturn, TypeVar
 
 from dir_jax.errors import UserError, did_you_mean, shown
+from dir_jax.fields import is_number
 
 T = TypeVar("T")
 
 _LONGEST = 20_000  # characters of a text: Python reads a very long one slowly, or crashes
+_LARGEST = 10**9  # of the factors of a product
 _NOT_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _SHOWN_BEFORE, _SHOWN_AFTER = 100, 60  # characters around a mistake in a long text
 
@@ -30,8 +32,9 @@ def parse_calls(
 ) -> list[T]:
     """Makes the objects that a comma-separated list of calls describes.
 
-    Arguments may be numbers, strings, True, False, None, tuples and lists of these, and `names`.
-    Line breaks count as spaces. All calls are read before the first object is made.
+    Arguments may be numbers and their products, strings, True, False, None, tuples and lists of
+    these, and `names`. Line breaks count as spaces. All calls are read before the first object is
+    made.
 
     Args:
       text: the calls, such as 'Scale(1050, largest=True), Pad(800)'; a blank text has none.
@@ -129,6 +132,11 @@ class _Reader:
                 op=ast.USub() | ast.UAdd() as sign, operand=ast.Constant(value=int() | float() as v)
             ) if not isinstance(v, bool):
                 return -v if isinstance(sign, ast.USub) else v
+            case ast.BinOp(op=ast.Mult(), left=left, right=right) if len(self.source(node)) < 40:
+                factors = self.literal(left), self.literal(right)
+                if all(is_number(factor, -_LARGEST, _LARGEST) for factor in factors):
+                    return factors[0] * factors[1]  # type: ignore[operator]
+                self.fail_at(node, f"expected a product of numbers up to {_LARGEST:,}")
             case ast.Tuple(elts=elements):
                 return tuple(self.literal(element) for element in elements)
             case ast.List(elts=elements):

@@ -10,11 +10,14 @@ import functools
 import os
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import TypeAlias
 
 from dir_jax.data.benchmark_sets import read_holidays, read_ilias, read_ukbench
 from dir_jax.data.calls import parse_calls
+from dir_jax.data.fetched_parts import read_distractors
 from dir_jax.data.gldv2_truth import read_gldv2_recognition, read_gldv2_retrieval
+from dir_jax.data.google_landmarks import read_images, read_landmarks
 from dir_jax.data.ground_truth import read_ground_truth
 from dir_jax.data.images import ImageDataset, is_picture
 from dir_jax.data.labelled import (
@@ -25,6 +28,7 @@ from dir_jax.data.labelled import (
     read_labelled_list_with_queries,
 )
 from dir_jax.data.lists import check_names, read_image_list, read_listing
+from dir_jax.data.metric_learning import read_cars, read_cub, read_in_shop, read_online_products
 from dir_jax.data.picture_folders import (
     read_class_folders,
     read_folder,
@@ -33,6 +37,7 @@ from dir_jax.data.picture_folders import (
     read_picture,
 )
 from dir_jax.data.repeats import check_repeats
+from dir_jax.data.structure_from_motion import read_sfm, read_sfm_whitening
 from dir_jax.data.tables import Listing
 from dir_jax.errors import UserError, did_you_mean, quoted, shown
 
@@ -56,6 +61,8 @@ READERS: dict[str, Reader] = {
 }
 """What users can call on their own files: name -> function of paths."""
 
+_SFM = "train/retrieval-SfM-120k/retrieval-SfM-120k.pkl"
+
 NAMED: dict[str, tuple[str, Reader]] = {
     "Oxford5K": ("oxford5k/gnd_oxford5k.pkl", read_ground_truth),
     "ROxford5K": ("oxford5k/gnd_roxford5k.pkl", read_ground_truth),
@@ -76,6 +83,26 @@ NAMED: dict[str, tuple[str, Reader]] = {
     "Landmarks18_test": ("landmarks18/lists/test.txt", read_image_list),
     "Landmarks18_pca": ("landmarks18/lists/train_pca.txt", read_image_list),
     "Landmarks18_missing_index": ("landmarks18/lists/missing_index.txt", read_image_list),
+    "SfM120k_train": (_SFM, partial(read_sfm, split="train")),
+    "SfM120k_val": (_SFM, partial(read_sfm, split="val")),
+    "SfM120k_whiten": (
+        "train/retrieval-SfM-120k/retrieval-SfM-120k-whiten.pkl",
+        read_sfm_whitening,
+    ),
+    "SfM30k_whiten": ("train/retrieval-SfM-30k/retrieval-SfM-30k-whiten.pkl", read_sfm_whitening),
+    "GLDv2_train": ("gldv2/metadata/train.csv", read_landmarks),
+    "GLDv2_train_clean": ("gldv2/metadata/train_clean.csv", read_landmarks),
+    "GLDv2_index": ("gldv2/metadata/index.csv", read_images),
+    "GLDv2_test": ("gldv2/metadata/test.csv", read_images),
+    "R1M": ("revisitop1m/revisitop1m.txt", read_distractors),
+    "CUB200_train": ("CUB_200_2011/images.txt", partial(read_cub, split="train")),
+    "CUB200_test": ("CUB_200_2011/images.txt", partial(read_cub, split="test")),
+    "Cars196_train": ("cars196/cars_annos.mat", partial(read_cars, split="train")),
+    "Cars196_test": ("cars196/cars_annos.mat", partial(read_cars, split="test")),
+    "SOP_train": ("Stanford_Online_Products/Ebay_train.txt", read_online_products),
+    "SOP_test": ("Stanford_Online_Products/Ebay_test.txt", read_online_products),
+    "InShop_train": ("inshop/list_eval_partition.txt", partial(read_in_shop, split="train")),
+    "InShop_test": ("inshop/list_eval_partition.txt", partial(read_in_shop, split="test")),
 }
 """Data sets in the folder DB_ROOT: name -> (list or ground truth, the function that reads it).
 
@@ -114,6 +141,8 @@ def create_dataset(
         from dir_jax.data.tfds import TfdsDataset
 
         return TfdsDataset(spec, db_root)
+    if splits := [name for name in NAMED if name.startswith(f"{spec}_") and spec not in NAMED]:
+        raise UserError(f"{spec} has several parts: give one of {', '.join(splits)}")
     dataset = None if spec in NAMED else _read_path(os.path.expanduser(spec), labelled)
     if dataset is None:
         constructors = {name: _of_texts(read) for name, read in READERS.items()}
@@ -123,6 +152,7 @@ def create_dataset(
         if len(found) != 1:
             raise UserError(f"{quoted(spec)} describes {len(found)} data sets; expected one")
         dataset = found[0]
+    # Pairs are of rows, and published lists of pairs have no row twice.
     is_list = type(dataset) in (ImageDataset, LabelledDataset) and dataset.pairs is None
     return check_repeats(dataset, on_duplicate) if is_list else dataset
 

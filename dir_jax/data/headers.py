@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -48,20 +48,25 @@ def refuse_failures(failures: Mapping[int, str], total: int, advice: str = "") -
     raise UserError(f"{len(failures)} of {total} images cannot be used{hint}: {'; '.join(shown)}")
 
 
-def read_sizes(dataset: ImageDataset) -> tuple[np.ndarray, dict[int, str]]:
-    """Reads the header of every image; raises UserError where there are none.
+def read_sizes(
+    dataset: ImageDataset, chosen: np.ndarray | None = None
+) -> tuple[np.ndarray, dict[int, str]]:
+    """Reads the header of every image, or of the `chosen` ones, (N,) int.
+
+    Raises UserError where the data set has no images.
 
     Returns:
-      sizes: (N, 2) int32, width and height of each image in pixels; 0 for those with no header.
+      sizes: (N, 2) int32, width and height of each image in pixels; 0 where no header was read.
       failures: image number -> why its header cannot be read.
     """
     if not len(dataset):
         raise UserError("the data set has no images")
     sizes = np.zeros((len(dataset), 2), np.int32)
     failures: dict[int, str] = {}
+    numbers: Sequence[int] = range(len(dataset)) if chosen is None else chosen.tolist()
 
     def read_block(start: int) -> int:
-        block = range(start, min(start + _BLOCK, len(dataset)))
+        block = numbers[start : start + _BLOCK]
         for i in block:
             try:
                 sizes[i] = dataset.size(i)
@@ -71,8 +76,8 @@ def read_sizes(dataset: ImageDataset) -> tuple[np.ndarray, dict[int, str]]:
 
     pool = ThreadPoolExecutor(_THREADS)
     try:
-        with progress_bar("check images", len(dataset), "img", shown=True, delay=1) as bar:
-            for count in pool.map(read_block, range(0, len(dataset), _BLOCK)):
+        with progress_bar("check images", len(numbers), "img", shown=True, delay=1) as bar:
+            for count in pool.map(read_block, range(0, len(numbers), _BLOCK)):
                 bar.update(count)
     finally:
         pool.shutdown(cancel_futures=True)  # an interrupt must not wait for the whole list

@@ -102,7 +102,7 @@ class ImageDataset:
                 return view_of(image if box == everything else image.crop(box))
 
         def pull(_: Box) -> Never:
-            raise UserError(f"the image {shown(self.path(i))}{too_large(size)}")
+            raise ImageError(f"the image {shown(self.path(i))}{too_large(size)}")
 
         def scaled(size: Size, resample: Image.Resampling) -> Image.Image:
             with self._failures_named(i), self._image(i) as image, pillow_unlimited():

@@ -304,18 +304,18 @@ def resolve(value: Any, convert: Callable[[Any], Any] = lambda leaf: leaf) -> An
     return walk(value, 0)
 
 
-def load_pickle(file: str) -> Any:
+def load_pickle(file: str, unpickler: type[Unpickler] = Unpickler) -> Any:
     """Reads a pickle made of dicts, lists, tuples, sets, numbers, strings, bytes and arrays.
 
     Python 2's strings are read as Latin-1, so that its arrays load as well. The keys of dicts are
-    strings.
+    strings. `unpickler` may allow more steps than most files need.
 
     Raises:
       UserError: the file cannot be read, is not a pickle, or asks for anything else, which is then
         neither imported nor called.
     """
     try:
-        return resolve(Unpickler(read_bytes(file)).load(), _plain)
+        return resolve(unpickler(read_bytes(file)).load(), _plain)
     except RefusedPickleError as e:
         raise UserError(
             f"{file} is damaged, or not a plain pickle of lists, dicts, numbers and arrays; "

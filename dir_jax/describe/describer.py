@@ -113,6 +113,9 @@ class Describer:
         self.devices = list(devices) if devices else jax.devices()[:1]
         recipe.check()
         self._transforms = recipe.transforms()
+        colours = dataclasses.asdict(checkpoint.preprocessing)
+        for chain in self._transforms:
+            chain.check_normalize("the transforms", mean=colours["mean"], std=colours["std"])
         self._whitening = _whitening(checkpoint, recipe)
         if self._whitening is not None:
             power, dims, m = recipe.whitenp, recipe.whitenv, recipe.whitenm
@@ -129,7 +132,7 @@ class Describer:
             devices=self.devices,
         )
         self._model = dataclasses.asdict(model.config)
-        self._preprocess = dataclasses.asdict(checkpoint.preprocessing)
+        self._preprocess = colours
 
     @property
     def descriptor_size(self) -> int:

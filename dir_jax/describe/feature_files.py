@@ -61,8 +61,17 @@ def saved_paths(stem: str, has_queries: bool, has_distractors: bool = False) -> 
     return [f"{stem}.{kind}.npy" for kind in kinds]
 
 
+def wrote(path: str, descriptors: Descriptors) -> str:
+    """What to say once descriptors are in a file."""
+    failed = len(descriptors.failures)
+    without = f", {failed} of them without: see {path}.failed.txt" if failed else ""
+    return f"wrote {path}: {len(descriptors)} images{without}"
+
+
 def make_folder(path: str) -> None:
-    """Makes the folder of a file. Raises UserError where it cannot be made or written to."""
+    """Makes the folder of a file. Raises UserError where the file could not be written to it."""
+    if os.path.isdir(path):
+        raise UserError(f"{path} is a folder; give the name of a file, such as one in it")
     folder = Path(path).absolute().parent
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping
 
 import numpy as np
@@ -15,6 +16,9 @@ from dir_jax.data.transforms import Transform
 from dir_jax.describe.padded_shapes import Batch
 from dir_jax.errors import UserError
 
+log = logging.getLogger(__name__)
+
+_MOST_READ, _SAMPLE = 100_000, 10_000  # images of a list to train on whose headers are all read
 # An image with more would need some 20 GB for the activations of a ResNet-50's first stage.
 MAX_PIXELS = 40_000_000
 
@@ -25,7 +29,8 @@ class ImageList:
 
     name: str  # what progress bars call the list
     dataset: ImageDataset
-    sizes: np.ndarray  # (len(dataset), 2) int, width and height of each file in pixels
+    # (len(dataset), 2) int, width and height of each file in pixels; 0 if its header was not read
+    sizes: np.ndarray
     unreadable: Mapping[int, str] = dataclasses.field(default_factory=dict)  # by image, why
     chosen: np.ndarray | None = None  # (N,) int, what to describe, in this order; None for all
 
@@ -67,6 +72,17 @@ class ImageList:
                     failures |= {p: f"the image {self.path(p)}{problem}" for p in places}
         return result, failures
 
+    def choose(self, name: str, chosen: np.ndarray) -> ImageList:
+        """A list of the images `chosen`, (N,) int; reads those of their headers that were not."""
+        new = chosen[self.sizes[chosen, 0] == 0]
+        new = new[~np.isin(new, list(self.unreadable))]
+        failures: Mapping[int, str] = {}
+        if len(new):
+            sizes, failures = read_sizes(self.dataset, new)
+            self.sizes[new] = sizes[new]
+        unreadable = {**self.unreadable, **failures}
+        return dataclasses.replace(self, name=name, chosen=chosen, unreadable=unreadable)
+
     def check(self, transform: Transform) -> None:
         """Raises UserError, naming the images, unless all of them can be used with a transform."""
         self.refuse(self.output_sizes(transform)[1])
@@ -97,6 +113,26 @@ def read_list(name: str, dataset: ImageDataset) -> ImageList:
     if isinstance(dataset, QueryDataset):
         dataset.warn_of_cut(images.sizes)
     return images
+
+
+def sample_list(name: str, dataset: ImageDataset) -> ImageList:
+    """As `read_list`, but of more than 100,000 images only the headers of 10,000 are read.
+
+    These are evenly spaced over the list. Whoever opens the other images finds out about them.
+    Raises UserError where there are no images.
+    """
+    chosen = headers_to_read(len(dataset))
+    if (count := len(chosen)) < len(dataset):
+        message = "checking the headers of %d of %d images; the others are checked as they are used"
+        log.info(message, count, len(dataset))
+    return ImageList(name, dataset, *read_sizes(dataset, chosen))
+
+
+def headers_to_read(count: int) -> np.ndarray:
+    """The numbers of the images whose headers `sample_list` reads of a list of `count`."""
+    if count <= _MOST_READ:
+        return np.arange(count)
+    return np.linspace(0, count - 1, _SAMPLE).astype(int)
 
 
 def _output_size(size: tuple[int, int], transform: Transform) -> tuple[tuple[int, int], str]:

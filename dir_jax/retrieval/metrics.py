@@ -35,7 +35,6 @@ class LabelledMetrics:
     ap: np.ndarray
     first: np.ndarray
     top: dict[int, float]
-    recall: dict[int, float]
     map_at_r: float
     r_precision: float
 
@@ -48,7 +47,6 @@ def evaluate_labelled(
     query_labels: np.ndarray | None = None,
     block_size: int = 1024,
     top_k: Sequence[int] = (1, 5, 10, 20, 50, 100),
-    recall_k: Sequence[int] = (1, 2, 4, 8),
 ) -> LabelledMetrics:
     """Ranks, for each query, all the images by dot product and scores the rankings.
 
@@ -69,7 +67,6 @@ def evaluate_labelled(
       query_labels: (Q,) integers, where queries are other images.
       block_size: how many queries are ranked at once.
       top_k: the values of k in `LabelledMetrics.top`.
-      recall_k: those in `LabelledMetrics.recall`.
 
     Raises:
       ValueError: descriptors and labels are not (N, D) and (N,); both shapes are shown.
@@ -102,15 +99,12 @@ def evaluate_labelled(
         total[rows], first[rows], *at_r[:, rows] = scored
     ap = np.where(valid, total / np.maximum(positives, 1), np.nan)
     # As the original counts: a query apart whose label no image has is a miss.
-    places = np.where(valid, first, len(labels))
-    found = first[valid] if apart is None else places
+    found = first[valid] if apart is None else np.where(valid, first, len(labels))
     return LabelledMetrics(
         mAP=float(ap[valid].mean()),
         ap=ap,
         first=np.where(valid, first, -1),
         top={k: float(np.mean(found < k)) for k in top_k if k < len(labels)},
-        # The first relevant image is among the first k: `measures.recall_at_k`, without the hits.
-        recall={k: float(np.mean(places < k)) for k in recall_k if k < len(labels)},
         map_at_r=float(at_r[0][valid].mean()),
         r_precision=float(at_r[1][valid].mean()),
     )

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from dir_jax.errors import UserError
 
+SCALE_POOLINGS = ("gem", "mean", "cirtorch")
 _LARGEST_POWER = 100  # few numbers below 1 have a larger power that is not 0
 _EPSILON = 1e-6  # the least magnitude, as in generalised-mean pooling of activations
 
@@ -19,13 +20,15 @@ def pool_scales(
 ) -> jax.Array:
     """Pools descriptors of the same images at several scales, and normalises.
 
-    'mean' is their mean. 'gem' is a generalised mean that keeps signs, f(mean(f(x, p)), 1 / p) with
-    f(x, p) = sign(x) · max(|x|, 1e-6)^p. A single scale is only normalised.
+    'mean' is their mean. 'gem', as in Deep Image Retrieval, is a generalised mean that keeps signs,
+    f(mean(f(x, p)), 1 / p) with f(x, p) = sign(x) · max(|x|, 1e-6)^p. 'cirtorch', as in CNN Image
+    Retrieval in PyTorch, is the same with f(x, p) = sign(x) · |x|^p. A single scale is only
+    normalised.
 
     Args:
       descriptors: one (N, D) array for each scale.
-      pooling: 'gem' or 'mean'.
-      p: the power of 'gem', above 0 and at most 100.
+      pooling: 'gem', 'mean' or 'cirtorch'.
+      p: the power of 'gem' and 'cirtorch', above 0 and at most 100.
 
     Returns:
       (N, D) float32, of unit norm (x / max(‖x‖, 1e-12)).
@@ -33,8 +36,9 @@ def pool_scales(
     Raises:
       UserError: the pooling is unknown, the power is out of range, or there is no scale.
     """
-    if pooling not in ("gem", "mean"):
-        raise UserError(f"{pooling!r} is not a pooling of scales; choose from gem, mean")
+    if pooling not in SCALE_POOLINGS:
+        known = ", ".join(SCALE_POOLINGS)
+        raise UserError(f"{pooling!r} is not a pooling of scales; choose from {known}")
     if not 0 < p <= _LARGEST_POWER:
         raise UserError(
             f"the power of pooling scales is {p!r}; it must be above 0 and at most {_LARGEST_POWER}"
@@ -49,10 +53,11 @@ def pool_scales(
     elif pooling == "mean":
         x = sum(scales[1:], scales[0]) / len(scales)
     else:
-        powers = [_signed_power(x, p) for x in scales]
-        x = _signed_power(sum(powers[1:], powers[0]) / len(scales), 1 / p)
+        least = _EPSILON if pooling == "gem" else 0
+        powers = [_signed_power(x, p, least) for x in scales]
+        x = _signed_power(sum(powers[1:], powers[0]) / len(scales), 1 / p, least)
     return x / jnp.maximum(jnp.linalg.norm(x, axis=1, keepdims=True), 1e-12)
 
 
-def _signed_power(x: jax.Array, p: float) -> jax.Array:
-    return jnp.sign(x) * jnp.maximum(jnp.abs(x), _EPSILON) ** p
+def _signed_power(x: jax.Array, p: float, least: float) -> jax.Array:
+    return jnp.sign(x) * jnp.maximum(jnp.abs(x), least) ** p

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from dir_jax.errors import UserError, shown
@@ -16,6 +17,7 @@ Path = str | os.PathLike[str]
 MOST_ROWS = 1 << 29  # bytes: a list of ten million images
 _MOST = 64 << 20  # bytes
 _LONGEST_ROW = 10_000  # characters; a path has at most 4096 bytes
+_LONGEST_CSV_ROW = 1 << 22  # bytes; GLDv2 lists the images of a landmark in one row
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -63,6 +65,44 @@ def read_rows(path: Path) -> Iterator[tuple[int, str]]:
         if "\0" in row:
             raise row_error(path, number, "it has a NUL byte: it is not a text file")
         yield number, row.strip()
+
+
+def read_csv(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+    """Yields the number of each row of a CSV file after the first, and its fields in some columns.
+
+    The file is read row by row, so that it may be larger than memory. Its first row names all its
+    columns; quoted fields may have commas, but no line breaks.
+
+    Raises:
+      UserError: there is no such file, it lacks a column, or a row, which is named, is not UTF-8
+        text, is too long, or has too few or too many fields.
+    """
+    places: list[int] = []
+    try:
+        with open_regular(path) as file:
+            rows = iter(lambda: file.readline(_LONGEST_CSV_ROW), b"")
+            for number, raw in enumerate(rows, start=1):
+                if len(raw) == _LONGEST_CSV_ROW:
+                    raise row_error(path, number, f"more than {_LONGEST_CSV_ROW - 1} bytes")
+                try:
+                    row = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+                    fields = next(csv.reader([row], strict=True)) if '"' in row else row.split(",")
+                except (UnicodeDecodeError, csv.Error) as e:
+                    raise row_error(path, number, f"it is not CSV in UTF-8: {e}") from e
+                if number == 1:
+                    if missing := [name for name in columns if name not in fields]:
+                        expected = f"has no column {missing[0]}; expected {', '.join(columns)}"
+                        raise row_error(path, number, f"{shown(row)} {expected}")
+                    places, count = [fields.index(name) for name in columns], len(fields)
+                elif row:
+                    if len(fields) != count:
+                        found = f"{len(fields)} columns; the first row names {count}"
+                        raise row_error(path, number, found)
+                    yield number, [fields[place] for place in places]
+    except OSError as e:
+        raise UserError(f"{shown(path)} cannot be read: {e.strerror or e}") from e
+    if not places:
+        raise UserError(f"{shown(path)} is empty; expected the columns {', '.join(columns)}")
 
 
 def row_error(path: Path, row: int, problem: str) -> UserError:

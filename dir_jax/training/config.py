@@ -69,7 +69,8 @@ def config_keys() -> dict[str, Any]:
             "root": _Key("", changes_numbers=False),
             # Labelled data set to train on, such as 'ImageListLabels("list.txt", "root")'.
             "train": _Key(""),
-            # Labelled data set of other classes to evaluate on, logged as 'mAP', 'top1', …; or ''.
+            # Labelled data set of other classes to evaluate on, or ''. Logged as 'mAP',
+            # 'recall@1', ….
             "eval": _Key(""),
             # Data set with Oxford-style ground truth to evaluate on, or ''. Logged as 'mAP-easy',
             # 'mP@1-easy', … at the revisited protocol's three levels, or as 'mAP-classic', ….
@@ -135,7 +136,11 @@ def config_keys() -> dict[str, Any]:
             "refresh_every": _Key(100, 1),  # Steps from one pool to the next.
             # Hardest negatives of an anchor, of which each triplet gets one at random.
             "negatives": _Key(10, 1),
-            # Which image of the anchor's class is its positive.
+            # Pairs drawn each time from a data set that lists matching pairs, such as
+            # SfM120k_train; 0 for all. They are the anchors and their positives, and the pool is
+            # where their negatives come from, at most one of each class.
+            "pairs": _Key(0),
+            # Which image of the anchor's class is its positive, where no pairs are listed.
             "positives": _Key("random", choices=("random", "hardest", "easiest")),
             # Transforms of the pool's images; '' for those of `eval.transform`.
             "transform": _Key(""),

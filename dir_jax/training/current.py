@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -69,7 +68,7 @@ class CurrentNetwork:
 
         `name` is for the progress bar.
         """
-        images = dataclasses.replace(self._setup.images, name=name, chosen=chosen)
+        images = self._setup.images.choose(name, chosen)
         return describe_lists(
             self._extractor, *self._variables(state), [images], transform, **self._hooks
         )[0]

@@ -18,7 +18,14 @@ from dir_jax.retrieval.blockwise import finite_rows
 from dir_jax.runtime.progress import progress_bar
 from dir_jax.runtime.replicas import MeshReplicas
 from dir_jax.training.current import CurrentNetwork
-from dir_jax.training.mining import MinedSampler, MinedTriplets, choose_pool, mine_triplets
+from dir_jax.training.mining import (
+    MinedSampler,
+    MinedTriplets,
+    choose_pairs,
+    choose_pool,
+    mine_of_pairs,
+    mine_triplets,
+)
 from dir_jax.training.setup import Setup
 from dir_jax.training.state import TrainState
 
@@ -104,11 +111,29 @@ class Feed:
     def _mine(self, step: int, state: TrainState) -> MinedTriplets:
         config, setup = self._config, self._setup
         pool = choose_pool(setup.usable, config.mining.pool_size, config.seed, step)
-        descriptors = self._current.describe(state, pool, setup.mining_transform, "mine")
-        described = finite_rows(descriptors)
-        pool = pool[described]
+        pairs = np.zeros((0, 2), np.int64)
+        if setup.dataset.pairs is not None:
+            usable = ~np.isin(setup.dataset.pairs, setup.skipped).any(axis=1)
+            pairs = choose_pairs(
+                setup.dataset.pairs[usable], config.mining.pairs, config.seed, step
+            )
+        images = np.union1d(pairs[:, 0], pool)
+        descriptors = self._current.describe(state, images, setup.mining_transform, "mine")
+        described = images[finite_rows(descriptors)]
+        pool = pool[np.isin(pool, described)]
+        rows_of_pool = descriptors[np.searchsorted(images, pool)]
+        if setup.dataset.pairs is not None:
+            pairs = pairs[np.isin(pairs[:, 0], described)]
+            return mine_of_pairs(
+                descriptors[np.searchsorted(images, pairs[:, 0])],
+                rows_of_pool,
+                setup.dataset.labels,
+                pairs,
+                pool,
+                negatives=config.mining.negatives,
+            )
         return mine_triplets(
-            descriptors[described],
+            rows_of_pool,
             setup.dataset.labels[pool],
             pool,
             negatives=config.mining.negatives,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import array
 import contextlib
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -20,6 +21,7 @@ from dir_jax.errors import UserError, shown
 from dir_jax.training.saving import Resumed
 from dir_jax.training.setup import Setup
 
+_MOST_FILES = 100_000  # of a list, of which the system is asked for size and time
 log = logging.getLogger(__name__)
 
 
@@ -55,19 +57,24 @@ class ImageRecord:
 
     Attributes:
       arrays: name of a list -> (N, 3) int64: of each row a digest, and its file's size in bytes and
-        modification time in nanoseconds, or -1 where it has no file of its own.
+        modification time in nanoseconds, or -1 where it has no file of its own. Of a list of more
+        than 200,000 rows the files of some 100,000 are compared, evenly spaced; the others have -1.
       skipped: (K,) int64, the training images that the run began without.
     """
 
     def __init__(self, datasets: Mapping[str, ImageDataset], skipped: np.ndarray | None = None):
         self.skipped = np.zeros(0, np.int64) if skipped is None else skipped
         self.arrays: dict[str, np.ndarray] = {}
-        self._paths: dict[str, list[str]] = {}
+        self._paths: dict[str, Callable[[int], str]] = {}
         for key, dataset in datasets.items():
-            for name, rows, paths in _lists(f"config.data.{key}", dataset):
-                marks = [mark(row.encode(), path) for row, path in zip(rows, paths, strict=True)]
+            for name, rows, path in _lists(f"config.data.{key}", dataset):
+                marks = array.array("q")  # a long list's would be large as a list
+                every = max(1, len(rows) // _MOST_FILES)
+                for i, row in enumerate(rows):
+                    file = path(i) if i % every == 0 else ""
+                    marks.extend(mark(json.dumps(row).encode(), file))
                 self.arrays[name] = np.array(marks, np.int64).reshape(-1, 3)
-                self._paths[name] = paths
+                self._paths[name] = path
 
     def has_rows_of(self, before: Mapping[str, Any], name: str) -> bool:
         """Whether a list's rows, but not necessarily its files, are those of an earlier record."""
@@ -98,28 +105,30 @@ class ImageRecord:
 
     def _are_damaged(self, name: str, which: np.ndarray) -> bool:
         """Whether none of some files can be read; ends at the first that can."""
-        for place in np.flatnonzero(which):
+        for place in np.flatnonzero(which).tolist():
             with contextlib.suppress(UserError):
-                ImageDataset([self._paths[name][place]]).open(0)
+                ImageDataset([self._paths[name](place)]).open(0)
                 return False
         return True
 
     def _row(self, name: str, which: np.ndarray) -> str:
         first = int(which.argmax())
-        path = self._paths[name][first]
+        path = self._paths[name](first)
         return f"row {first + 1}" + (f" ({shown(path)})" if path else "")
 
 
-def _lists(name: str, dataset: ImageDataset) -> Iterator[tuple[str, list[str], list[str]]]:
-    """Each list of a data set: its name, what each row says, and the paths of the rows' files."""
+def _lists(
+    name: str, dataset: ImageDataset
+) -> Iterator[tuple[str, Sequence[object], Callable[[int], str]]]:
+    """Each list of a data set: its name, what each row says, and the path of a row's file."""
     rows: Sequence[object] = dataset.names
     if isinstance(dataset, LabelledDataset):
         rows = list(zip(dataset.names, dataset.texts(), strict=True))
     elif isinstance(dataset, QueryDataset) and dataset.boxes is not None:
         rows = list(zip(dataset.names, dataset.boxes.tolist(), strict=True))
-    yield name, list(map(json.dumps, rows)), [dataset.path(i) for i in range(len(dataset))]
+    yield name, rows, dataset.path
     if (queries := queries_of(dataset)) is not None:
         yield from _lists(f"{name} (queries)", queries)
     if isinstance(dataset, RelevantsDataset):
         truth = [{k: v.tolist() for k, v in each.items()} for each in dataset.ground_truth]
-        yield f"{name} (ground truth)", list(map(json.dumps, truth)), [""] * len(truth)
+        yield f"{name} (ground truth)", truth, lambda _: ""

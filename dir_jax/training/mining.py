@@ -17,14 +17,16 @@ import numpy as np
 from dir_jax.data.samplers import Sampler
 from dir_jax.errors import UserError
 
-_MINE, _DRAW = 1, 2  # separate the random streams of choosing a pool and of drawing triplets
+# Separate the random streams of choosing a pool, of drawing triplets, and of choosing pairs.
+_MINE, _DRAW, _PAIRS = 1, 2, 3
 
 
 @dataclasses.dataclass(frozen=True)
 class MinedTriplets:
     """The candidates of each anchor, as int64 numbers of images of the data set.
 
-    The positives are images of the anchor's class without itself; rows with fewer repeat them. The
+    The positives are images of the anchor's class without itself; rows with fewer repeat them. Of
+    matching pairs, which a data set lists, the anchor has the other image of its pair. The
     negatives are the hardest images of other classes, the hardest first.
     """
 
@@ -89,6 +91,70 @@ def mine_triplets(
         positives=pool[np.take_along_axis(similar, columns, axis=1)],
         negatives=pool[hardest],
     )
+
+
+def choose_pairs(pairs: np.ndarray, count: int, seed: int, step: int) -> np.ndarray:
+    """(A, 2) int: `count` random rows of a data set's matching pairs, or all if it is 0."""
+    if not 0 < count < len(pairs):
+        return pairs
+    rng = np.random.default_rng((seed, _PAIRS, step))
+    return pairs[rng.choice(len(pairs), count, replace=False)]
+
+
+def mine_of_pairs(
+    queries: np.ndarray, pool_descriptors: np.ndarray, labels: np.ndarray, pairs: np.ndarray,
+    pool: np.ndarray, *, negatives: int, block_size: int = 512,
+) -> MinedTriplets:  # fmt: skip
+    """Finds the hardest negatives of the first image of each matching pair, on the device.
+
+    As Radenović et al. mine (TPAMI 2018, section 3.2): from each class (cluster) other than the
+    query's its image that is most similar to the query, and of these the most similar ones.
+
+    Args:
+      queries: (A, D) float32 of norm 1, descriptors of the pairs' first images.
+      pool_descriptors: (M, D) float32 of norm 1, of the pool's images.
+      labels: (N,) int, the classes of all images of the data set.
+      pairs: (A, 2) int, numbers of matching images in the data set.
+      pool: (M,) int, the numbers of the images that negatives are taken from.
+      negatives: K, how many of the hardest negatives to keep, fewer where there are fewer classes.
+      block_size: how many queries are compared with the whole pool at once.
+
+    Raises:
+      UserError: the pool has only one class.
+    """
+    classes, classes_of_pool = np.unique(labels[pool], return_inverse=True)
+    if len(classes) < 2:
+        raise UserError(
+            f"the {len(pool)} images to mine negatives from are of one class; raise "
+            "config.mining.pool_size"
+        )
+    own = np.searchsorted(classes, labels[pairs[:, 0]])
+    own = np.where(classes[np.minimum(own, len(classes) - 1)] == labels[pairs[:, 0]], own, -1)
+    k, on_device = (
+        min(negatives, len(classes) - 1),
+        jax.device_put((pool_descriptors, classes_of_pool)),
+    )
+    places = np.pad(np.arange(len(pairs)), (0, -len(pairs) % block_size), mode="edge")
+    hardest = [
+        jax.device_get(_hardest_of_classes(queries[rows], own[rows], *on_device, len(classes), k))
+        for rows in places.reshape(-1, block_size)
+    ]
+    numbers = pool[np.concatenate(hardest)[: len(pairs)]]
+    return MinedTriplets(anchors=pairs[:, 0], positives=pairs[:, 1:], negatives=numbers)
+
+
+@functools.partial(jax.jit, static_argnums=(4, 5))
+def _hardest_of_classes(
+    queries: jax.Array, own: jax.Array, pool: jax.Array, labels: jax.Array, classes: int, k: int
+) -> jax.Array:
+    """(B, k), the best image in the pool of each of the k best classes that are not a query's."""
+    scores = jnp.matmul(pool, queries.T, precision=jax.lax.Precision.HIGHEST)  # (M, B)
+    best = jax.ops.segment_max(scores, labels, classes)
+    places = jnp.where(scores == best[labels], jnp.arange(len(pool))[:, None], len(pool))
+    first = jax.ops.segment_min(places, labels, classes)
+    best = jnp.where(own == jnp.arange(classes)[:, None], -jnp.inf, best)
+    _, chosen = jax.lax.top_k(best.T, k)
+    return jnp.take_along_axis(first.T, chosen, axis=1)
 
 
 @functools.partial(jax.jit, static_argnums=(3, 4))

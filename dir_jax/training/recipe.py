@@ -17,7 +17,7 @@ from pathlib import Path
 import ml_collections
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from dir_jax.errors import UserError
+from dir_jax.errors import ImageError, UserError
 from dir_jax.models.variables import split_variables
 from dir_jax.runtime.replicas import create_replicas
 from dir_jax.training.announcement import announce
@@ -188,6 +188,9 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) ->
                 after = f"after step {step} and saved" if step else "before the first step ended"
                 log.info("stopped %s; the same command resumes", after)
                 return signals.exit_code
+            except ImageError as e:
+                checkpoints.wait()
+                raise UserError(f"{e}; --config.data.on_error=skip goes on without it") from e
             except NotFiniteError as e:
                 checkpoints.wait()
                 last = checkpoints.latest()

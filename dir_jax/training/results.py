@@ -18,6 +18,7 @@ from dir_jax.retrieval.blockwise import finite_rows
 from dir_jax.retrieval.whitening import Whitening, learn_whitening
 from dir_jax.runtime.files import write_text
 from dir_jax.training.current import CurrentNetwork
+from dir_jax.training.finished import SUMMARY
 from dir_jax.training.held_out import DescribedSets
 from dir_jax.training.mining import choose_pool
 from dir_jax.training.setup import Setup
@@ -25,7 +26,6 @@ from dir_jax.training.state import TrainState
 
 log = logging.getLogger(__name__)
 
-SUMMARY = "summary.json"  # written last: once it is there, the run is complete
 _WHITEN = 2  # separates the random choice of whitening images from other random streams
 
 

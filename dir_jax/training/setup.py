@@ -19,7 +19,7 @@ from dir_jax.data.images import ImageDataset
 from dir_jax.data.labelled import LabelledDataset
 from dir_jax.data.samplers import Sampler
 from dir_jax.data.transforms import Compose, parse_transforms
-from dir_jax.describe.image_lists import ImageList, read_list
+from dir_jax.describe.image_lists import ImageList, headers_to_read, sample_list
 from dir_jax.errors import UserError
 from dir_jax.loading import load_model
 from dir_jax.losses import LOSSES, BatchLoss
@@ -40,7 +40,7 @@ class Setup:
     """The pieces of a run, checked."""
 
     dataset: LabelledDataset  # the images to train on
-    images: ImageList  # the same images, with the sizes of their files
+    images: ImageList  # the same images, with the sizes of their files, as far as they were read
     skipped: np.ndarray  # (K,) int64, those of them that are left out, as they cannot be read
     transform: Compose  # of the batches; all images come out in one size
     held_out: HeldOutSets
@@ -76,12 +76,14 @@ def create_setup(config: ml_collections.ConfigDict) -> Setup:
         raise UserError(f"config.data.train={config.data.train!r} has no labels to train on")
     skips = config.data.on_error == "skip"
     held_out = _create_held_out(config, eval_transform, skips)  # before the headers of a long list
-    images = read_list("train", dataset)
-    if not skips or len(images.unreadable) == len(images):
+    images = sample_list("train", dataset)
+    checked = len(headers_to_read(len(images)))
+    if not skips or len(images.unreadable) == checked:
         advice = "--config.data.on_error=skip trains on the rest"
-        refuse_unreadable(images.unreadable, len(images), advice)
+        refuse_unreadable(images.unreadable, checked, advice)
     skipped = _together(images)
-    usable = dataclasses.replace(images, chosen=np.delete(np.arange(len(images)), skipped))
+    known = np.flatnonzero(images.sizes[:, 0])  # whose headers were read
+    usable = dataclasses.replace(images, chosen=np.setdiff1d(known, skipped))
     _check_one_size(transform, images.sizes[usable.indices], config.data.transform)
     usable.check(transform)
     if config.sampler.name == "mined":
@@ -252,7 +254,9 @@ def _sampler_of(
 
 def _transform(config: ml_collections.ConfigDict, group: str, otherwise: str = "") -> Compose:
     try:
-        return parse_transforms(config[group].transform or otherwise)
+        chain = parse_transforms(config[group].transform or otherwise)
+        chain.check_normalize("it", mean=config.data.mean, std=config.data.std)
+        return chain
     except UserError as e:
         raise UserError(f"config.{group}.transform: {e}") from e
 

@@ -100,7 +100,7 @@ def test_a_real_folder_with_skip(run, model, real_folder, tmp_path):
     flags = ["--dataset", image_list(folder), "--checkpoint", model, "--on-error", "skip"]
     code, out, _ = run("extract_features", *flags, "--output", tmp_path / "x.npy")
     assert code == 0
-    assert f"{len(names)} images; 6 could not be described" in out
+    assert f"{len(names)} images, 6 of them without: see {tmp_path}/x.npy.failed.txt" in out
     found = np.load(tmp_path / "x.npy")
     without = [name in bad for name in names]
     np.testing.assert_array_equal(np.isnan(found), np.repeat([without], 8, 0).T)

@@ -1,6 +1,7 @@
 """`dir-jax COMMAND` and `python -m dir_jax COMMAND`: what they list, run and refuse."""
 
 import ast
+import importlib
 import os
 import re
 import subprocess
@@ -262,3 +263,11 @@ def test_broken_recipes_are_one_line(body, word, tmp_path):
         load_config(str(file))
     assert len(str(error.value).splitlines()) == 1
     assert word in str(error.value)
+
+
+def test_flags_of_the_original_that_have_no_effect():
+    test = importlib.import_module("dir_jax.test_dir")._parser()
+    assert test.parse(["--dataset", "x", "--dbg", "a", "b"]).dbg == ["a", "b"]
+    extract = importlib.import_module("dir_jax.extract_features")._parser()
+    flags = ["--dataset", "x", "--checkpoint", "y", "--output", "z", "--dbg"]
+    assert extract.parse([*flags, "--out-json", "r.json", "--detailed"]).output == "z"

@@ -15,7 +15,7 @@ from sklearn.decomposition import PCA
 from converters.conversion import convert
 from converters.file_errors import CheckpointFileError
 from converters.to_torch import to_published
-from dir_jax.checkpoint import Preprocessing
+from dir_jax.checkpoint import Preprocessing, read_model
 from dir_jax.loading import load_model
 from dir_jax.models import create_model
 from dir_jax.models.variables import split_variables
@@ -295,6 +295,14 @@ def test_cirtorch_networks(pooling, whiten, tmp_path):
     converted = convert(tmp_path / "x.pth")
     assert converted.kind == "cirtorch"
     assert converted.preprocessing.mean == (0.4, 0.5, 0.6)
+    # Scales are pooled by the network's power, unless it has another pooling or a projection.
+    if pooling == "gem" and not whiten:
+        power = float(network.pool.p)
+        assert (converted.recipe.pooling, converted.recipe.gemp) == ("cirtorch", power)
+    else:
+        assert converted.recipe.pooling == "mean"
+    converted.save(tmp_path / "ours")
+    assert read_model(tmp_path / "ours").recipe == converted.recipe
     # They divide by ‖x‖ + 1e-6, which is a relative difference of 1e-6 for a vector of length 1,
     # and more for the pooled one.
     assert_same_function(network, converted.model)

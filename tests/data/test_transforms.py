@@ -107,6 +107,9 @@ class TestAgainstPillow:
             ("CenterCrop(40)", (41, 43), (1, 2, 41, 42)),  # halves go right and down
             ("CenterCrop((20, 40))", (60, 50), (10, 15, 50, 35)),  # (height, width)
             ("CenterCrop(40)", (40, 40), (0, 0, 40, 40)),
+            # Larger than the image: int(0.5 + difference / 2), as the original has it.
+            ("CenterCrop(45)", (40, 50), (-2, 3, 43, 48)),
+            ("CenterCrop((60, 36))", (40, 50), (2, -4, 38, 56)),
         ],
     )
     def test_center_crop(self, text, size, box):
@@ -260,6 +263,10 @@ class TestText:
             ("RandomScale(1, 2, largest=3)", "largest=3 should be True or False", 0),
             ("Scale(1e400)", "size=inf, a float, multiplies the sides", 0),
             ("Pad(10**9)", "found 10**9", 4),
+            ("Scale(2 * '3')", "expected a product of numbers", 6),
+            ("Scale(2 * 10000000000)", "expected a product of numbers up to 1,000,000,000", 6),
+            ("Scale(1" + " * 1" * 20 + ")", "expected a number", 6),
+            ("Normalize((1, 2))", "mean=(1, 2) should be three numbers, or mean", 0),
             ("Pad(1000000000)", "size=1000000000 should be an integer from 1 to 65535", 0),
             ("ColorJitter(-0.1)", "brightness=-0.1", 0),
             ("ColorJitter(1e400)", "brightness=inf should be a number from 0", 0),
@@ -306,3 +313,38 @@ class TestText:
         with pytest.raises(UserError, match="found __import__"):
             parse_transforms(f"Pad(8), __import__('os').system('touch {witness}')")
         assert not witness.exists()
+
+
+class TestTheOriginalsTexts:
+    @pytest.mark.parametrize(
+        ("text", "same"),
+        [
+            ("Scale(2*512)", "Scale(1024)"),
+            ("Scale(0.5 * 3), Pad(2*2*-1*-8)", "Scale(1.5), Pad(32)"),
+            ("Scale(input_size)", "Scale(224)"),
+            ("Scale((2 * 8, input_size))", "Scale((16, 224))"),
+        ],
+    )
+    def test_products_and_the_input_size(self, text, same):
+        assert parse_transforms(text) == parse_transforms(same)
+
+    @pytest.mark.parametrize(
+        "end", ["ToTensor()", "ToTensor(), Normalize(mean=mean, std=std)",
+                "ToTensor(), Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])"],
+    )  # fmt: skip
+    def test_to_tensor_and_normalize_change_nothing(self, end):
+        chain = parse_transforms(f"Scale(30), {end}")
+        chain.check_normalize("it", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+        assert parse_transforms(repr(chain)) == chain
+        image = picture(60, 40)
+        assert_same(apply(chain, image), apply(parse_transforms("Scale(30)"), image))
+
+    def test_another_normalisation_than_the_models(self):
+        chain = parse_transforms("ToTensor(), Normalize((0.5, 0.5, 0.5), std)")
+        with pytest.raises(UserError, match=r"it: Normalize.*: the model's mean is \[0\.4, 0\.4"):
+            chain.check_normalize("it", mean=(0.4, 0.4, 0.4), std=(1, 1, 1))
+
+    @pytest.mark.parametrize("text", ["ToTensor(), Scale(3)", "Normalize(mean, std), ToTensor()"])
+    def test_they_come_last(self, text):
+        with pytest.raises(UserError, match="must come last, but"):
+            parse_transforms(text)

@@ -166,7 +166,7 @@ def _read_run(folder: Path) -> Any:
 
 _ROWS = b"""{"step": 0, "eval": {"mAP": 0.3}}
 {"step": 1, "loss": 0.5, "lr": 1e-3, "seconds": 2.0}
-{"step": 2, "loss": 0.4, "eval": {"mAP": 0.4, "top1": 0.5}}
+{"step": 2, "loss": 0.4, "eval": {"mAP": 0.4, "recall@1": 0.5}}
 {"step": 3, "loss": 0.3}
 """
 

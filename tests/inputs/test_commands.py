@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import dir_jax
+from dir_jax.errors import UserError
 from dir_jax.training.config import default_config
 from dir_jax.training.setup import create_setup
 from tests.commands.conftest import model, run  # noqa: F401
@@ -77,7 +78,10 @@ class TestTraining:
     def test_what_cannot_be_read_is_left_out_of_the_batches(self, config, tmp_path):
         folder = write_pictures(tmp_path / "photos")
         (folder / "arch/a.png").write_text("404")
-        config.data.train, config.data.on_error = str(folder), "skip"
+        config.data.train = str(folder)
+        with pytest.raises(UserError, match=r"1 of 4 .* \(--config\.data\.on_error=skip trains on"):
+            create_setup(config)
+        config.data.on_error = "skip"
         setup = create_setup(config)
         assert setup.skipped.tolist() == [0]
         assert set(setup.sampler(0).tolist()) == {1, 2, 3}

@@ -70,11 +70,11 @@ def test_ranked_results_of_no_query(tmp_path: Path) -> None:
 
 
 def history(steps: int, every: int) -> list[dict]:
-    rows: list[dict] = [{"step": 0, "eval": {"mAP": 0.25, "top1": 0.9, "mAP-hard": 0.111}}]
+    rows: list[dict] = [{"step": 0, "eval": {"mAP": 0.25, "recall@1": 0.9, "mAP-hard": 0.111}}]
     for step in range(1, steps + 1):
         row = {"step": step, "loss": 1 / step, "learning_rate": 0.1, "images_per_second": 9.0}
         if step % every == 0:
-            row["eval"] = {"mAP": 0.25 + step / 1000, "top1": 0.9, "mAP-hard": 0.222}
+            row["eval"] = {"mAP": 0.25 + step / 1000, "recall@1": 0.9, "mAP-hard": 0.222}
         rows.append(row)
     return rows
 
@@ -85,7 +85,7 @@ def test_training_curves(tmp_path: Path, steps: int) -> None:
     text = (tmp_path / "curves.svg").read_text()  # each piece of text is a comment as well
     assert f"<!-- mAP  0.250 → {0.25 + steps / 1000:.3f} -->" in text
     assert "<!-- mAP-hard  0.111 → 0.222 -->" in text
-    assert "top1" not in text
+    assert "recall@1" not in text
     assert ("<!-- mean of 15 -->" in text) == (steps == 300)  # few steps are shown as they are
 
 

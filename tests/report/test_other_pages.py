@@ -22,7 +22,8 @@ def test_labelled_images_that_query_each_other(
     folder, names, labels = (labelled[k] for k in ("folder", "names", "labels"))
     dataset = LabelledDataset(names, labels, str(folder))
     opened: Counter[int] = Counter()
-    dataset.open = lambda i: (opened.update([i]), LabelledDataset.open(dataset, i))[1]
+    view = dataset.view
+    dataset.view = lambda i, **how: (opened.update([i]), view(i, **how))[1]
     ap = np.linspace(0.1, 1, 130)
     ap[7] = np.nan
     shown = np.array([9, 7, 2])
@@ -31,7 +32,7 @@ def test_labelled_images_that_query_each_other(
         tmp_path / "page.html",
         JudgedRankings(
             dataset,
-            metrics={"mAP": 0.5, "top1": 1.0, "top100": np.nan},
+            metrics={"mAP": 0.5, "recall@1": 1.0, "recall@100": np.nan},
             aps={"": ap},
             shown=shown,
             rankings=rankings,
@@ -164,7 +165,7 @@ def test_whole_or_not_at_all(labelled: dict[str, Any], tmp_path: Path) -> None:
 
     with pytest.raises(UserError, match="cannot write"):
         write(tmp_path / "nowhere" / "page.html")
-    dataset.open = lambda i: 1 / 0
+    dataset.view = lambda i, **how: 1 / 0
     with pytest.raises(ZeroDivisionError):
         write(page)
     assert page.read_text() == "before"

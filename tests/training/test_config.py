@@ -34,7 +34,21 @@ def test_every_recipe_has_a_valid_config(name):
     config = importlib.import_module(f"experiments.{name}").get_config()
     if config.batch_norm != "trained":
         config.model.init = "checkpoint"
+    config.data.train = config.data.train or "photos"
     validate_config(config)
+
+
+def test_finetune_has_a_variant_for_the_cpu():
+    from experiments.finetune import get_config
+
+    sizes = {}
+    for device in ("gpu", "cpu"):
+        config = get_config(device)
+        assert config.batch_norm == "frozen"  # so that it is refused without config.model.init
+        sizes[device] = config.num_steps * config.batch_size
+    assert sizes == {"gpu": 76_800, "cpu": 6_400}  # of which the docstring gives the cost
+    with pytest.raises(ValueError, match="'gpu' or 'cpu', not 'tpu'"):
+        get_config("tpu")
 
 
 def test_the_folder_of_caltech_is_one_key():

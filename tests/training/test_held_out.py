@@ -103,7 +103,7 @@ def test_classic_ground_truth_trains(run_train, relevants, tmp_path):
     assert done.returncode == 0, done.stderr
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     for when in ("before", "after"):
-        assert {"mAP", "top1", "mAP-classic", "mP@1-classic"} <= summary[when].keys()
+        assert {"mAP", "recall@1", "mAP-classic", "mP@1-classic"} <= summary[when].keys()
     assert (tmp_path / "run" / "ranked.png").exists()
 
 

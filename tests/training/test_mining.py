@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from dir_jax.errors import UserError
-from dir_jax.training.mining import MinedSampler, choose_pool, mine_triplets
+from dir_jax.training.mining import (
+    MinedSampler,
+    choose_pairs,
+    choose_pool,
+    mine_of_pairs,
+    mine_triplets,
+)
 
 
 @pytest.fixture
@@ -77,3 +83,41 @@ def test_pool_without_pairs_is_refused():
     for labels in (np.arange(4), np.zeros(4, int)):
         with pytest.raises(UserError, match="pool_size"):
             mine_triplets(descriptors, labels, np.arange(4), negatives=1, positives="random")
+
+
+def test_negatives_of_pairs_are_the_best_of_other_classes():
+    """Against a search by hand; several blocks, a query whose class the pool lacks, few classes."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 9, 60)
+    labels[0] = 30  # of an image that is not in the pool
+    x = rng.standard_normal((60, 5)).astype(np.float32)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    pairs = np.stack([np.r_[0, rng.integers(0, 60, 29)], rng.integers(0, 60, 30)], axis=1)
+    pool = np.sort(rng.choice(np.arange(1, 60), 40, replace=False))
+    for count in (4, 50):
+        found = mine_of_pairs(
+            x[pairs[:, 0]], x[pool], labels, pairs, pool, negatives=count, block_size=8
+        )
+        np.testing.assert_array_equal(found.anchors, pairs[:, 0])
+        np.testing.assert_array_equal(found.positives, pairs[:, 1:])
+        for query, negatives in zip(pairs[:, 0], found.negatives, strict=True):
+            best = {}
+            for image in sorted(pool, key=lambda i: -float(x[i] @ x[query])):
+                best.setdefault(labels[image], image)
+            best.pop(labels[query], None)
+            wanted = list(best.values())[: min(count, len(np.unique(labels[pool])) - 1)]
+            np.testing.assert_array_equal(negatives, wanted)
+    with pytest.raises(UserError, match="are of one class"):
+        mine_of_pairs(x[:2], x[:2], np.zeros(60, int), pairs[:2], pool[:2], negatives=1)
+
+
+def test_chosen_pairs():
+    pairs = np.arange(40).reshape(20, 2)
+    some = choose_pairs(pairs, 7, seed=3, step=64)
+    assert some.shape == (7, 2)
+    assert len(np.unique(some[:, 0])) == 7
+    assert (some[:, 1] == some[:, 0] + 1).all()
+    np.testing.assert_array_equal(some, choose_pairs(pairs, 7, seed=3, step=64))
+    assert not np.array_equal(some, choose_pairs(pairs, 7, seed=3, step=128))
+    for count in (0, 20, 99):
+        np.testing.assert_array_equal(choose_pairs(pairs, count, 0, 0), pairs)

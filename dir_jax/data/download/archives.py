@@ -1,6 +1,6 @@
-"""Takes the images out of a .tgz that somebody else made.
+"""Takes the images out of a .tgz or a .tar that somebody else made.
 
-Only regular files are written, under the last part of their names, into a new folder. An archive
+Only regular files are written, under names that the caller chooses, into a new folder. An archive
 that tries to reach anything else is damaged or hostile, and none of its images are used.
 """
 
@@ -10,7 +10,9 @@ import gzip
 import posixpath
 import re
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from dir_jax.errors import UserError, quoted, shown
 from dir_jax.runtime.files import inside, open_regular
@@ -20,21 +22,36 @@ _LARGEST_READ = 1 << 20  # bytes; tarfile reads a header's extensions at once, h
 _MOST_MEMBERS = 1_000_000
 
 
-def extract_images(archive: Path, folder: Path, limit: int) -> None:
-    """Writes the regular `.jpg` files of a .tgz into `folder`, without their folders.
+def flat(name: str) -> str | None:
+    """The place of a `.jpg` without its folders; None for other members."""
+    return re.split(r"[/\\]", name)[-1] if name.endswith(".jpg") else None
 
-    The archive is read to its end, checksums included. `folder` holds nothing but the images of
-    earlier archives. `limit` is the largest unpacked size that is accepted, in bytes.
+
+def extract_images(
+    archive: Path, folder: Path, limit: int, *, place: Callable[[str], str | None] = flat
+) -> list[str]:
+    """Writes the images of an archive into `folder`; returns their places.
+
+    The archive is read to its end, checksums included.
+
+    Args:
+      archive: a tar, packed with gzip unless its name ends in `.tar`.
+      folder: a folder with nothing but the images of earlier archives.
+      limit: the largest unpacked size that is accepted, in bytes.
+      place: where a member goes, by its name: a path in `folder`, or None for one that is left out.
 
     Raises:
       UserError: it is damaged, hostile or too large. `folder` then holds a part of the images.
       OSError: the archive cannot be read, or the images cannot be written.
     """
     name = archive.name.removesuffix(".partial")
-    bar = progress_bar(f"extract {name}", None, "img", shown=True)
+    bar = progress_bar(f"extract {name}", None, "img", shown=place is flat)
+    places: set[str] = set()
     try:
-        with bar, open_regular(archive) as file, _Bounded(fileobj=file) as stream:
-            stream.limit, written = limit, 0
+        with bar, open_regular(archive) as file:
+            packed = not name.endswith(".tar")
+            stream: Any = _Bounded(gzip.GzipFile(fileobj=file) if packed else file, limit)
+            written = 0
             with tarfile.open(fileobj=stream, mode="r:") as tar:
                 kept: list[tarfile.TarInfo] = tar.members  # type: ignore[attr-defined]
                 for count, member in enumerate(iter(tar.next, None)):
@@ -42,16 +59,17 @@ def extract_images(archive: Path, folder: Path, limit: int) -> None:
                     if count == _MOST_MEMBERS:
                         raise UserError(f"it has more than {_MOST_MEMBERS:,} members")
                     _check(member, folder)
-                    if not (member.isfile() and member.name.endswith(".jpg")):
+                    base = place(member.name) if member.isfile() else None
+                    if base is None:
                         continue
                     written += member.size
                     stream.check(written)  # a sparse file is larger than its share of the tar
-                    base = re.split(r"[/\\]", member.name)[-1]
-                    if (folder / base).exists():
+                    if inside(folder, base).exists():
                         name = quoted(member.name)
                         raise UserError(f"its member {name} has the name of another")
-                    flat = member.replace(name=base, deep=False)
-                    tar.extract(flat, folder, set_attrs=False, filter="data")
+                    renamed = member.replace(name=base, deep=False)
+                    tar.extract(renamed, folder, set_attrs=False, filter="data")
+                    places.add(base)
                     bar.update()
             # tarfile stops silently at a damaged header, as it does at the empty block at the end.
             if stream.last != bytes(512):
@@ -59,6 +77,7 @@ def extract_images(archive: Path, folder: Path, limit: int) -> None:
             while block := stream.read(_LARGEST_READ):
                 if any(block):
                     raise UserError("it has more data after the end of the tar")
+            return sorted(places)
     except gzip.BadGzipFile as e:  # an OSError, but not one of the disk's
         raise UserError(f"it is damaged, or not a gzip file ({e})") from e
     except (UserError, OSError):
@@ -67,26 +86,29 @@ def extract_images(archive: Path, folder: Path, limit: int) -> None:
         raise UserError(f"it is damaged ({shown(e) or type(e).__name__})") from e
 
 
-class _Bounded(gzip.GzipFile):
+class _Bounded:
     """What tarfile reads from: gives at most `limit` bytes, and no large piece at once."""
 
-    limit = 0
     last = b""  # what was read last
+
+    def __init__(self, stream: BinaryIO | gzip.GzipFile, limit: int):
+        self._stream, self._limit = stream, limit
+        self.tell = stream.tell
 
     def read(self, size: int | None = -1) -> bytes:
         if size is None or not 0 <= size <= _LARGEST_READ:
             raise UserError(f"a header in it claims {size:,} bytes")
-        self.last = super().read(size)
+        self.last = self._stream.read(size)
         self.check(self.tell())
         return self.last
 
     def seek(self, offset: int, whence: int = 0) -> int:
         self.check(offset)
-        return super().seek(offset, whence)
+        return self._stream.seek(offset, whence)
 
     def check(self, position: int) -> None:
-        if position > self.limit:
-            raise UserError(f"it holds more than {self.limit:,} bytes, which is refused")
+        if position > self._limit:
+            raise UserError(f"it holds more than {self._limit:,} bytes, which is refused")
 
 
 def _check(member: tarfile.TarInfo, folder: Path) -> None:

@@ -14,7 +14,7 @@ import os
 import re
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import requests
 
@@ -29,6 +29,14 @@ _PAUSE = 1.0  # seconds before the second attempt; doubled before each further o
 _CHUNK = 1 << 18  # bytes
 
 Record = dict[str, Any]  # what is known about a file: an entry of `downloads.json`
+
+
+class Bar(Protocol):
+    """What counts the bytes of several files; its `update` may raise to stop."""
+
+    def update(self, count: int) -> None: ...
+
+
 _KEYS = {
     "url": str,  # the address that was requested
     "source": str | None,  # the address that answered, which is another one after a redirect
@@ -43,10 +51,11 @@ def part_of(url: str, folder: Path) -> Path:
     return folder / f"{url.rpartition('/')[2]}.partial"
 
 
-def fetch_file(url: str, folder: Path, *, limit: int) -> Path:
+def fetch_file(url: str, folder: Path, *, limit: int, bar: Bar | None = None) -> Path:
     """Fetches a whole file from where an earlier attempt or run stopped; returns its `part_of`.
 
-    A complete part is not requested again. `limit` is the largest size that is accepted, in bytes.
+    A complete part is not requested again. `limit` is the largest size that is accepted, in bytes;
+    `bar` counts the bytes that come instead of a bar of this file's own.
 
     Raises:
       TransferError: the address does not offer the file, or one that is too large.
@@ -58,7 +67,7 @@ def fetch_file(url: str, folder: Path, *, limit: int) -> Path:
     furthest, failures = _kept(url, part)[1], 0
     while True:
         try:
-            _compare(part, _attempt(url, part, limit))
+            _compare(part, _attempt(url, part, limit, bar))
             return part
         except BrokenError as e:
             reason = e
@@ -90,7 +99,7 @@ def _kept(url: str, part: Path) -> tuple[Record | None, int]:
     return (record, have) if usable and have else (None, 0)
 
 
-def _attempt(url: str, part: Path, limit: int) -> Record:
+def _attempt(url: str, part: Path, limit: int, all_files: Bar | None) -> Record:
     record, have = _kept(url, part)
     if record and record["size"] == have:
         return record
@@ -111,12 +120,13 @@ def _attempt(url: str, part: Path, limit: int) -> Record:
             raise BrokenError(f"{url} has changed, or the answer has other bytes than requested")
         size = record["size"]
         end = limit + 1 if size is None else size
-        with part.open("ab") as stream, progress_bar(part.stem, size, "B", True, have) as bar:
+        own = progress_bar(part.stem, size, "B", all_files is None, have)
+        with part.open("ab") as stream, own as bar:
             while have < end and (chunk := connection.read(answer, min(_CHUNK, end - have))):
                 stream.write(chunk)
                 stream.flush()  # so that a process that is killed has kept it
                 have += len(chunk)
-                bar.update(len(chunk))
+                (all_files or bar).update(len(chunk))
     if have > limit:
         discard(part)
         raise TransferError(f"{url} has more than the {limit:,} bytes that are accepted")

@@ -5,6 +5,7 @@ Names, arguments and defaults are those of the original toolbox, so its texts me
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,17 +13,19 @@ from PIL import Image
 
 from dir_jax.data.calls import parse_calls
 from dir_jax.data.transforms.appearance import ColorJitter, RandomErasing
-from dir_jax.data.transforms.base import Identity, LazyTransform, Transform
+from dir_jax.data.transforms.base import Identity, LazyTransform, Normalize, ToTensor, Transform
 from dir_jax.data.transforms.framing import CenterCrop, Pad, PadSquare, RandomBorder, RandomCrop
 from dir_jax.data.transforms.resizing import RandomScale, Scale
 from dir_jax.data.transforms.views import Size, SizeRange, View
 from dir_jax.data.transforms.warping import RandomFlip, RandomRotation, RandomTilting
+from dir_jax.errors import UserError
 
 TRANSFORMS: dict[str, type[Transform]] = {cls.__name__: cls for cls in (
     Identity, Scale, Pad, PadSquare, CenterCrop, RandomScale, RandomCrop, RandomRotation,
-    RandomFlip, RandomTilting, ColorJitter, RandomErasing, RandomBorder,
+    RandomFlip, RandomTilting, ColorJitter, RandomErasing, RandomBorder, ToTensor, Normalize,
 )}  # fmt: skip
 """Every transform that a text can name."""
+INPUT_SIZE = 224  # what the published models give as `input_size`
 
 
 @dataclass(frozen=True, repr=False)
@@ -45,6 +48,17 @@ class Compose(LazyTransform):
         first = next((t for t in self.transforms if not isinstance(t, Identity)), Identity())
         return first.first_size(size)
 
+    def check_normalize(
+        self, where: str, *, mean: tuple[float, ...], std: tuple[float, ...]
+    ) -> None:
+        """Raises UserError where a `Normalize` is not by the model's mean and std."""
+        for transform in self.transforms:
+            if isinstance(transform, Normalize):
+                try:
+                    transform.check(mean=mean, std=std)
+                except UserError as e:
+                    raise UserError(f"{where}: {e}") from e
+
     def __repr__(self) -> str:
         return ", ".join(map(repr, self.transforms))
 
@@ -53,10 +67,17 @@ def parse_transforms(text: str | None) -> Compose:
     """Makes the chain of transforms that a text describes.
 
     The text has calls of the classes in `TRANSFORMS`, such as 'Scale(1050), Pad(800)', in which an
-    interpolation is BILINEAR or Image.BILINEAR. A blank text, or None, leaves images as they are.
-    Raises UserError, which shows the place, where it cannot be read or an argument is wrong.
+    interpolation is BILINEAR or Image.BILINEAR. As in the original's texts, a number may be a
+    product, `input_size` is 224, `mean` and `std` are the model's, and ToTensor() and Normalize(…)
+    may end a chain. A blank text, or None, leaves images as they are. Raises UserError, which shows
+    the place, where it cannot be read or an argument is wrong.
     """
     filters = {method.name: method for method in Image.Resampling}
     # The original evaluates its texts where Pillow's Image is in scope.
     filters |= {f"Image.{name}": method for name, method in filters.items()}
-    return Compose(tuple(parse_calls(text or "", TRANSFORMS, what="transform", names=filters)))
+    names = {**filters, "input_size": INPUT_SIZE, "mean": "mean", "std": "std"}
+    chain = parse_calls(text or "", TRANSFORMS, what="transform", names=names)
+    for before, after in itertools.pairwise(chain):
+        if isinstance(before, ToTensor | Normalize) and not isinstance(after, Normalize):
+            raise UserError(f"{before!r} must come last, but {after!r} follows it")
+    return Compose(tuple(chain))

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from dir_jax.data.transforms.views import Size, SizeRange, View, view_of
-from dir_jax.errors import quoted
+from dir_jax.errors import UserError, quoted
 from dir_jax.fields import is_whole
 
 LONGEST_SIDE = 65_535  # pixels, the limit of JPEG: a larger argument is a mistake
@@ -82,6 +82,46 @@ class Identity(Transform):
 
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
         return image
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class ToTensor(Identity):
+    """Does nothing: images become arrays of [0, 1] after the last transform, with or without it."""
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Normalize(Identity):
+    """Does nothing: the model normalises its input by its own mean and standard deviation.
+
+    Attributes:
+      mean: of the red, green and blue channel in [0, 1]; refused if it is not the model's.
+      std: the standard deviation, in the same way.
+    """
+
+    mean: str | tuple[float, ...] = "mean"
+    std: str | tuple[float, ...] = "std"
+
+    def __post_init__(self) -> None:
+        for name in ("mean", "std"):
+            self._check(name, _check_channels)
+
+    def check(self, **model: tuple[float, ...]) -> None:
+        """Raises UserError unless its `mean` and `std` are the model's, or stand for them."""
+        for name, own in model.items():
+            given = getattr(self, name)
+            if given != name and any(abs(a - b) > 1e-6 for a, b in zip(given, own, strict=True)):
+                raise UserError(
+                    f"{self!r}: the model's {name} is {list(own)}, and it was trained with that; "
+                    "leave Normalize out, or give the same"
+                )
+
+
+def _check_channels(name: str, value: object) -> str | tuple[float, ...]:
+    if value == name:
+        return name
+    if isinstance(value, tuple | list) and len(value) == 3:
+        return tuple(check_number(name, each, -1000, 1000) for each in value)
+    raise wrong(name, value, f"three numbers, or {name}, which is the model's")
 
 
 def join(*ranges: SizeRange) -> SizeRange:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -108,6 +109,7 @@ class RandomBorder(Transform):
 class _Crop(LazyTransform):
     size: int | tuple[int, int]
     padding: int | tuple[int, int, int, int] = 0
+    _pads: ClassVar = False  # whether a smaller image gets a black frame, instead of being refused
 
     def __post_init__(self) -> None:
         self._check("size", check_integer, 1, ("height", "width"))
@@ -120,18 +122,18 @@ class _Crop(LazyTransform):
     def view(self, view: View, rng: np.random.Generator) -> View:
         crop_w, crop_h = self._output
         free_w, free_h = self._free(view.size)
-        if min(free_w, free_h) < 0:
+        if min(free_w, free_h) < 0 and not self._pads:
             raise self._too_small(f"an image of {_by(view.size)} is", view.size)
         x, y = self._corner((free_w, free_h), rng)
         left, top, _, _ = self._borders
         box = x - left, y - top, x - left + crop_w, y - top + crop_h
-        if self.padding:
+        if self.padding or min(free_w, free_h) < 0:
             # Pillow fills with black what lies outside the image: the padding costs nothing.
             return view_of(view.image().crop(box))
         return cropped(view, box)
 
     def output_size(self, smallest: Size, largest: Size) -> SizeRange:
-        if min(self._free(smallest)) < 0:
+        if min(self._free(smallest)) < 0 and not self._pads:
             which = f"an image of {_by(smallest)} is"
             if smallest != largest:
                 which = f"images can be as small as {_by(smallest)} here,"
@@ -166,6 +168,8 @@ class _Crop(LazyTransform):
 class CenterCrop(_Crop):
     """Cuts a rectangle of a fixed size out of the middle of the image.
 
+    A side that is shorter than the crop is padded with black on both ends.
+
     Attributes:
       size: side of a square in pixels, or a pair (height, width). Note that the pair of Scale is
         (width, height).
@@ -173,8 +177,11 @@ class CenterCrop(_Crop):
         right, bottom).
     """
 
+    _pads = True
+
     def _corner(self, free: Size, rng: np.random.Generator) -> Size:
-        return (free[0] + 1) // 2, (free[1] + 1) // 2
+        # Towards zero, as the original rounds: where 2n pixels are lacking, n − 1 go to the left.
+        return int(0.5 + free[0] / 2), int(0.5 + free[1] / 2)
 
 
 @dataclass(frozen=True, repr=False)

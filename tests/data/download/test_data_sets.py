@@ -241,9 +241,9 @@ class TestCommand:
         [
             ("--dataset Paris6K", "--db-root is missing: .* export DB_ROOT=/path/to/datasets"),
             ("--dataset Paris6K --db-root=", "--db-root is missing"),
-            ("--dataset Paris", r"invalid choice: 'Paris' \(choose from .*RParis6K"),
-            ("", "required: --dataset"),
-            ("--dataset Paris6K extra", "unexpected argument 'extra'"),
+            ("--dataset Paris", "'Paris' cannot be downloaded; .*those that can be: .*RParis6K"),
+            ("", "give one data set to download"),
+            ("Paris6K extra", "unexpected argument 'extra'"),
         ],
     )
     def test_mistakes(self, server, monkeypatch, capsys, arguments, message):
