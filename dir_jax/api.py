@@ -1,10 +1,9 @@
-"""The Python interface: load a model, describe images, evaluate; see `import dir_jax`."""
+"""The Python interface: load a model, describe images, evaluate, search; see `import dir_jax`."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
 import jax
@@ -13,6 +12,7 @@ from PIL import Image
 
 from dir_jax.checkpoint import Checkpoint
 from dir_jax.data.datasets import create_dataset
+from dir_jax.data.given import as_dataset
 from dir_jax.data.images import ImageDataset
 from dir_jax.describe.describer import Describer, describe_with_queries
 from dir_jax.errors import UserError
@@ -26,6 +26,7 @@ from dir_jax.evaluation import (
 from dir_jax.loading import load_model
 from dir_jax.model_recipe import Recipe
 from dir_jax.retrieval.blockwise import Rows
+from dir_jax.search.index import Index
 
 AnImage: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray
 
@@ -43,6 +44,27 @@ def load(path: str | os.PathLike[str], **options: Any) -> Model:
       UserError: there is no checkpoint, or it cannot be read.
     """
     return Model(load_model(path, **options))
+
+
+def open_index(
+    path: str | os.PathLike[str],
+    *,
+    checkpoint: str | os.PathLike[str] | None = None,
+    devices: Sequence[jax.Device] | None = None,
+    threads: int = 0,
+) -> Index:
+    """Opens an index that `dir-jax index` has made.
+
+    Args:
+      path: the index.
+      checkpoint: the model that made it, if it is elsewhere now.
+      devices: where to compute; the first device by default.
+      threads: how many processes decode, as in `Model.extract`.
+
+    Raises:
+      UserError: there is no index, it is damaged, or its engine cannot be used.
+    """
+    return Index(path, checkpoint=checkpoint, devices=devices, threads=threads)
 
 
 class Model:
@@ -105,7 +127,7 @@ class Model:
         Raises:
           UserError: an image cannot be used (it is named), or an argument is not valid.
         """
-        dataset = _as_dataset(images)
+        dataset = as_dataset(images)
         describer = self._describer(trfs, whiten, on_error, devices, threads, options)
         return describer.describe([("describe", dataset)]).lists[0].array()
 
@@ -205,48 +227,3 @@ def evaluate(
         return evaluate_descriptors(
             dataset, database, queries, distractors=rows, allow_missing=True
         ).metrics
-
-
-class _Images(ImageDataset):
-    """Images of which some are files and others in memory."""
-
-    def __init__(self, images: Sequence[Any]):
-        super().__init__([_name(i, image) for i, image in enumerate(images)])
-        self._images = [None if isinstance(x, str | os.PathLike) else _as_image(x) for x in images]
-
-    @contextlib.contextmanager
-    def _image(self, i: int) -> Iterator[Image.Image]:
-        image = self._images[i]
-        if image is None:
-            with super()._image(i) as image:
-                yield image
-        else:
-            image.load()  # so that Pillow has turned it as the caller sees it
-            yield image
-
-
-def _as_dataset(images: Any) -> ImageDataset:
-    if isinstance(images, ImageDataset):
-        return images
-    if isinstance(images, str | os.PathLike):
-        return create_dataset(os.fspath(images))
-    array = isinstance(images, np.ndarray) and images.dtype != object and images.ndim < 4
-    if array or isinstance(images, Image.Image) or not isinstance(images, Iterable):
-        return _Images([images])
-    return _Images(list(images))
-
-
-def _name(i: int, image: Any) -> str:
-    is_path = isinstance(image, str | os.PathLike)
-    return os.path.expanduser(os.fspath(image)) if is_path else f"number {i}"
-
-
-def _as_image(image: Any) -> Image.Image:
-    if isinstance(image, Image.Image):
-        return image
-    found = type(image).__name__
-    if isinstance(image, np.ndarray):
-        if (image.dtype, image.ndim, image.shape[-1:]) == (np.uint8, 3, (3,)) and image.size:
-            return Image.fromarray(image)
-        found = f"{image.dtype} {image.shape}"
-    raise UserError(f"expected a path, a Pillow image or a (H, W, 3) uint8 array, found {found}")

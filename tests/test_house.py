@@ -21,6 +21,7 @@ ROWS = (
     ("checkpoint", "report"),
     ("describe", "evaluation", "evaluators"),
     ("loading", "training"),
+    ("search",),
     ("api",),
 )
 LEVEL = {room: level for level, row in enumerate(ROWS) for room in row}
@@ -76,15 +77,18 @@ def test_torch_is_imported_in_converters_alone_and_when_it_is_used():
             assert not {m for m in imports(file) if m.split(".")[0] == "torch"}, name
 
 
-@pytest.mark.parametrize("package", ["jax", "torch", "requests", "jinja2", "matplotlib", "h5py"])
+@pytest.mark.parametrize(
+    "package", ["jax", "torch", "requests", "jinja2", "matplotlib", "h5py", "faiss"]
+)
 def test_commands_import_heavy_packages_where_they_are_used(package):
-    for name in ("train", "test_dir", "extract_features", "extract_kapture"):
+    for name in ("train", "test_dir", "extract_features", "extract_kapture", "index_images",
+                 "search_index", "write_pairs", "find_duplicates"):  # fmt: skip
         start = imports(MODULES[f"dir_jax.{name}"], at_start=True)
         assert package not in {m.split(".")[0] for m in start}
 
 
 def test_modules_have_names_of_their_own():
-    names = Counter(name.split(".")[-1] for name in MODULES if not name.endswith("__main__"))
+    names = Counter(file.stem for file in FILES if not file.stem.startswith("__"))
     assert [name for name, count in names.items() if count > 1] == []
 
 

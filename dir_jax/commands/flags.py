@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from dir_jax.data.images import ImageDataset
     from dir_jax.describe.describer import Describer
+    from dir_jax.search.index import Index
 
 
 # fmt: off
@@ -66,13 +67,7 @@ def add_model_flags(parser: Parser, *, optional: bool = False, whitens: bool = T
         add("--whitenv", type=int, metavar="N", help="dimensions that whitening keeps")
         add("--whitenm", type=float, metavar="M",
             help="a constant factor of what whitening divides by")
-    group = parser.add_argument_group("running")
-    add = group.add_argument
-    add("--threads", type=int, default=8, metavar="N",
-        help="how many processes decode images, at most one for each core (default: 8)")
-    add("--gpu", type=int, nargs="+", metavar="N",
-        help="the numbers of the accelerators to use, or -1 for the CPU (default: the first "
-        "accelerator, or the CPU if there is none)")
+    add = add_running_flags(parser).add_argument
     add("--dtype", choices=("float32", "bfloat16"),
         help="the number format that the network computes in (default: as the model says)")
     add("--precision", choices=("highest", "high", "default"),
@@ -82,7 +77,34 @@ def add_model_flags(parser: Parser, *, optional: bool = False, whitens: bool = T
         help="what to do where an image cannot be used: stop, or skip it (default: stop)")
     add("--dbg", nargs="*", metavar="OPTION",
         help="accepted, as the original takes it, and without effect")
+
+
+def add_running_flags(parser: Parser) -> argparse._ArgumentGroup:
+    """Adds where, and by how many processes, images are described; returns the flags' group."""
+    group = parser.add_argument_group("running")
+    add = group.add_argument
+    add("--threads", type=int, default=8, metavar="N",
+        help="how many processes decode images, at most one for each core (default: 8)")
+    add("--gpu", type=int, nargs="+", metavar="N",
+        help="the numbers of the accelerators to use, or -1 for the CPU (default: the first "
+        "accelerator, or the CPU if there is none)")
     add_cache_flag(parser)
+    return group
+
+
+def add_index_flags(parser: Parser) -> None:
+    """Adds --checkpoint and what `add_running_flags` adds, for a command that opens an index."""
+    parser.add_argument("--checkpoint", metavar="PATH",
+        help="the model that made the index, if it is elsewhere now")
+    add_running_flags(parser)
+
+
+def open_index(args: argparse.Namespace, path: str) -> Index:
+    """Opens an index on the device of --gpu."""
+    from dir_jax.search.index import Index
+
+    devices = set_up_devices(args)
+    return Index(path, checkpoint=args.checkpoint, devices=devices, threads=args.threads)
 # fmt: on
 
 

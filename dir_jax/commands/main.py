@@ -28,6 +28,12 @@ COMMANDS = {
     "extract-kapture": Command(
         "dir_jax.extract_kapture", "add global features to a kapture dataset", computes=True
     ),
+    "index": Command("dir_jax.index_images", "make an index of images to search", computes=True),
+    "search": Command("dir_jax.search_index", "find a picture in an index", computes=True),
+    "pairs": Command("dir_jax.write_pairs", "write pairs of images for hloc", computes=True),
+    "duplicates": Command(
+        "dir_jax.find_duplicates", "find images that are nearly the same", computes=True
+    ),
     "whiten": Command("dir_jax.whiten", "learn a whitening, and add it to a model", computes=True),
     "download": Command(
         "dir_jax.data.download.__main__",

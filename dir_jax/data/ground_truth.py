@@ -39,7 +39,7 @@ class QueryDataset(ImageDataset):
         whole = super()._box(i, size)
         if self.boxes is None:
             return whole
-        left, top, right, bottom = _round_box(self.boxes[i])
+        left, top, right, bottom = round_box(self.boxes[i])
         cut = max(left, 0), max(top, 0), min(right, size[0]), min(bottom, size[1])
         if cut[0] >= cut[2] or cut[1] >= cut[3]:
             raise UserError(
@@ -55,7 +55,7 @@ class QueryDataset(ImageDataset):
         """
         if self.boxes is None:
             return
-        corners = np.array([_round_box(box) for box in self.boxes])
+        corners = np.array([round_box(box) for box in self.boxes])
         differ = (corners[:, 2:] - corners[:, :2] != sizes).any(axis=1)
         if cut := np.flatnonzero(differ & (sizes > 0).all(axis=1)).tolist():
             first = ", ".join(f"{i} ({shown(self.names[i])})" for i in cut[:5])
@@ -202,10 +202,11 @@ def _is_box(box: Any) -> bool:
     numbers = [x for x in box if isinstance(x, int | float | np.integer | np.floating)]
     if len(numbers) != 4 or not all(-_LARGEST_SIDE <= x <= _LARGEST_SIDE for x in numbers):
         return False
-    left, top, right, bottom = _round_box(box)
+    left, top, right, bottom = round_box(box)
     return left < right and top < bottom
 
 
-def _round_box(box: Sequence[float] | np.ndarray) -> tuple[int, int, int, int]:
+def round_box(box: Sequence[float] | np.ndarray) -> tuple[int, int, int, int]:
+    """A box in whole pixels: each corner rounded to the nearest."""
     left, top, right, bottom = (round(float(x)) for x in box)
     return left, top, right, bottom

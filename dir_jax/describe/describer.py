@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -135,6 +136,11 @@ class Describer:
         self._preprocess = colours
 
     @property
+    def arch(self) -> str:
+        """The architecture's name."""
+        return self._model["arch"]
+
+    @property
     def descriptor_size(self) -> int:
         """The length of a descriptor before whitening."""
         return self._extractor.width
@@ -224,19 +230,32 @@ class Describer:
             white = apply_whitening(x, whitening, power=r.whitenp, dims=r.whitenv, m=r.whitenm)
         return np.asarray(white)
 
-    def _identity(self) -> dict[str, Any]:
-        """What must be the same for a run to resume another one, apart from the images."""
+    def model_digest(self) -> str:
+        """A digest of all that, with the recipe, makes descriptors: network and whitening."""
+        digest = hashlib.sha256(json.dumps(self._model_identity(), sort_keys=True).encode())
+        if self._whitening is not None:
+            for name, array in self._whitening.to_arrays().items():
+                digest.update(name.encode() + np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+    def _model_identity(self) -> dict[str, Any]:
         model = hashlib.sha256()
         for variables in (self._params, self._stats):
             for name in sorted(variables):
                 model.update(name.encode())
                 model.update(np.ascontiguousarray(variables[name]).tobytes())
         return {
-            "transforms": [repr(transform) for transform in self._transforms],
-            "exif": self.recipe.exif,
             "model": self._model,
             "weights": model.hexdigest(),
             "preprocess": self._preprocess,
+        }
+
+    def _identity(self) -> dict[str, Any]:
+        """What must be the same for a run to resume another one, apart from the images."""
+        return {
+            **self._model_identity(),
+            "transforms": [repr(transform) for transform in self._transforms],
+            "exif": self.recipe.exif,
             "device": f"{len(self.devices)} x {self.devices[0].device_kind}",
             "jax": jax.__version__,
         }

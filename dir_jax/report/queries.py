@@ -14,7 +14,7 @@ from dir_jax.errors import UserError
 from dir_jax.report.thumbnails import Thumbnail
 from dir_jax.report.verdicts import RESULTS_SHOWN, JudgedRankings
 
-_QUERY_SIDE, _RESULT_SIDE = 320, 200  # pixels
+QUERY_SIDE, RESULT_SIDE = 320, 200  # pixels
 
 # ('query', number), or ('image', number) for an image of the database.
 PictureKey: TypeAlias = tuple[str, int]
@@ -25,9 +25,9 @@ def picture_sides(judged: JudgedRankings) -> dict[PictureKey, set[int]]:
     """The pictures that the list shows, each once, with the longer sides of their thumbnails."""
     sides: dict[PictureKey, set[int]] = {}
     for place, query in enumerate(judged.shown.tolist()):
-        sides.setdefault(_query_key(judged, query), set()).add(_QUERY_SIDE)
+        sides.setdefault(_query_key(judged, query), set()).add(QUERY_SIDE)
         for image in judged.rankings[place, :RESULTS_SHOWN].tolist():
-            sides.setdefault(("image", image), set()).add(_RESULT_SIDE)
+            sides.setdefault(("image", image), set()).add(RESULT_SIDE)
     return sides
 
 
@@ -42,7 +42,7 @@ def shown_queries(judged: JudgedRankings, thumbnails: Thumbnails) -> Iterator[di
     orders = {level: np.argsort(judged.worst_first(level)).tolist() for level in judged.aps}
     for place in judged.worst_first(judged.main_level).tolist():
         query = int(judged.shown[place])
-        picture = thumbnails[_query_key(judged, query), _QUERY_SIDE]
+        picture = thumbnails[_query_key(judged, query), QUERY_SIDE]
         yield {
             "number": query,
             "name": judged.queries.names[query],
@@ -67,7 +67,7 @@ def _results(judged: JudgedRankings, place: int, thumbnails: Thumbnails) -> list
         name, of_class = judged.dataset.names[image], _class_of(judged.dataset, image)
         results.append(
             {
-                "picture": thumbnails[("image", image), _RESULT_SIDE],
+                "picture": thumbnails[("image", image), RESULT_SIDE],
                 "name": name,
                 "label": name.rsplit("/", 1)[-1] if of_class is None else of_class,
                 "score": scores[k] if k < len(scores) else np.nan,

@@ -54,8 +54,8 @@ def make_thumbnails(
             return
         for side in sorted(sides[key], reverse=True):
             # In place: the next, smaller copy is made from this one.
-            image.thumbnail((side, side), Image.Resampling.LANCZOS)
-            made[key, side] = Thumbnail(_data_uri(image), image.size, view.size)
+            uri = data_uri(small_jpeg(image, side))
+            made[key, side] = Thumbnail(uri, image.size, view.size)
 
     pool = ThreadPoolExecutor(min(os.cpu_count() or 1, _MOST_THREADS))
     try:
@@ -67,8 +67,15 @@ def make_thumbnails(
     return made
 
 
-def _data_uri(image: Image.Image) -> str:
+def small_jpeg(image: Image.Image, side: int) -> bytes:
+    """A JPEG file of a picture, which is made smaller itself: its longer side is at most `side`."""
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     # Without a comment, or Pillow would copy the one in the file.
     image.save(buffer, "JPEG", quality=_QUALITY, optimize=True, comment=b"")
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+    return buffer.getvalue()
+
+
+def data_uri(jpeg: bytes) -> str:
+    """A JPEG file as a data: URI."""
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode('ascii')}"

@@ -57,10 +57,11 @@ def write_report(
             "curves": {level: mean_curve(judged, level) for level in judged.aps},
             "queries": shown_queries(judged, thumbnails),
         }
-        file.writelines(_environment().get_template("page.html.j2").generate(content))
+        file.writelines(page_environment().get_template("page.html.j2").generate(content))
 
 
-def _environment() -> jinja2.Environment:
+def page_environment() -> jinja2.Environment:
+    """The templates, with the filters that they use."""
     import jinja2  # here, as training imports this package for its pictures only
 
     environment = jinja2.Environment(

@@ -46,7 +46,7 @@ def expand_queries(
     if k == 0:
         return np.asarray(queries, np.float32)
     scores, indices = top_k(queries, database, k)
-    return _combine(queries, database, scores, indices, alpha)
+    return add_neighbours(queries, database, scores, indices, alpha)
 
 
 def augment_database(database: np.ndarray | jax.Array, *, k: int, alpha: float) -> np.ndarray:
@@ -59,7 +59,7 @@ def augment_database(database: np.ndarray | jax.Array, *, k: int, alpha: float) 
     if k == 0:
         return np.asarray(database, np.float32)
     scores, indices = nearest_others(database, k)
-    return _combine(database, database, scores, indices, alpha)
+    return add_neighbours(database, database, scores, indices, alpha)
 
 
 def check_expansion(k: int, alpha: float, available: int) -> None:
@@ -72,13 +72,17 @@ def check_expansion(k: int, alpha: float, available: int) -> None:
         raise UserError(f"alpha is {alpha}; it must be from 0 to {_LARGEST_ALPHA}")
 
 
-def _combine(
+def add_neighbours(
     x: np.ndarray | jax.Array,
     database: Rows,
     scores: np.ndarray,
     indices: np.ndarray,
     alpha: float,
 ) -> np.ndarray:
+    """The sum that `expand_queries` takes, from (N, K) rows of the database and their scores.
+
+    A neighbour whose score is NaN weighs nothing.
+    """
     result = np.empty(x.shape, np.float32)
     if not float(alpha).is_integer():
         scores = np.maximum(scores, 0)

@@ -11,11 +11,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import dir_jax
 from dir_jax.checkpoint import save_model
 from dir_jax.commands.main import COMMANDS
 from dir_jax.commands.recipes import load_config
+from dir_jax.data.datasets import create_dataset
 from dir_jax.models import create_model
 from dir_jax.retrieval.whitening import learn_whitening
+from dir_jax.search.building import NewImages, create_index, images_of, marks_of
+from dir_jax.search.index import describe_model_of
 
 from .markdown import PAGES, ROOT, command_lines, name_of, python_blocks
 
@@ -53,6 +57,16 @@ def world(tmp_path_factory):
     whitening = learn_whitening(rng.standard_normal((300, 256)))
     network = create_model("resnet18_rmac", out_dim=256)
     save_model(folder / "runs/quickstart/model", network, whitenings={"train": whitening})
+    rows = create_dataset(str(photos))
+    describer = dir_jax.load(folder / "runs/quickstart")._describer(None, None, "stop", None, 0, {})
+    images = images_of(rows, str(photos))
+    create_index(
+        folder / "my.index",
+        NewImages.of(describer.describe([("index", images)]).lists[0], marks_of(images)),
+        root=images.root,
+        model=describe_model_of(describer, folder / "runs/quickstart", {}),
+        recipe=describer.recipe,
+    )
     return folder
 
 

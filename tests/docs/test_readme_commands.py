@@ -77,7 +77,10 @@ def test_train_and_use(folder, monkeypatch, capfd):
     run(TRAIN[1], monkeypatch, *_SMALL.split(), "--compilation-cache", "")
     summary = json.loads((folder / "runs/mine/summary.json").read_text())
     assert "recall@1" in summary["before"]
-    capfd.readouterr()
+    said = capfd.readouterr().err
+    before = f"before training: mAP {summary['before']['mAP']:.4f}"
+    assert before in said
+    assert said.index(before) < said.index("step 1: mAP")  # as soon as it is known
     for words in USE:
         run(words, monkeypatch, "--compilation-cache", "")
     out = capfd.readouterr().out

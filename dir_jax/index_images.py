@@ -1,0 +1,153 @@
+"""Makes an index of images, or changes one: `dir-jax index --dataset photos/
+--checkpoint models/ap_gem --output my.index`.
+
+The images are described as `dir-jax extract-features` does it: a run that was stopped or killed
+resumes where it stopped. --add describes the images of --dataset that the index does not have yet,
+or whose files have changed; --remove takes images out. Whatever ends a change, the index is as it
+was before or as it is after.
+"""
+
+from __future__ import annotations
+
+if __name__ == "__main__":  # before the other imports, so that Ctrl-C ends them quietly
+    from dir_jax.runtime.start import start_program
+
+    start_program(computes=True)
+
+import argparse
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from dir_jax.commands.flags import (
+    add_model_flags,
+    create_describer,
+    open_index,
+    recipe_changes,
+    set_up_devices,
+)
+from dir_jax.commands.running import Parser, run_parsed
+from dir_jax.errors import UserError, shown
+
+if TYPE_CHECKING:
+    from dir_jax.data.images import ImageDataset
+
+_NAMED = 5  # images without a descriptor that are named
+_OPTIONS = ("center_bias", "dtype", "precision")  # of a network; they change its descriptors
+_RECIPE = ("trfs", "exif", "pooling", "gemp", "whiten", "whitenp", "whitenv", "whitenm", *_OPTIONS)
+
+
+def main(prog: str | None = None) -> int:
+    """Makes or changes an index; returns the exit code. For `prog` see `run_parsed`."""
+    return run_parsed(_parser(), _main, prog)
+
+
+def _parser() -> Parser:
+    parser = Parser("dir_jax.index_images", __doc__)
+    add = parser.add_argument
+    add(
+        "--dataset",
+        "-d",
+        metavar="DATASET",
+        help='the images: a folder, or a list such as \'ImageList("list.txt", "folder")\'',
+    )
+    add("--db-root", metavar="DIR", help="folder of the named data sets (default: $DB_ROOT)")
+    add("--output", required=True, metavar="INDEX", help="the index, a folder")
+    add("--engine", metavar="ENGINE",
+        help="what finds descriptors: exact (the default); faiss:SPEC with any index-factory "
+        "string, such as faiss:IVF1024,SQ8; or milvus:URI, a file of Milvus Lite or the address of "
+        "a server. Without --dataset, an index gets this one instead of its own")  # fmt: skip
+    add("--thumbnails", action="store_true", help="also keeps small copies of the images")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--add", action="store_true", help="adds the images of --dataset to the index")
+    how.add_argument("--remove", nargs="*", metavar="NAME",
+        help="removes the images of these names from the index, or those of --dataset")  # fmt: skip
+    how.add_argument("--overwrite", action="store_true", help="replaces the index if it exists")
+    add_model_flags(parser, optional=True)
+    return parser
+
+
+def _main(args: argparse.Namespace) -> None:
+    from dir_jax.data.datasets import create_dataset
+    from dir_jax.search.building import add_images, change_index, changing, images_of, remove_images
+    from dir_jax.search.engines import check_engine
+
+    if args.engine:
+        check_engine(args.engine)
+    dataset = create_dataset(args.dataset, db_root=args.db_root) if args.dataset else None
+    changes_engine = args.engine and not dataset and not args.overwrite and args.remove is None
+    if not (args.add or changes_engine or args.remove is not None):
+        _create(args, dataset)
+        return
+    if args.engine and not changes_engine:
+        raise UserError("--engine is of a new index, or changes that of one without --dataset")
+    with changing(args.output) as before:
+        if changes_engine:
+            set_up_devices(args)
+            change_index(before, engine=args.engine)
+            print(f"wrote {args.output}: {len(before)} images, {args.engine}")
+        elif args.add:
+            if dataset is None:
+                raise UserError("--add needs --dataset, the images to add")
+            if given := [name for name in _RECIPE if getattr(args, name) is not None]:
+                flag = given[0].replace("_", "-")
+                raise UserError(f"--{flag} is of a new index; this one has its recipe already")
+            index = open_index(args, args.output)
+            describer = index.describer(skip_failures=args.on_error == "skip")
+            print("Descriptors:", describer)
+            partial = f"{args.output.rstrip('/')}.partial"
+            added, again, failed = add_images(before, dataset, describer, partial)
+            note = f"; {failed} could not be described" if failed else ""
+            print(f"added {added} images to {args.output}, {again} of them in place of files that "
+                  f"have changed{note}")  # fmt: skip
+        else:
+            names = args.remove or (
+                images_of(dataset, before.about["root"]).names if dataset else []
+            )
+            if not names:
+                raise UserError("--remove needs the names of images, or --dataset")
+            set_up_devices(args)
+            print(f"removed {remove_images(before, names)} images from {args.output}")
+
+
+def _create(args: argparse.Namespace, dataset: ImageDataset | None) -> None:
+    from dir_jax.describe.feature_files import make_folder
+    from dir_jax.search.building import NewImages, create_index, images_of, marks_of
+    from dir_jax.search.index import describe_model_of
+
+    for flag, value in (("--dataset", dataset), ("--checkpoint", args.checkpoint)):
+        if value is None:
+            raise UserError(f"a new index needs {flag} (--help lists the flags)")
+    assert dataset is not None
+    output = args.output.rstrip("/")
+    if os.path.exists(output) and not args.overwrite:
+        raise UserError(
+            f"{shown(output)} exists already; --overwrite replaces it, --add adds to it"
+        )
+    changes = recipe_changes(args)
+    images = images_of(dataset, os.path.abspath(dataset.root))
+    marks = marks_of(images)
+    describer = create_describer(args, changes)
+    make_folder(output)
+    described = describer.describe([("index", images)], f"{output}.partial")
+    options = {name: getattr(args, name) for name in _OPTIONS if getattr(args, name) is not None}
+    create_index(
+        output,
+        NewImages.of(described.lists[0], marks),
+        root=images.root,
+        model=describe_model_of(describer, args.checkpoint, options),
+        recipe=describer.recipe,
+        engine=args.engine or "exact",
+        thumbnails=args.thumbnails,
+        overwrite=args.overwrite,
+    )
+    described.delete_partial()
+    failures = described.lists[0].failures
+    for row in sorted(failures)[:_NAMED]:
+        print(f"left out: {failures[row]}")
+    note = f"; {len(failures)} could not be described" if failures else ""
+    print(f"wrote {output}: {len(images) - len(failures)} images{note}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
