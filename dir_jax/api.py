@@ -36,7 +36,8 @@ def load(path: str | os.PathLike[str], **options: Any) -> Model:
 
     Args:
       path: a checkpoint directory, the directory of a training run, a PyTorch file or a
-        safetensors file; a file is converted and kept in the user's cache folder.
+        safetensors file; a file is converted and kept in the user's cache folder. Or the name of a
+        published model, such as 'Resnet101-AP-GeM', or hf://USER/NAME.
       **options: options of `dir_jax.models.ModelConfig` that replace the model's own, such as
         dtype='bfloat16'.
 
@@ -119,7 +120,8 @@ class Model:
           threads: how many processes decode where there are many images; a script then needs
             `if __name__ == "__main__":` around what it runs. 0 means threads of this process.
           **options: exif, pooling, gemp, whitenp, whitenv, whitenm, by default as the recipe says;
-            see `dir_jax.model_recipe.Recipe`.
+            see `dir_jax.model_recipe.Recipe`. And scales, such as (1, 2**-0.5, 0.5), factors at
+            which each image is described, as cirtorch's networks are evaluated.
 
         Returns:
           (N, D) float32 of unit norm, in the order of the images; N is 1 for a single image.
@@ -148,8 +150,8 @@ class Model:
             recipe = self.recipe.changed(trfs=chains, whiten=whiten, **options)
         except TypeError as e:
             raise UserError(
-                f"{str(e).split(') ')[-1]}; options are exif, pooling, gemp, whitenp, whitenv, "
-                "whitenm"
+                f"{str(e).split(') ')[-1]}; options are exif, scales, pooling, gemp, whitenp, "
+                "whitenv, whitenm"
             ) from e
         key = recipe, on_error, tuple(devices or ()), threads
         if key not in self._describers:

@@ -134,7 +134,7 @@ def read_model(path: str | os.PathLike[str], **options: Any) -> Checkpoint:
         network that its model.json, or an option, describes.
     """
     directory = find_checkpoint(path)
-    description = read_description(directory)
+    description = read_description(directory / "model" / "model.json")
     model = create_model(**description["model"] | options, seed=None)
     graphdef, params, stats = split_variables(model)
     what = f"the checkpoint {directory}"

@@ -18,7 +18,7 @@ ROWS = (
     ("losses", "runtime"),
     ("models", "data", "retrieval"),
     ("description", "model_recipe"),
-    ("checkpoint", "report"),
+    ("checkpoint", "report", "published"),
     ("describe", "evaluation", "evaluators"),
     ("loading", "training"),
     ("search",),

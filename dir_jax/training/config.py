@@ -59,7 +59,8 @@ def config_keys() -> dict[str, Any]:
             "dtype": _Key("float32", choices=("float32", "bfloat16")),
             # Precision of float32 products: 'default' lets a GPU use TF32 and a TPU bfloat16.
             "precision": _Key("highest", choices=("default", "high", "highest")),
-            # Checkpoint to start from, ours or a file of PyTorch; '' for random weights.
+            # Where to start from: a checkpoint, ours or a file of PyTorch, or the name of a
+            # published model; '' for random weights.
             "init": _Key(""),
             # Whether that checkpoint may lack some of the backbone, which then stays random.
             "init_partial": _Key(False, changes_numbers=False),

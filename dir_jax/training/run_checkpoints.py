@@ -125,7 +125,7 @@ class RunCheckpoints:
 
     def _restore(self, step: int) -> tuple[Variables, Variables, Any]:
         what = f"the checkpoint {self.path(step)}"
-        description = read_description(self.path(step))
+        description = read_description(self.path(step) / "model" / "model.json")
         with reading(what):
             check_files(self.path(step))
             restore = {name: ocp.args.PyTreeRestore() for name in ("arrays", "train")}

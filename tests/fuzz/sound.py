@@ -16,6 +16,7 @@ import tensorflow_datasets as tfds
 import torch
 from PIL import Image
 
+from converters.shared_folder import write_shared
 from dir_jax import checkpoint
 from dir_jax.model_recipe import Recipe
 from dir_jax.models import RetrievalNetwork, architectures, create_model
@@ -148,6 +149,13 @@ def checkpoints(folder: Path) -> list[Files]:
     old = json.loads(files["model/model.json"])
     del old["digests"]  # as dir_jax 0.1.0 wrote it
     return [files, files | {"model/model.json": json.dumps(old).encode()}]
+
+
+def published_folders(folder: Path) -> list[Files]:
+    checkpoints(folder)
+    (folder / "published").mkdir()
+    write_shared(folder / "published", checkpoint.read_model(folder / "model"))
+    return [files_in(folder / "published")]
 
 
 def runs(folder: Path) -> Iterable[Files]:

@@ -44,7 +44,9 @@ def _main(args: argparse.Namespace) -> None:
     )
 
     if (args.name is None) == (args.dataset is None):
-        raise UserError("give one data set to download, such as ROxford5K")
+        raise UserError(
+            "required: --dataset, or a name alone: give one data set to download, such as ROxford5K"
+        )
     name = args.name or args.dataset
     collection, known = collection_of(name), (*DOWNLOADABLE, *COLLECTIONS)
     if parts := [each for each in known if each.startswith(f"{name}_")]:
