@@ -29,7 +29,7 @@ from dir_jax.training.optimizer import create_optimizer, create_schedule
 from dir_jax.training.results import is_complete, log_evaluation, write_results
 from dir_jax.training.run_checkpoints import RunCheckpoints
 from dir_jax.training.saving import restore_newest, saved_with_model
-from dir_jax.training.setup import create_network, create_setup
+from dir_jax.training.setup import create_loss_variables, create_network, create_setup
 from dir_jax.training.skipped import SkippedImages
 from dir_jax.training.state import count_bytes, create_state
 from dir_jax.training.step import ThreeStageStep
@@ -72,7 +72,8 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) ->
     schedule = create_schedule(config.optimizer, config.num_steps)
     graphdef, params, stats = split_variables(network)
     check_weights({**params, **stats}, f"config.model.init={config.model.init!r}")
-    state = create_state(params, stats, optimizer, batch_norm=config.batch_norm)
+    own = create_loss_variables(config, setup, network.descriptor_size)
+    state = create_state(params, stats, optimizer, batch_norm=config.batch_norm, loss=own)
     check_free_space(directory, count_bytes(state), config.checkpoint.keep)
     replicas = create_replicas(config.parallel)
     colours, train_statistics = setup.preprocessing, config.batch_norm == "trained"
@@ -121,12 +122,17 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) ->
 
             def save() -> None:
                 if step:
-                    optimizer = replicas.fetch(state.optimizer)
+                    loss, optimizer = replicas.fetch((state.loss, state.optimizer))
                     checkpoints.save(
                         step,
                         current.network(state),
                         saved_with_model(
-                            optimizer, feed.triplets, metrics.rows, images.arrays, images.skipped
+                            loss,
+                            optimizer,
+                            feed.triplets,
+                            metrics.rows,
+                            images.arrays,
+                            images.skipped,
                         ),
                         preprocessing=setup.preprocessing,
                         recipe=setup.recipe,
