@@ -18,12 +18,14 @@ from dir_jax.describe.describer import Describer, describe_with_queries
 from dir_jax.errors import UserError
 from dir_jax.evaluation import (
     check_can_be_evaluated,
+    check_distractors,
     check_expansions,
     evaluate_descriptors,
     expand_descriptors,
 )
 from dir_jax.loading import load_model
 from dir_jax.model_recipe import Recipe
+from dir_jax.retrieval.blockwise import Rows
 from dir_jax.search.index import Index
 
 AnImage: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray
@@ -171,6 +173,7 @@ def evaluate(
     whiten: str | None = None,
     aqe: tuple[int, float] | None = None,
     adba: tuple[int, float] | None = None,
+    distractors: ImageDataset | str | Rows | None = None,
     db_root: str | None = None,
     on_duplicate: str = "keep",
     on_error: str = "stop",
@@ -188,6 +191,8 @@ def evaluate(
       whiten: one of the model's whitenings, or '' for none; by default as the recipe says.
       aqe: the number of neighbours and alpha of query expansion; no expansion by default.
       adba: the number of neighbours and alpha of database augmentation; none by default.
+      distractors: more images to search, as a data set or in words; or their descriptors, (M, D)
+        float, finished as those of the model, which may be `np.load(file, mmap_mode="r")`.
       db_root: the folder of the named data sets; by default the environment's DB_ROOT.
       on_duplicate: 'keep' the rows of a list that name a file again, or 'drop' them.
       on_error: 'stop' at an image that cannot be used, or 'skip' it and leave it out.
@@ -207,11 +212,20 @@ def evaluate(
             os.fspath(dataset), db_root=db_root, labelled=True, on_duplicate=on_duplicate
         )
     check_can_be_evaluated(dataset)
-    check_expansions(dataset, aqe, adba)
+    check_distractors(dataset, distractors is not None)
+    check_expansions(dataset, aqe, adba, distractors=distractors is not None)
+    if isinstance(distractors, str):
+        distractors = create_dataset(distractors, db_root=db_root)
     model = model if isinstance(model, Model) else load(model)
     describer = model._describer(trfs, whiten, on_error, devices, threads, options)
-    found = describe_with_queries(describer, dataset)
-    queries = found.lists[1].array() if len(found.lists) > 1 else None
+    listed = distractors if isinstance(distractors, ImageDataset) else None
+    found = describe_with_queries(describer, dataset, distractors=listed).lists
+    rows: Rows | None = found.pop() if isinstance(distractors, ImageDataset) else distractors
+    database, queries = found[0].array(), found[1].array() if len(found) > 1 else None
     with jax.default_device(describer.devices[0]):
-        database, queries = expand_descriptors(found.lists[0].array(), queries, aqe=aqe, adba=adba)
-        return evaluate_descriptors(dataset, database, queries, allow_missing=True).metrics
+        database, queries = expand_descriptors(
+            database, queries, distractors=rows, aqe=aqe, adba=adba
+        )
+        return evaluate_descriptors(
+            dataset, database, queries, distractors=rows, allow_missing=True
+        ).metrics

@@ -19,7 +19,7 @@ ROWS = (
     ("models", "data", "retrieval"),
     ("description", "model_recipe"),
     ("checkpoint", "report", "published"),
-    ("describe", "evaluation"),
+    ("describe", "evaluation", "evaluators"),
     ("loading", "training"),
     ("search",),
     ("api",),

@@ -32,7 +32,7 @@ from dir_jax.training.optimizer import create_optimizer, create_schedule
 from dir_jax.training.results import is_complete, log_evaluation, write_results
 from dir_jax.training.run_checkpoints import RunCheckpoints
 from dir_jax.training.saving import check_chunk_size, restore_newest, saved_with_model
-from dir_jax.training.setup import create_network, create_setup
+from dir_jax.training.setup import create_loss_variables, create_network, create_setup
 from dir_jax.training.skipped import SkippedImages
 from dir_jax.training.state import count_bytes, create_state
 from dir_jax.training.step import ThreeStageStep
@@ -82,7 +82,8 @@ def train(
     schedule = create_schedule(config.optimizer, config.num_steps)
     graphdef, params, stats = split_variables(network)
     check_weights({**params, **stats}, f"config.model.init={config.model.init!r}")
-    state = create_state(params, stats, optimizer, batch_norm=config.batch_norm)
+    own = create_loss_variables(config, setup, network.descriptor_size)
+    state = create_state(params, stats, optimizer, batch_norm=config.batch_norm, loss=own)
     if is_first():
         check_free_space(directory, count_bytes(state), config.checkpoint.keep)
     replicas = create_replicas(config.parallel)
@@ -133,11 +134,12 @@ def train(
 
             def save() -> None:
                 if step and is_first():
-                    optimizer = replicas.fetch(state.optimizer)
+                    loss, optimizer = replicas.fetch((state.loss, state.optimizer))
                     checkpoints.save(
                         step,
                         current.network(state),
                         saved_with_model(
+                            loss,
                             optimizer,
                             feed.triplets,
                             metrics.rows,

@@ -1,7 +1,7 @@
 """What a run saves, besides its model, so that it can be resumed bit for bit.
 
 Batches, augmentation, dropout and the learning rate depend on the seed and the step alone, so only
-the optimiser's state and the mined triplets have to be saved.
+the loss's class weights, the optimiser's state and the mined triplets have to be saved.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import optax
 
 from dir_jax.checkpoint import check_variables
 from dir_jax.errors import UserError
+from dir_jax.models.variables import Variables
 from dir_jax.training.mining import MinedTriplets
 from dir_jax.training.run_checkpoints import RunCheckpoints
 from dir_jax.training.state import TrainState
@@ -38,6 +39,7 @@ class Resumed(NamedTuple):
 
 
 def saved_with_model(
+    loss: Variables,
     optimizer: optax.OptState,
     triplets: MinedTriplets | None,
     rows: Sequence[Mapping[str, Any]],
@@ -51,6 +53,8 @@ def saved_with_model(
     arrays = {"optimizer": _leaves_by_path(optimizer), "log": log_, "images": images,
               "skipped": np.array([-1, *skipped], np.int64),
               "chunk_size": np.int32(chunk_size)}  # fmt: skip
+    if loss:
+        arrays["loss"] = loss
     return arrays if triplets is None else {**arrays, "triplets": vars(triplets)}
 
 
@@ -69,6 +73,7 @@ def restore_newest(checkpoints: RunCheckpoints, state: TrainState) -> Resumed:
     try:
         found = {name: np.asarray(value) for name, value in train["optimizer"].items()}
         triplets = MinedTriplets(**train["triplets"]) if "triplets" in train else None
+        own = {name: np.asarray(value) for name, value in train.get("loss", {}).items()}
         rows = json.loads(train["log"].tobytes()) if "log" in train else None
         images = dict(train["images"]) if "images" in train else None
         skipped = (
@@ -77,13 +82,15 @@ def restore_newest(checkpoints: RunCheckpoints, state: TrainState) -> Resumed:
         chunk_size = int(train["chunk_size"]) if "chunk_size" in train else None
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as e:
         raise UserError(f"{what} does not hold the state of a training run") from e
-    for ours, theirs in ((state.params, params), (state.stats, stats), (expected, found)):
+    pairs = (state.params, params), (state.stats, stats), (state.loss, own), (expected, found)
+    for ours, theirs in pairs:
         check_variables(ours, theirs, what)
     leaves = [np.asarray(found[name], leaf.dtype) for name, leaf in expected.items()]
     restored = TrainState(
         trained={name: params[name] for name in state.trained},
         fixed={name: params[name] for name in state.fixed},
         stats=stats,
+        loss={name: own[name] for name in state.loss},
         optimizer=jax.tree.unflatten(jax.tree.structure(state.optimizer), leaves),
     )
     log.info("resuming after step %d", step)

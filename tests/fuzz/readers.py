@@ -18,11 +18,20 @@ from PIL import Image
 
 from converters import reader, sources
 from dir_jax.commands.recipes import load_config
-from dir_jax.data import datasets, ground_truth, images, kapture, labelled, lists
+from dir_jax.data import (
+    benchmark_sets,
+    datasets,
+    gldv2_truth,
+    ground_truth,
+    images,
+    kapture,
+    labelled,
+    lists,
+)
 from dir_jax.data.download import archives, fetch, pages
 from dir_jax.data.headers import read_sizes
 from dir_jax.data.transforms import Identity, parse_transforms
-from dir_jax.describe.feature_files import load_descriptors
+from dir_jax.describe.feature_files import StoredRows, load_descriptors
 from dir_jax.describe.image_lists import ImageList, Pass
 from dir_jax.describe.kapture_features import GlobalFeatures
 from dir_jax.describe.padded_shapes import Batch
@@ -90,6 +99,11 @@ def _read_any_list(folder: Path) -> None:
 def _read_labels(folder: Path) -> None:
     file = "l.json" if os.path.lexists(folder / "l.json") else "l.txt"
     _use(labelled.read_labelled_list(str(folder / file), str(folder)))
+
+
+def _read_gldv2(folder: Path) -> None:
+    _use(gldv2_truth.read_gldv2_retrieval(f"{folder}/ground_truth/retrieval.csv"))
+    _use(gldv2_truth.read_gldv2_recognition(f"{folder}/ground_truth/recognition.csv"))
 
 
 def _published_folders(folder: Path) -> Iterable[Files]:
@@ -284,6 +298,10 @@ READERS: dict[str, Reader] = {
         sound.truths,
         lambda folder: _use(ground_truth.read_ground_truth(f"{folder}/gnd.pkl", str(folder))),
     ),
+    "gldv2": Reader(lambda _: [sound.GLDV2], _read_gldv2),
+    "ilias": Reader(
+        lambda _: [sound.ILIAS], lambda folder: _use(benchmark_sets.read_ilias(str(folder)))
+    ),
     "published-lists": Reader(_published_folders, _read_published),
     "transforms": Reader(sound.texts(*_TRANSFORMS), _read_transforms, lines=5),
     "dataset-text": Reader(
@@ -319,7 +337,10 @@ READERS: dict[str, Reader] = {
     "safetensors": Reader(sound.safetensors_files, _read_other("a.safetensors")),
     "descriptors": Reader(
         sound.descriptors,
-        lambda folder: load_descriptors(f"{folder}/f.npy", list("abcde")),
+        lambda folder: (
+            load_descriptors(f"{folder}/f.npy", list("abcde")),
+            StoredRows(f"{folder}/f.npy")[:],
+        ),
     ),
     "partial": Reader(_partial_folders, lambda folder: _fill(folder / "out.partial")),
     "kapture": Reader(sound.kapture_folders, _read_kapture),
