@@ -41,6 +41,21 @@ def add_cache_flag(parser: Parser) -> None:
         "cache folder)")
 
 
+def add_process_flags(parser: Parser) -> None:
+    """Adds the flags of training in several processes, and of ending one."""
+    group = parser.add_argument_group("several processes", "docs/several-machines.md has examples.")
+    add = group.add_argument
+    add("--distributed", choices=("auto", "on", "off"), default="auto",
+        help="whether this is one of several processes that train together (default: auto, which "
+        "asks Slurm, Open MPI and Cloud TPU)")
+    add("--coordinator-address", metavar="HOST:PORT", help="where the others find process 0")
+    add("--num-processes", type=int, metavar="N", help="how many processes there are")
+    add("--process-id", type=int, metavar="N", help="which of them this is, from 0")
+    add("--exit-code-on-preemption", type=int, default=0, metavar="N",
+        help="the exit code after SIGTERM, SIGHUP or JAX's preemption notice, when the run has "
+        "been saved (default: 0)")
+
+
 def add_model_flags(parser: Parser, *, optional: bool = False, whitens: bool = True) -> None:
     """Adds --checkpoint, how images become descriptors, and where that is computed.
 

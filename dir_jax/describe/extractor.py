@@ -23,6 +23,7 @@ from dir_jax.errors import NotFiniteError
 from dir_jax.models.network import RetrievalNetwork
 from dir_jax.models.preprocess import interpolate, normalize
 from dir_jax.models.variables import merge_variables
+from dir_jax.runtime.processes import gather
 from dir_jax.runtime.replicas import REPLICATED, ROWS, MeshReplicas
 
 # Pixels of a batch for each device: CPUs gain nothing from more, accelerators gain little.
@@ -151,7 +152,8 @@ class Extractor:
         with Prefetcher(load, len(batches), num_workers=workers, prefetch=self._prefetch) as loader:
             # The descriptors of one batch are fetched while the next ones are computed.
             pending: tuple[Batch, dict[int, str], jax.Array] | None = None
-            for batch, (images, sizes, failures) in zip(batches, loader, strict=True):
+            for batch, (images, sizes, own_failures) in zip(batches, loader, strict=True):
+                failures = gather(own_failures) if skip_failures else own_failures
                 own = None if batch.exact else replicas.put_rows(sizes)
                 result = describe(*variables, replicas.put_rows(images), own)
                 if pending is not None:

@@ -202,6 +202,9 @@ def _chunk_size(config: ml_collections.ConfigDict) -> int:
     if chunk < wanted:
         message = "config.chunk_size=%d does not divide the %d images of a device; using %d"
         log.warning(message, config.chunk_size, rows, chunk)
+    elif chunk < min(config.chunk_size, config.batch_size) and config.batch_norm == "trained":
+        message = "each of %d devices has %d images: BatchNorm normalises these, not chunks of %d"
+        log.warning(message, devices, rows, config.chunk_size)
     return chunk
 
 
