@@ -16,7 +16,7 @@ from dir_jax.runtime.files import cache_folder
 
 log = logging.getLogger(__name__)
 
-_CONVERTER_VERSION = 2  # to be raised when the same file converts to something else
+_CONVERTER_VERSION = 3  # to be raised when the same file converts to something else
 
 
 def cached_conversion(path: str | os.PathLike[str], *, again: bool = False) -> Path:

@@ -21,7 +21,7 @@ from converters.sources import Source, drop_projection, recognise
 from converters.whitenings import numbers
 from dir_jax.checkpoint import save_model
 from dir_jax.errors import UserError, shown
-from dir_jax.model_recipe import Recipe, published_recipe
+from dir_jax.model_recipe import Recipe, cirtorch_recipe, published_recipe
 from dir_jax.models import RetrievalNetwork, create_model
 from dir_jax.models.variables import count_parameters, merge_variables, split_variables
 from dir_jax.retrieval.whitening import Whitening
@@ -50,15 +50,11 @@ class Conversion(Source):
 
     @property
     def recipe(self) -> Recipe:
-        """How the authors of such models describe images with it."""
-        recipe = published_recipe(self.whitenings)
-        if not self.kind.startswith("cirtorch"):
-            return recipe
-        # cirtorch pools scales by the network's own power, or by 1 where it ends in a projection.
-        power = split_variables(self.model)[1].get("adpool.p")
-        if power is None or not self.model.config.without_fc:
-            return recipe.changed(pooling="mean")
-        return recipe.changed(pooling="cirtorch", gemp=float(power[0]))
+        """How its authors evaluate it."""
+        if self.kind != "cirtorch":
+            return published_recipe(self.whitenings)
+        power = self.state_dict.get("adpool.p") if self.model.config.without_fc else None
+        return cirtorch_recipe(self.whitenings, None if power is None else float(power[0]))
 
     def save(self, directory: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Writes it as a checkpoint directory; see `dir_jax.checkpoint.save_model`."""

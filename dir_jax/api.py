@@ -19,12 +19,14 @@ from dir_jax.describe.sharded_files import open_descriptors
 from dir_jax.errors import UserError
 from dir_jax.evaluation import (
     check_can_be_evaluated,
+    check_distractors,
     check_expansions,
     evaluate_descriptors,
     expand_descriptors,
 )
 from dir_jax.loading import load_model
 from dir_jax.model_recipe import Recipe
+from dir_jax.retrieval.blockwise import Rows
 from dir_jax.search.index import Index
 
 __all__ = ["Index", "Model", "evaluate", "load", "open_descriptors", "open_index"]
@@ -37,7 +39,8 @@ def load(path: str | os.PathLike[str], **options: Any) -> Model:
 
     Args:
       path: a checkpoint directory, the directory of a training run, a PyTorch file or a
-        safetensors file; a file is converted and kept in the user's cache folder.
+        safetensors file; a file is converted and kept in the user's cache folder. Or the name of a
+        published model, such as 'Resnet101-AP-GeM', or hf://USER/NAME.
       **options: options of `dir_jax.models.ModelConfig` that replace the model's own, such as
         dtype='bfloat16'.
 
@@ -120,7 +123,8 @@ class Model:
           threads: how many processes decode where there are many images; a script then needs
             `if __name__ == "__main__":` around what it runs. 0 means threads of this process.
           **options: exif, pooling, gemp, whitenp, whitenv, whitenm, by default as the recipe says;
-            see `dir_jax.model_recipe.Recipe`.
+            see `dir_jax.model_recipe.Recipe`. And scales, such as (1, 2**-0.5, 0.5), factors at
+            which each image is described, as cirtorch's networks are evaluated.
 
         Returns:
           (N, D) float32 of unit norm, in the order of the images; N is 1 for a single image.
@@ -149,8 +153,8 @@ class Model:
             recipe = self.recipe.changed(trfs=chains, whiten=whiten, **options)
         except TypeError as e:
             raise UserError(
-                f"{str(e).split(') ')[-1]}; options are exif, pooling, gemp, whitenp, whitenv, "
-                "whitenm"
+                f"{str(e).split(') ')[-1]}; options are exif, scales, pooling, gemp, whitenp, "
+                "whitenv, whitenm"
             ) from e
         key = recipe, on_error, tuple(devices or ()), threads
         if key not in self._describers:
@@ -172,6 +176,7 @@ def evaluate(
     whiten: str | None = None,
     aqe: tuple[int, float] | None = None,
     adba: tuple[int, float] | None = None,
+    distractors: ImageDataset | str | Rows | None = None,
     db_root: str | None = None,
     on_duplicate: str = "keep",
     on_error: str = "stop",
@@ -189,6 +194,8 @@ def evaluate(
       whiten: one of the model's whitenings, or '' for none; by default as the recipe says.
       aqe: the number of neighbours and alpha of query expansion; no expansion by default.
       adba: the number of neighbours and alpha of database augmentation; none by default.
+      distractors: more images to search, as a data set or in words; or their descriptors, (M, D)
+        float, finished as those of the model, which may be `np.load(file, mmap_mode="r")`.
       db_root: the folder of the named data sets; by default the environment's DB_ROOT.
       on_duplicate: 'keep' the rows of a list that name a file again, or 'drop' them.
       on_error: 'stop' at an image that cannot be used, or 'skip' it and leave it out.
@@ -208,11 +215,20 @@ def evaluate(
             os.fspath(dataset), db_root=db_root, labelled=True, on_duplicate=on_duplicate
         )
     check_can_be_evaluated(dataset)
-    check_expansions(dataset, aqe, adba)
+    check_distractors(dataset, distractors is not None)
+    check_expansions(dataset, aqe, adba, distractors=distractors is not None)
+    if isinstance(distractors, str):
+        distractors = create_dataset(distractors, db_root=db_root)
     model = model if isinstance(model, Model) else load(model)
     describer = model._describer(trfs, whiten, on_error, devices, threads, options)
-    found = describe_with_queries(describer, dataset)
-    queries = found.lists[1].array() if len(found.lists) > 1 else None
+    listed = distractors if isinstance(distractors, ImageDataset) else None
+    found = describe_with_queries(describer, dataset, distractors=listed).lists
+    rows: Rows | None = found.pop() if isinstance(distractors, ImageDataset) else distractors
+    database, queries = found[0].array(), found[1].array() if len(found) > 1 else None
     with jax.default_device(describer.devices[0]):
-        database, queries = expand_descriptors(found.lists[0].array(), queries, aqe=aqe, adba=adba)
-        return evaluate_descriptors(dataset, database, queries, allow_missing=True).metrics
+        database, queries = expand_descriptors(
+            database, queries, distractors=rows, aqe=aqe, adba=adba
+        )
+        return evaluate_descriptors(
+            dataset, database, queries, distractors=rows, allow_missing=True
+        ).metrics

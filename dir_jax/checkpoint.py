@@ -114,7 +114,13 @@ def save_model(
     with (
         writing(target),
         replacing_folder(target, overwrite=overwrite) as new,
-        ocp.Checkpointer(ocp.CompositeCheckpointHandler(**orbax_handlers())) as checkpointer,
+        ocp.Checkpointer(
+            ocp.CompositeCheckpointHandler(
+                composite_options=ocp.CompositeOptions(multiprocessing_options=alone()),
+                **orbax_handlers(),
+            ),
+            multiprocessing_options=alone(),
+        ) as checkpointer,
     ):
         items = ocp.args.Composite(
             model=ocp.args.JsonSave(description), arrays=ocp.args.PyTreeSave(arrays)
@@ -134,7 +140,7 @@ def read_model(path: str | os.PathLike[str], **options: Any) -> Checkpoint:
         network that its model.json, or an option, describes.
     """
     directory = find_checkpoint(path)
-    description = read_description(directory)
+    description = read_description(directory / "model" / "model.json")
     model = create_model(**description["model"] | options, seed=None)
     graphdef, params, stats = split_variables(model)
     what = f"the checkpoint {directory}"
@@ -142,12 +148,11 @@ def read_model(path: str | os.PathLike[str], **options: Any) -> Checkpoint:
         check_files(directory)
         # Before anything is allocated: damaged metadata may claim arrays of any size. From the
         # handler, as the checkpointer warns of a file that Orbax does not write here.
-        shapes = ocp.PyTreeCheckpointHandler().metadata(directory / "arrays").tree
+        shapes = array_handler().metadata(directory / "arrays").tree
         check_variables(params, shapes["params"], what)
         check_variables(stats, shapes["batch_stats"], what)
         _check_whitenings(shapes.get("whitening") or {}, what)
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-            arrays = checkpointer.restore(directory / "arrays")
+        arrays = read_arrays(directory / "arrays")
         params, stats = arrays["params"], arrays["batch_stats"]
         found = arrays.get("whitening") or {}
         whitenings = {name: Whitening.from_arrays(fields) for name, fields in found.items()}
@@ -299,10 +304,30 @@ def _is_of_others(record: logging.LogRecord) -> bool:
     return not re.search("tensorstore|OCDBT", record.getMessage())
 
 
+def alone() -> ocp.options.MultiprocessingOptions:
+    """Orbax's options for what one process writes or reads without waiting for the others."""
+    own = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=own,
+        active_processes={own} if jax.process_count() > 1 else None,
+        barrier_sync_key_prefix=f"process_{own}",
+    )
+
+
+def array_handler() -> ocp.PyTreeCheckpointHandler:
+    return ocp.PyTreeCheckpointHandler(multiprocessing_options=alone())
+
+
+def read_arrays(folder: Path) -> Any:
+    """The arrays of a checkpoint's item, as this process reads them alone."""
+    with ocp.Checkpointer(array_handler(), multiprocessing_options=alone()) as checkpointer:
+        return checkpointer.restore(folder)
+
+
 def orbax_handlers() -> dict[str, Any]:
     return {
-        "model": ocp.JsonCheckpointHandler(filename="model.json"),
-        "arrays": ocp.PyTreeCheckpointHandler(),
+        "model": ocp.JsonCheckpointHandler("model.json", multiprocessing_options=alone()),
+        "arrays": array_handler(),
     }
 
 

@@ -91,14 +91,13 @@ def notes_of(description: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in description.items() if name not in own}
 
 
-def read_description(directory: Path) -> dict[str, Any]:
-    """Reads a checkpoint's `model.json`, and checks the type and range of each field.
+def read_description(file: Path) -> dict[str, Any]:
+    """Reads a model's `model.json`, and checks the type and range of each field.
 
     Raises:
       DamagedCheckpointError: it does not describe a model.
       UserError: it is of another version of the format.
     """
-    file = directory / "model" / "model.json"
     try:
         description = read_json(file, most=_LARGEST_FILE)
         check_fields("it", description, _RULES, closed=False)

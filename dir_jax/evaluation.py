@@ -6,9 +6,7 @@ before any image is described, and then evaluate its descriptors with `evaluate_
 
 from __future__ import annotations
 
-import dataclasses
 import logging
-from typing import Any
 
 import numpy as np
 
@@ -16,54 +14,14 @@ from dir_jax.data.ground_truth import RelevantsDataset
 from dir_jax.data.images import ImageDataset
 from dir_jax.data.labelled import LabelledDataset
 from dir_jax.errors import UserError, quoted, shown
-from dir_jax.retrieval.blockwise import finite_rows
+from dir_jax.evaluators import PROTOCOLS, Evaluation, refuse_non_finite
+from dir_jax.retrieval.blockwise import Rows, StackedRows
 from dir_jax.retrieval.expansion import augment_database, check_expansion, expand_queries
-from dir_jax.retrieval.metrics import count_positives, evaluate_labelled
-from dir_jax.retrieval.protocols import (
-    check_ground_truth,
-    evaluate_classic,
-    evaluate_revisited,
-    levels_of,
-    relevant_and_junk,
-)
-from dir_jax.retrieval.ranks import Scores
-from dir_jax.retrieval.search import rank_all, score_all
+from dir_jax.retrieval.metrics import count_positives
+from dir_jax.retrieval.protocols import check_ground_truth, levels_of, relevant_and_junk
+from dir_jax.retrieval.search import rank_all
 
 log = logging.getLogger(__name__)
-
-TOP_K = (1, 5, 10, 20, 50, 100)
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
-    """How well a data set's queries found what is relevant to them.
-
-    Attributes:
-      metrics: name -> mean over the queries that have relevant images, in [0, 1]: 'mAP', 'mP@1',
-        'recall@1', …; in the revisited protocol 'mAP-easy' and so on.
-      aps: level of the protocol ('easy', 'medium', 'hard'; '' where there is only one) -> (Q,)
-        float64, each query's average precision; NaN where it has no relevant image or no
-        descriptor.
-      first: (Q,) int64, the rank from 0 of each query's first relevant image, or -1 where there is
-        none; None except for labelled sets.
-    """
-
-    metrics: dict[str, float]
-    aps: dict[str, np.ndarray]
-    first: np.ndarray | None = None
-
-    def detailed(self) -> dict[str, Any]:
-        """The values of each query, as the original's `--detailed` gives them; -1 for none."""
-        found: dict[str, Any] = {
-            "APs" + (f"-{level}" if level else ""): np.nan_to_num(ap, nan=-1).tolist()
-            for level, ap in self.aps.items()
-        }
-        if self.first is not None:
-            found["tops"] = [
-                {k: float(0 <= rank < k) for k in TOP_K if f"recall@{k}" in self.metrics}
-                for rank in self.first
-            ]
-        return found
 
 
 def check_can_be_evaluated(dataset: ImageDataset) -> None:
@@ -113,9 +71,15 @@ def _check_labels_of_queries(dataset: LabelledDataset, queries: LabelledDataset)
 
 
 def check_expansions(
-    dataset: ImageDataset, aqe: tuple[int, float] | None, adba: tuple[int, float] | None
+    dataset: ImageDataset,
+    aqe: tuple[int, float] | None,
+    adba: tuple[int, float] | None,
+    *,
+    distractors: bool = False,
 ) -> None:
     """Raises UserError, before any image is read, where `expand_descriptors` would raise one."""
+    if adba is not None:
+        _refuse_augmentation(distractors)
     for flag, values, available in (("aqe", aqe, len(dataset)), ("adba", adba, len(dataset) - 1)):
         if values is not None:
             try:
@@ -124,10 +88,19 @@ def check_expansions(
                 raise UserError(f"{flag}: {e}") from e
 
 
+def _refuse_augmentation(distractors: bool) -> None:
+    if distractors:
+        raise UserError(
+            "adba: database augmentation is not offered with distractors, each of which it would "
+            "compare with all others"
+        )
+
+
 def expand_descriptors(
     database: np.ndarray,
     queries: np.ndarray | None,
     *,
+    distractors: Rows | None = None,
     aqe: tuple[int, float] | None = None,
     adba: tuple[int, float] | None = None,
 ) -> tuple[np.ndarray, np.ndarray | None]:
@@ -136,6 +109,7 @@ def expand_descriptors(
     Args:
       database: (N, D) float32.
       queries: (Q, D) float32, or None where the database's own images are the queries.
+      distractors: (M, D) float, among which queries also find neighbours; not with `adba`.
       aqe: k and alpha of `expand_queries`, or None for none.
       adba: k and alpha of `augment_database`, or None for none.
 
@@ -143,15 +117,17 @@ def expand_descriptors(
       The database and the queries; None only where queries are still the database's rows.
 
     Raises:
-      UserError: k or alpha is out of range.
+      UserError: k or alpha is out of range, or a database with distractors is to be augmented.
     """
     if adba is not None:
+        _refuse_augmentation(distractors is not None)
         # As in the original, the queries are not augmented with the database.
         queries = database if queries is None else queries
         database = augment_database(database, k=adba[0], alpha=adba[1])
     if aqe is not None:
         queries = database if queries is None else queries
-        queries = expand_queries(queries, database, k=aqe[0], alpha=aqe[1])
+        searched = database if distractors is None else StackedRows(database, distractors)
+        queries = expand_queries(queries, searched, k=aqe[0], alpha=aqe[1])
     return database, queries
 
 
@@ -160,81 +136,60 @@ def evaluate_descriptors(
     database: np.ndarray,
     queries: np.ndarray | None = None,
     *,
+    distractors: Rows | None = None,
     allow_missing: bool = False,
 ) -> Evaluation:
-    """Evaluates descriptors by the data set's protocol: labelled, classic or revisited.
+    """Evaluates descriptors by the data set's protocol, which is a row of `PROTOCOLS`.
 
     Args:
       dataset: a `LabelledDataset` or a `RelevantsDataset`.
       database: (N, D) float32.
       queries: (Q, D) float32, the descriptors of the data set's queries. Where its own images are
         the queries, other descriptors of these; by default `database` itself.
+      distractors: (M, D) float, more images to search, which are neither relevant nor junk. They
+        are read once, in blocks, so that they may be larger than memory.
       allow_missing: whether rows may be NaN, as those of images that could not be described are.
-        Such queries, and such images of a labelled set, are left out; in an Oxford-style set, such
-        images come last in every ranking.
+        Such queries, and such images of a labelled set, are left out; in other sets, such images
+        come last in every ranking.
 
     Raises:
-      UserError: as `check_can_be_evaluated`; descriptors are not finite; or nothing is relevant
-        among the images that have descriptors.
+      UserError: as `check_can_be_evaluated`; descriptors are not finite; nothing is relevant among
+        the images that have descriptors; or there are distractors for a labelled set.
     """
     check_can_be_evaluated(dataset)
+    check_distractors(dataset, distractors is not None)
     for rows, what in ((database, "database"), (queries, "queries")):
         if rows is not None:
-            _refuse_non_finite(rows, what, allow_missing)
-    if isinstance(dataset, LabelledDataset):
-        return _evaluate_labelled(dataset, database, queries)
-    assert isinstance(dataset, RelevantsDataset)
-    if queries is None:
+            refuse_non_finite(rows, what, allow_missing)
+    if queries is None and isinstance(dataset, RelevantsDataset):
         raise ValueError("a data set with queries of its own is evaluated with theirs")
-    valid = finite_rows(queries)
-    truth = [entry for entry, good in zip(dataset.ground_truth, valid, strict=True) if good]
-    scores = Scores(score_all(queries[valid], database))
-    levels = levels_of(dataset.ground_truth)
-    found = (evaluate_classic if levels == [""] else evaluate_revisited)(scores, truth)
-    aps = {}
-    for level in levels:
-        aps[level] = np.full(len(queries), np.nan)
-        aps[level][valid] = found["ap" + (f"-{level}" if level else "")]
-    # All mAP first, as the original prints them.
-    names = sorted((n for n in found if n.startswith("m")), key=lambda n: not n.startswith("mAP"))
-    return Evaluation({name: float(found[name]) for name in names}, aps)
-
-
-def _refuse_non_finite(rows: np.ndarray, what: str, allow_missing: bool) -> None:
-    bad = np.flatnonzero(~finite_rows(rows))
-    if allow_missing:
-        bad = bad[~np.isnan(rows[bad]).all(axis=1)]
-    if len(bad):
-        first = ", ".join(map(str, bad[:5].tolist()))
+    if distractors is not None and distractors.shape[1] != database.shape[1]:
         raise UserError(
-            f"{len(bad)} of {len(rows)} descriptors of the {what} are not finite; they are of the "
-            f"images number {first}{', …' if len(bad) > 5 else ''}"
+            f"the distractors have descriptors of {distractors.shape[1]} dimensions, the database "
+            f"has {database.shape[1]}"
+        )
+    evaluate = PROTOCOLS[_protocol_name(dataset)].evaluate
+    return evaluate(dataset, database, queries, distractors, allow_missing)
+
+
+def check_distractors(dataset: ImageDataset, given: bool) -> None:
+    """Raises UserError where distractors are given for a set that is not evaluated with any."""
+    if given and not isinstance(dataset, RelevantsDataset):
+        raise UserError(
+            "distractors go with a set that has a ground truth, such as ROxford5K; in a labelled "
+            "set, give them a label of their own in the list"
         )
 
 
-def _evaluate_labelled(
-    dataset: LabelledDataset, database: np.ndarray, queries: np.ndarray | None
-) -> Evaluation:
-    valid = finite_rows(database)
-    apart = dataset.queries
-    if apart is None:
-        valid_queries, labels = valid, None
-        queries = database if queries is None else queries
-    else:
-        assert queries is not None
-        valid_queries = finite_rows(queries)
-        labels = apart.labels[valid_queries]
-    result = evaluate_labelled(
-        database[valid],
-        dataset.labels[valid],
-        queries=queries[valid_queries],
-        query_labels=labels,
-        top_k=TOP_K,
-    )
-    ap, first = np.full(len(queries), np.nan), np.full(len(queries), -1)
-    ap[valid_queries], first[valid_queries] = result.ap, result.first
-    recall = {f"recall@{k}": share for k, share in result.top.items()}
-    return Evaluation({"mAP": result.mAP, **recall}, {"": ap}, first)
+def protocol_of(dataset: ImageDataset) -> str:
+    """What is measured on a data set that can be evaluated, in a line."""
+    row = PROTOCOLS[_protocol_name(dataset)]
+    return f"{row.title}: {row.measures}"
+
+
+def _protocol_name(dataset: ImageDataset) -> str:
+    assert isinstance(dataset, LabelledDataset | RelevantsDataset)
+    return dataset.protocol
 
 
 def rankings_to_show(

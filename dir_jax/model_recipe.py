@@ -65,8 +65,18 @@ class Recipe:
         """This recipe with other parts: None keeps one, and `whiten=''` is no whitening.
 
         Another whitening than the recipe's has all its components, unless `whitenv` is given.
+        `scales` are factors: each chain of transforms is then used at each of them, by
+        `Interpolate`; and of cirtorch's whitenings NAME-ss, of one scale, and NAME-ms, of several,
+        the one that fits replaces the other.
         """
         parts = {name: value for name, value in parts.items() if value is not None}
+        if scales := parts.pop("scales", None):
+            chains = [filter(None, (chain, *([f"Interpolate({f})"] if f != 1 else [])))
+                      for chain in parts.get("trfs", self.trfs) for f in scales]  # fmt: skip
+            parts["trfs"] = tuple(", ".join(chain) for chain in chains)
+            if self.whiten and self.whiten[-3:] in ("-ss", "-ms"):
+                fitting = "-ms" if len(parts["trfs"]) > 1 else "-ss"
+                parts = {"whiten": self.whiten[:-3] + fitting, "whitenv": self.whitenv} | parts
         if "whiten" in parts:
             parts["whiten"] = parts["whiten"] or None
             if parts["whiten"] != self.whiten:
@@ -99,6 +109,26 @@ class Recipe:
         factor = f", divisor {self.whitenm:g}" if self.whitenm != 1 else ""
         words.append(f"whitening {self.whiten!r}, power {self.whitenp:g}{kept}{factor}")
         return "; ".join(words)
+
+
+# How the networks of CNN Image Retrieval in PyTorch are evaluated (Radenović et al., TPAMI 2018,
+# section 5.1): images of at most 1024 pixels. Where several scales are asked for, they are usually
+# these, and without `fc` they are pooled by the network's own power of GeM.
+CIRTORCH_RECIPE = Recipe(trfs=("Thumbnail(1024)",), pooling="mean")
+MULTISCALE = (1.0, 1 / 2**0.5, 0.5)
+_CIRTORCH_WHITENING = "retrieval-SfM-120k-ss"
+
+
+def cirtorch_recipe(whitenings: Collection[str], power: float | None) -> Recipe:
+    """How a network of CNN Image Retrieval in PyTorch is evaluated.
+
+    `power` is that of its GeM, or None where it ends in a projection, `fc`, which was trained as
+    its whitening, or has another pooling than GeM. Otherwise it is whitened by what was learned.
+    """
+    if power is None:
+        return CIRTORCH_RECIPE
+    whiten = _CIRTORCH_WHITENING if _CIRTORCH_WHITENING in whitenings else None
+    return dataclasses.replace(CIRTORCH_RECIPE, pooling="cirtorch", gemp=power, whiten=whiten)
 
 
 def published_recipe(whitenings: Collection[str]) -> Recipe:

@@ -1,8 +1,8 @@
 """Evaluates a model: `python -m dir_jax.test_dir --dataset ROxford5K --checkpoint models/ap_gem`.
 
-Prints mAP by the protocol of the data set: easy, medium and hard for the revisited sets; for
-labelled sets every image queries all others, unless the set has queries of its own. The revisited
-and the classic sets are downloaded to $DB_ROOT if they are not there.
+Prints the protocol of the data set and its measures: easy, medium and hard for the revisited sets;
+for labelled sets every image queries all others, unless the set has queries of its own. The
+revisited and the classic sets are downloaded to $DB_ROOT if they are not there.
 """
 
 from __future__ import annotations
@@ -35,8 +35,12 @@ if TYPE_CHECKING:
 
     from dir_jax.data.images import ImageDataset
     from dir_jax.describe.describer import Describer
+    from dir_jax.describe.feature_files import StoredRows
     from dir_jax.evaluation import Evaluation
     from dir_jax.model_recipe import Recipe
+    from dir_jax.retrieval.blockwise import Rows
+
+    Found = tuple[np.ndarray, np.ndarray | None, Rows | None]  # database, queries, distractors
 
 
 _LEARN = "learn:"  # before a data set that --whiten learns from
@@ -57,6 +61,11 @@ def _parser() -> Parser:
             f"--{name}", nargs="+", metavar="N",
             help=f"alpha-weighted {what}: the number of neighbours and alpha, as in --{name} 10 3",
         )  # fmt: skip
+    group.add_argument(
+        "--distractors", metavar="WHAT",
+        help="more images to search: R1M, a list such as those of --dataset, or the .npy file of "
+        "their descriptors, which is read in blocks",
+    )  # fmt: skip
     group = parser.add_argument_group("results")
     add = group.add_argument
     add(
@@ -87,13 +96,16 @@ def _parser() -> Parser:
 def _main(args: argparse.Namespace) -> None:
     import jax
 
+    from dir_jax.commands.distractors import find_distractors
     from dir_jax.data.datasets import create_dataset
     from dir_jax.describe.feature_files import make_folder
     from dir_jax.evaluation import (
         check_can_be_evaluated,
+        check_distractors,
         check_expansions,
         evaluate_descriptors,
         expand_descriptors,
+        protocol_of,
     )
 
     changes = recipe_changes(args)
@@ -111,20 +123,31 @@ def _main(args: argparse.Namespace) -> None:
         )
     print("Test dataset:", dataset)
     check_can_be_evaluated(dataset)
-    check_expansions(dataset, aqe, adba)
+    print("Protocol:", protocol_of(dataset))
+    check_distractors(dataset, args.distractors is not None)
+    check_expansions(dataset, aqe, adba, distractors=args.distractors is not None)
+    if args.distractors and args.report:
+        raise UserError("--report shows the data set's own images; leave out --distractors")
     for file in (args.out_json, args.report, args.save_feats and f"{args.save_feats}/feats"):
         if file:
             make_folder(file)
+    more = find_distractors(args.distractors, args.db_root)
     if args.load_feats:
-        found = _load_features(args, changes, dataset, learn_from)
-        database, queries, how, exif, device = found
+        found, how, exif, device = _load_features(args, changes, dataset, learn_from, more)
     else:
         describer = create_describer(args, changes, learn_from)
-        database, queries = _describe(args, describer, dataset)
+        found = _describe(args, describer, dataset, more)
         how, exif, device = str(describer), describer.recipe.exif, describer.devices[0]
+    database, queries, distractors = found
+    if distractors is not None:
+        print(f"Searched: {len(database)} images and {len(distractors)} distractors")
     with jax.default_device(device):
-        database, queries = expand_descriptors(database, queries, aqe=aqe, adba=adba)
-        evaluation = evaluate_descriptors(dataset, database, queries, allow_missing=True)
+        database, queries = expand_descriptors(
+            database, queries, distractors=distractors, aqe=aqe, adba=adba
+        )
+        evaluation = evaluate_descriptors(
+            dataset, database, queries, distractors=distractors, allow_missing=True
+        )
         for name, value in evaluation.metrics.items():
             # The original's word on its lines; everywhere else it is recall@K.
             print(f" * {name.replace('recall@', 'top')} = {value:g}")
@@ -178,36 +201,53 @@ def _create_dataset(args: argparse.Namespace) -> ImageDataset:
 
 
 def _describe(
-    args: argparse.Namespace, describer: Describer, dataset: ImageDataset
-) -> tuple[np.ndarray, np.ndarray | None]:
+    args: argparse.Namespace,
+    describer: Describer,
+    dataset: ImageDataset,
+    more: ImageDataset | StoredRows | None,
+) -> Found:
+    from dir_jax.commands.distractors import whitened_distractors
     from dir_jax.describe.describer import describe_with_queries
+    from dir_jax.describe.feature_files import StoredRows
 
+    stored = more if isinstance(more, StoredRows) else None
+    listed = None if isinstance(more, StoredRows) else more
     if args.save_feats:
-        database, *queries = _save_features(args.save_feats, describer, dataset)
+        rows = _save_features(args.save_feats, describer, dataset, listed)
     else:
-        found = describe_with_queries(describer, dataset).lists
+        found = describe_with_queries(describer, dataset, distractors=listed).lists
         _print_left_out([descriptors.failures for descriptors in found])
-        database, *queries = (descriptors.array() for descriptors in found)
-    return database, queries[0] if queries else None
+        kept = len(found) - (listed is not None)
+        rows = [*(descriptors.array() for descriptors in found[:kept]), *found[kept:]]
+    distractors = (
+        rows.pop() if listed is not None else whitened_distractors(stored, describer, None)
+    )
+    return rows[0], rows[1] if len(rows) > 1 else None, distractors
 
 
-def _save_features(folder: str, describer: Describer, dataset: ImageDataset) -> list[np.ndarray]:
+def _save_features(
+    folder: str, describer: Describer, dataset: ImageDataset, distractors: ImageDataset | None
+) -> list[Any]:
     """Describes and writes the descriptors before whitening; returns them whitened."""
-    from dir_jax.describe.describer import describe_with_queries
-    from dir_jax.describe.feature_files import save_descriptors, saved_paths, wrote
+    from dir_jax.describe.describer import describe_with_queries, queries_of
+    from dir_jax.describe.feature_files import StoredRows, save_descriptors, saved_paths, wrote
     from dir_jax.model_recipe import write_recipe
 
     stem = os.path.join(folder, "feats")
-    described = describe_with_queries(describer, dataset, f"{stem}.partial", whiten=False)
+    described = describe_with_queries(
+        describer, dataset, f"{stem}.partial", distractors=distractors, whiten=False
+    )
     _print_left_out([descriptors.failures for descriptors in described.lists])
-    found = []
-    for path, descriptors in zip(
-        saved_paths(stem, len(described.lists) > 1), described.lists, strict=True
-    ):
+    found: list[Any] = []
+    paths = saved_paths(stem, queries_of(dataset) is not None, distractors is not None)
+    for path, descriptors in zip(paths, described.lists, strict=True):
         save_descriptors(path, descriptors)
         write_recipe(path, describer.recipe.changed(whiten=""))
         print(wrote(path, descriptors))
-        found.append(describer.whiten(descriptors.array()))
+        if descriptors.dataset is distractors:
+            found.append(StoredRows(path, describer.whiten, describer.finished_size))
+        else:
+            found.append(describer.whiten(descriptors.array()))
     described.delete_partial()
     return found
 
@@ -225,13 +265,19 @@ def _load_features(
     changes: dict[str, Any],
     dataset: ImageDataset,
     learn_from: ImageDataset | None,
-) -> tuple[np.ndarray, np.ndarray | None, str, bool, jax.Device]:
-    """The database's and the queries' descriptors from files, how they were made, whether of
-    pictures that were turned, and a device."""
+    more: ImageDataset | StoredRows | None,
+) -> tuple[Found, str, bool, jax.Device]:
+    """Descriptors from files, how they were made, whether of turned pictures, and a device."""
     import numpy as np
 
+    from dir_jax.commands.distractors import saved_distractors, whitened_distractors
     from dir_jax.describe.describer import queries_of
-    from dir_jax.describe.feature_files import extracted_paths, load_descriptors, saved_paths
+    from dir_jax.describe.feature_files import (
+        StoredRows,
+        extracted_paths,
+        load_descriptors,
+        saved_paths,
+    )
     from dir_jax.describe.sharded_files import is_sharded, open_descriptors
     from dir_jax.model_recipe import recipe_beside
 
@@ -244,6 +290,8 @@ def _load_features(
             paths = saved_paths(os.path.join(args.load_feats, "feats"), queries is not None)
         else:
             paths = extracted_paths(args.load_feats, queries is not None)
+        if more is not None and not isinstance(more, StoredRows):
+            more = saved_distractors(args.load_feats, more)
         made: Recipe | None
         if is_sharded(args.load_feats):
             opened = open_descriptors(args.load_feats, [images.names for images in lists])
@@ -269,6 +317,7 @@ def _load_features(
     if whitened or not args.checkpoint:
         device, how = set_up_devices(args)[0], str(made) if made else "as they are in the files"
         print("Descriptors:", how)
+        distractors = whitened_distractors(more, None, made)
     else:
         describer = create_describer(args, changes, learn_from)
         width = describer.descriptor_size
@@ -279,8 +328,9 @@ def _load_features(
             )
         found = [describer.whiten(x) for x in found]
         device, how = describer.devices[0], str(describer)
+        distractors = whitened_distractors(more, describer, None)
     exif = bool(args.exif) if made is None else made.exif
-    return found[0], found[1] if len(found) > 1 else None, how, exif, device
+    return (found[0], found[1] if len(found) > 1 else None, distractors), how, exif, device
 
 
 def _write_results(

@@ -1,7 +1,7 @@
 """AP-GeM: ResNet-101 with GeM, trained with the listwise AP loss.
 
     python -m dir_jax.train --config ap_gem --workdir runs/ap_gem \\
-        --config.model.init=resnet101.pth --config.data.db_root=DIR
+        --config.model.init=resnet101-imagenet --config.data.db_root=DIR
 
 Revaud, Almazan, Rezende, de Souza, "Learning with Average Precision: Training Image Retrieval with
 a Listwise Loss", ICCV 2019, section 4.
@@ -11,7 +11,7 @@ label in each row, `landmarks/annotations/annotation_clean_train.txt`, is publis
 the pictures have to be fetched from the addresses that are published beside it. Any labelled list
 of your own will do: `--config.data.train='ImageListLabels("list.txt", "root")'`.
 
-Start: the ImageNet weights of torchvision's ResNet-101, as a file of PyTorch.
+Start: the ImageNet weights of torchvision's ResNet-101, fetched by their name.
 
 Cost: 200 steps of 4,096 images, 819,200 images in all, of 800 × 800 pixels. An image takes 796
 GFLOP in the three stages, so the run takes about 3.6 hours on a GPU that sustains 50 TFLOP/s, and

@@ -1,7 +1,7 @@
 """AP-GeM on Google Landmarks v2 (clean): 1.58 million pictures of 81,313 landmarks.
 
     python -m dir_jax.train --config ap_gem_gldv2 --workdir runs/ap_gem_gldv2 \\
-        --config.model.init=resnet101.pth --config.data.db_root=DIR
+        --config.model.init=resnet101-imagenet --config.data.db_root=DIR
 
 The loss is that of Revaud et al., ICCV 2019 (see ap_gem.py). There are more landmarks than a
 batch has images, so they take turns: a batch of 4,096 images has two of each of 2,048 landmarks,

@@ -1,7 +1,7 @@
 """AP-GeM on SfM-120k: the listwise AP loss with the 3-D models (clusters) as classes.
 
     python -m dir_jax.train --config ap_gem_sfm120k --workdir runs/ap_gem_sfm120k \\
-        --config.model.init=resnet101.pth --config.data.db_root=DIR
+        --config.model.init=resnet101-imagenet --config.data.db_root=DIR
 
 The loss is that of Revaud et al., ICCV 2019 (see ap_gem.py), on the data of Radenović et al.,
 "Fine-tuning CNN Image Retrieval with No Human Annotation", TPAMI 2018, which can still be fetched.

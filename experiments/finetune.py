@@ -1,7 +1,7 @@
 """Your own labelled photos, from a network that is trained already: fine-tuning with the AP loss.
 
     python -m dir_jax.train --config finetune --workdir runs/mine \\
-        --config.model.init=resnet50.pth \\
+        --config.model.init=resnet50-imagenet \\
         --config.data.train=photos/train --config.data.eval=photos/test
 
 Data: a folder with a sub-folder for each class, or a list with a path and a label in each row; the
@@ -20,7 +20,7 @@ measured). A chunk of 8 images takes some 5 GB on the device.
 Without a GPU, `--config finetune:cpu` starts from ResNet-18:
 
     python -m dir_jax.train --config finetune:cpu --workdir runs/mine \\
-        --config.model.init=resnet18.pth \\
+        --config.model.init=resnet18-imagenet \\
         --config.data.train=photos/train --config.data.eval=photos/test
 
 Cost: 100 steps of 64 images of 224 × 224 pixels, 6,400 images in all: at most 40 minutes and 2 GB

@@ -1,7 +1,7 @@
 """Stanford Online Products with the AP loss: ResNet-50, 224 × 224 pixels, recall@K.
 
     python -m dir_jax.train --config sop_ap --workdir runs/sop_ap \\
-        --config.model.init=resnet50.pth --config.data.db_root=DIR
+        --config.model.init=resnet50-imagenet --config.data.db_root=DIR
 
 The protocol is that of Oh Song et al., CVPR 2016: 11,318 classes to train on, 11,316 others to test
 on, of which every image queries all others. The batches and the rate are those of Brown et al.,
@@ -11,7 +11,7 @@ Revaud et al., ICCV 2019.
 Data: `Stanford_Online_Products/` in DIR, as its authors publish it, with `Ebay_train.txt` and
 `Ebay_test.txt`; it cannot be fetched by `dir-jax download`.
 
-Start: the ImageNet weights of torchvision's ResNet-50, as a file of PyTorch.
+Start: the ImageNet weights of torchvision's ResNet-50, fetched by their name.
 
 Cost: 15,500 steps of 384 images, a hundred passes over the data, at 33 GFLOP an image: about 1.1
 hours on a GPU that sustains 50 TFLOP/s, and 20 cores that decode (estimated from

@@ -1,7 +1,7 @@
 """TL-GeM: ResNet-101 with GeM, trained with the triplet loss and mined hard negatives.
 
     python -m dir_jax.train --config triplet_gem --workdir runs/triplet_gem \\
-        --config.model.init=resnet101.pth --config.data.db_root=DIR
+        --config.model.init=resnet101-imagenet --config.data.db_root=DIR
 
 Gordo, Almazan, Revaud, Larlus, "End-to-end Learning of Deep Visual Representations for Image
 Retrieval", IJCV 2017, section 3.3, with GeM pooling (Radenović et al., TPAMI 2018) instead of

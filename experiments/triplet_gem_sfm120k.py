@@ -1,7 +1,7 @@
 """GeM on SfM-120k with the triplet loss: matching pairs, and mined negatives of other clusters.
 
     python -m dir_jax.train --config triplet_gem_sfm120k --workdir runs/triplet_gem_sfm120k \\
-        --config.model.init=resnet101.pth --config.data.db_root=DIR
+        --config.model.init=resnet101-imagenet --config.data.db_root=DIR
 
 The data, the mining and the numbers are those of Radenović et al., "Fine-tuning CNN Image Retrieval
 with No Human Annotation", TPAMI 2018, and of their toolbox's command for the networks with a

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import functools
 import logging
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dir_jax.commands.running import Parser
-from dir_jax.errors import UserError
+from dir_jax.errors import UserError, shown
 
 if TYPE_CHECKING:
     import jax
@@ -40,18 +41,37 @@ def add_cache_flag(parser: Parser) -> None:
         "cache folder)")
 
 
+def add_process_flags(parser: Parser) -> None:
+    """Adds the flags of training in several processes, and of ending one."""
+    group = parser.add_argument_group("several processes", "docs/several-machines.md has examples.")
+    add = group.add_argument
+    add("--distributed", choices=("auto", "on", "off"), default="auto",
+        help="whether this is one of several processes that train together (default: auto, which "
+        "asks Slurm, Open MPI and Cloud TPU)")
+    add("--coordinator-address", metavar="HOST:PORT", help="where the others find process 0")
+    add("--num-processes", type=int, metavar="N", help="how many processes there are")
+    add("--process-id", type=int, metavar="N", help="which of them this is, from 0")
+    add("--exit-code-on-preemption", type=int, default=0, metavar="N",
+        help="the exit code after SIGTERM, SIGHUP or JAX's preemption notice, when the run has "
+        "been saved (default: 0)")
+
+
 def add_model_flags(parser: Parser, *, optional: bool = False, whitens: bool = True) -> None:
     """Adds --checkpoint, how images become descriptors, and where that is computed.
 
     Without `whitens` there are no flags of whitening.
     """
     parser.add_argument("--checkpoint", required=not optional, metavar="PATH",
-        help="a checkpoint directory, a training run's directory, or a PyTorch file")
+        help="a checkpoint directory, a training run's directory, a PyTorch file, or the name of a "
+        "published model (dir-jax models lists them)")
     group = parser.add_argument_group("descriptors", "The defaults are the model's own recipe.")
     add = group.add_argument
     add("--trfs", nargs="+", metavar="CHAIN",
         help="transforms such as 'Scale(1050), Pad(800)'; '' is the image as it is; with several "
         "chains, each image is described at several scales, which are pooled")
+    add("--multiscale", nargs="*", metavar="FACTOR",
+        help="describes each image at these scales, as CNN Image Retrieval in PyTorch does "
+        "(without factors: 1, 1/sqrt(2) and 1/2)")
     add("--exif", action=argparse.BooleanOptionalAction,
         help="whether images are turned as their EXIF data says, or described as they are stored")
     add("--pooling", metavar="HOW", help="how scales are pooled: gem, mean or cirtorch")
@@ -110,13 +130,15 @@ def open_index(args: argparse.Namespace, path: str) -> Index:
 
 def recipe_changes(args: argparse.Namespace) -> dict[str, Any]:
     """What the flags change in a model's recipe. Raises UserError for a value that is not valid."""
-    from dir_jax.model_recipe import Recipe
+    from dir_jax.model_recipe import MULTISCALE, Recipe
 
     if args.threads < 0:
         raise UserError(f"--threads is {args.threads}; expected 0 or more")
     names = ("exif", "pooling", "gemp", "whiten", "whitenp", "whitenv", "whitenm")
     changes = {name: getattr(args, name, None) for name in names}
     changes["trfs"] = None if args.trfs is None else tuple(args.trfs)
+    if args.multiscale is not None:
+        changes["scales"] = tuple(map(_factor, args.multiscale)) or MULTISCALE
     try:
         recipe = Recipe().changed(**changes)
         recipe.transforms()
@@ -124,6 +146,15 @@ def recipe_changes(args: argparse.Namespace) -> dict[str, Any]:
         raise UserError(f"--trfs: {e}") from e
     recipe.check("flags")
     return changes
+
+
+def _factor(text: str) -> float:
+    """A factor of --multiscale: a number, or such as 1/2, sqrt(2), 1/sqrt(2)."""
+    match = re.fullmatch(r"(?:(\d{1,9})/)?(sqrt\()?(\d{0,9}\.?\d{1,18})(?(2)\))", text)
+    number = float(match[3]) ** (0.5 if match[2] else 1) if match else 0
+    if not match or number == 0:
+        raise UserError(f"--multiscale {shown(text)} is not a number such as 0.5 or 1/sqrt(2)")
+    return float(match[1]) / number if match[1] else number
 
 
 def set_up_devices(args: argparse.Namespace) -> list[jax.Device]:

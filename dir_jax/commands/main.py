@@ -39,6 +39,8 @@ COMMANDS = {
         "dir_jax.data.download.__main__",
         "download a data set, or some archives of it",
     ),
+    "models": Command("dir_jax.list_models", "list the models that can be loaded by name"),
+    "publish": Command("dir_jax.publish", "write a model for others, or send it to the hub"),
     "from-torch": Command("converters.from_torch", "convert a PyTorch checkpoint"),
     "to-torch": Command("converters.to_torch", "export a model as a PyTorch checkpoint"),
 }

@@ -13,8 +13,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeAlias
 
+from dir_jax.data.benchmark_sets import read_holidays, read_ilias, read_ukbench
 from dir_jax.data.calls import parse_calls
 from dir_jax.data.fetched_parts import read_distractors
+from dir_jax.data.gldv2_truth import read_gldv2_recognition, read_gldv2_retrieval
 from dir_jax.data.google_landmarks import read_images, read_landmarks
 from dir_jax.data.ground_truth import read_ground_truth
 from dir_jax.data.images import ImageDataset, is_picture
@@ -50,6 +52,11 @@ READERS: dict[str, Reader] = {
     "ImageListLabelsQ": read_labelled_list_with_queries,
     "ImageClusters": read_clusters,
     "ImageListRelevants": read_ground_truth,
+    "Holidays": read_holidays,
+    "UKBench": read_ukbench,
+    "ILIAS": read_ilias,
+    "GLDv2Retrieval": read_gldv2_retrieval,
+    "GLDv2Recognition": read_gldv2_recognition,
     "ImageFolder": read_class_folders,
 }
 """What users can call on their own files: name -> function of paths."""
@@ -116,6 +123,8 @@ def create_dataset(
         `ImageListLabelsQ(file, queries[, root])`, two such lists;
         `ImageClusters(file[, root])`, JSON of path: cluster;
         `ImageListRelevants(pickle[, root, img_dir='jpg', ext='.jpg'])`, an Oxford-style truth;
+        `Holidays(folder)`, `UKBench(folder)`, `ILIAS(folder)`, benchmarks in their own folders;
+        `GLDv2Retrieval(csv[, root, index])`, `GLDv2Recognition(csv[, root, train])`, solutions;
         `ImageFolder(folder)`, a folder with a sub-folder for each class;
         `tfds:NAME[:SPLIT]`, a TensorFlow Datasets data set with an image and a label;
         or a name in `NAMED`, such as `ROxford5K` or `Landmarks_clean`.

@@ -71,7 +71,9 @@ class RelevantsDataset(ImageDataset):
     Attributes:
       queries: the query images, cropped to their boxes.
       ground_truth: for each query, int64 arrays of the numbers of database images: 'easy', 'hard'
-        and 'junk' (revisited protocol), or 'ok' and 'junk' (classic protocol).
+        and 'junk' (revisited protocol), or 'ok' and 'junk' (all others).
+      protocol: the name of the protocol in `evaluation.PROTOCOLS`.
+      parts: name -> (Q,) bool, the queries of each part that is also measured alone.
     """
 
     def __init__(
@@ -80,10 +82,16 @@ class RelevantsDataset(ImageDataset):
         queries: QueryDataset,
         ground_truth: list[dict[str, np.ndarray]],
         root: str = "",
+        protocol: str = "",
+        parts: Mapping[str, np.ndarray] | None = None,
     ):
+        """By default the protocol is the one that the grades are of, classic or revisited."""
         super().__init__(names, root)
         self.queries = queries
         self.ground_truth = ground_truth
+        graded = "revisited" if ground_truth and "easy" in ground_truth[0] else "classic"
+        self.protocol = protocol or graded
+        self.parts = parts or {}
 
 
 def read_ground_truth(

@@ -21,7 +21,12 @@ class LabelledDataset(ImageDataset):
       classes: the names of the classes; by default in the order of their first images.
       queries: other images of the same classes, which are the data set's queries; None where every
         image of the data set queries the rest.
+      protocol: the name of the protocol in `evaluation.PROTOCOLS`.
+      recall_k: the K at which the field gives this set's recall@K.
     """
+
+    protocol = "labels"
+    recall_k: tuple[int, ...] = (1, 2, 4, 8)
 
     def __init__(
         self,

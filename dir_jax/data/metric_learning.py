@@ -66,7 +66,9 @@ def read_online_products(file: str, root: str) -> LabelledDataset:
     """
     columns = "image_id class_id super_class_id path"
     rows = [(n, path, label) for n, (_, label, _, path) in _fields(file, columns, header=1)]
-    return _labelled(file, root, rows)
+    dataset = _labelled(file, root, rows)
+    dataset.recall_k = (1, 10, 100, 1000)  # as Oh Song et al. give it
+    return dataset
 
 
 def read_in_shop(file: str, root: str, split: str) -> LabelledDataset:
@@ -91,7 +93,9 @@ def read_in_shop(file: str, root: str, split: str) -> LabelledDataset:
     labels = [[each.classes[k] for k in each.labels.tolist()] for each in (database, queries)]
     classes = list(dict.fromkeys(labels[0] + labels[1]))
     searching = LabelledDataset(queries.names, labels[1], root, classes)
-    return LabelledDataset(database.names, labels[0], root, classes, searching)
+    dataset = LabelledDataset(database.names, labels[0], root, classes, searching)
+    dataset.recall_k = (1, 10, 20, 30, 40, 50)  # as Liu et al. give it
+    return dataset
 
 
 def _fields(file: str, columns: str, header: int = 0) -> Iterator[tuple[int, list[str]]]:

@@ -64,6 +64,15 @@ class Descriptors:
     def __len__(self) -> int:
         return len(self.dataset)
 
+    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
+        """Some of them, (n, D) float32, finished as they are asked for."""
+        return self._finish([scale[rows] for scale in self._scales])
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """N, D."""
+        return len(self), self[:1].shape[1]
+
     def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
         """Yields (first row, rows): (n, D) float32 finished descriptors, in order, each once.
 
@@ -72,8 +81,7 @@ class Descriptors:
         """
         size = min(_ROWS, len(self))
         for start, first_new in blocks(len(self), size):
-            rows = self._finish([scale[start : start + size] for scale in self._scales])
-            rows = rows[first_new - start :]
+            rows = self[start : start + size][first_new - start :]
             places = range(first_new, first_new + len(rows))
             refuse_not_finite(rows, places, self.failures, self.dataset.path, UNFINISHED)
             yield first_new, rows
@@ -354,11 +362,12 @@ def describe_with_queries(
     dataset: ImageDataset,
     partial: str | None = None,
     *,
+    distractors: ImageDataset | None = None,
     whiten: bool = True,
 ) -> Described:
-    """Describes a data set's images and, where it has others as queries, those after them."""
-    queries = queries_of(dataset)
-    lists = [("database", dataset), *([("queries", queries)] if queries is not None else [])]
+    """Describes a data set's images, then its queries where these are others, and distractors."""
+    others = [("queries", queries_of(dataset)), ("distractors", distractors)]
+    lists = [("database", dataset), *((name, each) for name, each in others if each is not None)]
     return describer.describe(lists, partial, whiten=whiten)
 
 

@@ -6,6 +6,7 @@ image's descriptor is the one that the network would give the image alone.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
@@ -14,14 +15,15 @@ import numpy as np
 from flax import nnx
 
 from dir_jax.data.images import ImageDataset
-from dir_jax.data.transforms import Transform
+from dir_jax.data.transforms import Transform, without_interpolation
 from dir_jax.data.workers import Prefetcher
 from dir_jax.describe.padded_loader import PaddedLoader
 from dir_jax.describe.padded_shapes import Batch, Room, Shape, plan_batches
 from dir_jax.errors import NotFiniteError
 from dir_jax.models.network import RetrievalNetwork
-from dir_jax.models.preprocess import normalize
+from dir_jax.models.preprocess import interpolate, normalize
 from dir_jax.models.variables import merge_variables
+from dir_jax.runtime.processes import gather
 from dir_jax.runtime.replicas import REPLICATED, ROWS, MeshReplicas
 
 # Pixels of a batch for each device: CPUs gain nothing from more, accelerators gain little.
@@ -72,14 +74,18 @@ class Extractor:
         self.room = Room(pixels, 64 if max_batch_size is None else -(-max_batch_size // count))
 
         def describe(
-            params: Any, stats: Any, images: jax.Array, sizes: jax.Array | None
+            factor: float, params: Any, stats: Any, images: jax.Array, sizes: jax.Array | None
         ) -> jax.Array:
-            network = merge_variables(graphdef, params, stats)
-            own = network(normalize(images, mean, std), sizes)
-            return jax.lax.all_gather(own, "data", tiled=True)
+            network, x = merge_variables(graphdef, params, stats), normalize(images, mean, std)
+            if factor != 1:
+                x, sizes = interpolate(x, sizes, factor)
+            return jax.lax.all_gather(network(x, sizes), "data", tiled=True)
 
-        kinds = (REPLICATED, REPLICATED, ROWS, ROWS)
-        self._describe = self._replicas.wrap(describe, kinds, REPLICATED)
+        def program(factor: float) -> Any:
+            kinds = (REPLICATED, REPLICATED, ROWS, ROWS)
+            return self._replicas.wrap(functools.partial(describe, factor), kinds, REPLICATED)
+
+        self._program = functools.cache(program)  # for each factor of `Interpolate`
 
     def plan(self, sizes: np.ndarray, shapes: Sequence[Shape]) -> list[Batch]:
         """Puts images into batches for these devices; arguments as in `plan_batches`."""
@@ -123,6 +129,8 @@ class Extractor:
         """
         replicas = self._replicas
         share = jax.process_index(), jax.process_count()
+        transform, factor = without_interpolation(transform)
+        describe = self._program(factor)
         load = PaddedLoader(dataset, indices, transform, batches, share, skip_failures)
         images_to_do = sum(len(batch.places) for batch in batches)
         workers = min(self._num_workers, images_to_do // _IMAGES_PER_WORKER)
@@ -139,9 +147,10 @@ class Extractor:
         with Prefetcher(load, len(batches), num_workers=workers, prefetch=self._prefetch) as loader:
             # The descriptors of one batch are fetched while the next ones are computed.
             pending: tuple[Batch, dict[int, str], jax.Array] | None = None
-            for batch, (images, sizes, failures) in zip(batches, loader, strict=True):
+            for batch, (images, sizes, own_failures) in zip(batches, loader, strict=True):
+                failures = gather(own_failures) if skip_failures else own_failures
                 own = None if batch.exact else replicas.put_rows(sizes)
-                result = self._describe(*variables, replicas.put_rows(images), own)
+                result = describe(*variables, replicas.put_rows(images), own)
                 if pending is not None:
                     yield fetch(*pending)
                 pending = batch, failures, result

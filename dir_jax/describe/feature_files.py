@@ -9,15 +9,17 @@ NAME.npy.failed.txt, NAME.h5.failed.txt
     `name<TAB>reason` rows, for images that cannot be used; no file where all can be.
 
 `extract_features` writes one file, or NAME.dbdescs and NAME.qdescs for a data set with queries of
-its own. `test_dir` keeps descriptors before whitening in STEM.bdescs.npy and STEM.qdescs.npy.
+its own. `test_dir` keeps descriptors before whitening in STEM.bdescs.npy, STEM.qdescs.npy and, of
+distractors, STEM.ddescs.npy.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -54,9 +56,9 @@ def extracted_paths(output: str, has_queries: bool) -> list[str]:
     return [f"{stem}{kind}{suffix}" for kind in kinds]
 
 
-def saved_paths(stem: str, has_queries: bool) -> list[str]:
-    """The files that `test_dir --save-feats` writes: the database's, then the queries'."""
-    kinds = ("bdescs", "qdescs") if has_queries else ("bdescs",)
+def saved_paths(stem: str, has_queries: bool, has_distractors: bool = False) -> list[str]:
+    """The files that `test_dir --save-feats` writes: database's, queries', distractors'."""
+    kinds = ["bdescs"] + ["qdescs"] * has_queries + ["ddescs"] * has_distractors
     return [f"{stem}.{kind}.npy" for kind in kinds]
 
 
@@ -165,13 +167,8 @@ def load_descriptors(
       UserError: there is no such file, it is damaged, or holds something else; or a row is not
         finite, and PATH.failed.txt does not say that its image could not be described.
     """
-    try:
-        with open_regular(path) as file:
-            found = _read_npy(path, file, len(names))
-    except FileNotFoundError as e:
-        raise UserError(f"there is no file {path}") from e
-    except OSError as e:
-        raise UserError(f"{path} cannot be read: {e.strerror or e}") from e
+    with _opened(path) as file:
+        found = _read_npy(path, file, len(names))
     bad = np.flatnonzero(~finite_rows(found)).tolist()
     found[bad] = np.nan
     failed = Path(f"{path}.failed.txt")
@@ -200,7 +197,63 @@ def read_failed(file: Path) -> dict[str, str]:
     return {name: reason for name, _, reason in rows}
 
 
+class StoredRows:
+    """The rows of a .npy file of any size, memory-mapped as they are asked for and let go after.
+
+    Attributes:
+      path: the file.
+      shape: N, D.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        finish: Callable[[np.ndarray], np.ndarray] | None = None,
+        width: int | None = None,
+    ):
+        """`finish` whitens (n, D') rows of the file to `width` dimensions; by default none does.
+
+        Raises:
+          UserError: there is no such file, it is damaged, or holds something else.
+        """
+        with _opened(path) as file:
+            stored, by_columns, dtype = _read_layout(path, file)
+            self._layout: Any = (dtype, "r", file.tell(), stored, "F" if by_columns else "C")
+        self.path, self._finish = path, finish
+        self.shape = stored[0], width or stored[1]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
+        """(n, D) float32."""
+        with np.errstate(over="ignore"):  # what is too large becomes infinite
+            found = np.asarray(np.memmap(self.path, *self._layout)[rows], np.float32)
+        return found if self._finish is None else self._finish(found)
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[BinaryIO]:
+    try:
+        with open_regular(path) as file:
+            yield file
+    except FileNotFoundError as e:
+        raise UserError(f"there is no file {path}") from e
+    except OSError as e:
+        raise UserError(f"{path} cannot be read: {e.strerror or e}") from e
+
+
 def _read_npy(path: str, file: BinaryIO, rows: int) -> np.ndarray:
+    shape, by_columns, dtype = _read_layout(path, file, rows)
+    numbers = np.fromfile(file, dtype).reshape(shape, order="F" if by_columns else "C")
+    with np.errstate(over="ignore"):  # what is too large becomes infinite
+        return np.ascontiguousarray(numbers, np.float32)
+
+
+def _read_layout(
+    path: str, file: BinaryIO, rows: int | None = None
+) -> tuple[tuple[int, int], bool, np.dtype[Any]]:
+    """The shape, whether it lies by columns, and the type of the array that follows in a file."""
     start = file.read(8)
     if start[:2] == b"PK":
         raise UserError(f"{path} is not a .npy file, but an archive of several")
@@ -211,17 +264,19 @@ def _read_npy(path: str, file: BinaryIO, rows: int) -> np.ndarray:
         shape, by_columns, dtype = readers[start[6]](file)
     except Exception as e:  # Python's parser reads it, and fails in many ways
         raise UserError(f"{path} is damaged: its header cannot be read") from e
-    if dtype.kind != "f" or len(shape) != 2 or shape[0] != rows or not shape[1]:
+    fits = len(shape) == 2 and shape[0] == (rows or shape[0]) and shape[0] > 0
+    if dtype.kind != "f" or not fits or not shape[1]:
+        wanted = "(N, D), a row for each image" if rows is None else (
+            f"({rows}, D), a row for each of {rows} images"
+        )  # fmt: skip
         raise UserError(
             f"{path} holds {shown(dtype)} of shape {shown(shape)}; expected floats of shape "
-            f"({rows}, D), a row for each of {rows} images"
+            f"{wanted}"
         )
     size = os.fstat(file.fileno()).st_size - file.tell()
-    if not 0 < shape[1] <= size or size != rows * shape[1] * dtype.itemsize:
+    if not 0 < shape[1] <= size or size != shape[0] * shape[1] * dtype.itemsize:
         raise UserError(f"{path} is damaged: {shown(shape)} {dtype} are not {size} bytes")
-    numbers = np.fromfile(file, dtype).reshape(shape, order="F" if by_columns else "C")
-    with np.errstate(over="ignore"):  # what is too large becomes infinite
-        return np.ascontiguousarray(numbers, np.float32)
+    return (shape[0], shape[1]), by_columns, dtype
 
 
 def _save_npy(path: Path, descriptors: Descriptors) -> None:

@@ -20,7 +20,7 @@ class PaddedImages(NamedTuple):
     Attributes:
       images: (R, H, W, 3) uint8, each image at the top left of its row; 0 elsewhere.
       sizes: (R, 2) int32, height and width of each image in pixels; 1 × 1 where there is none.
-      failures: row -> why its image cannot be used.
+      failures: row of the whole batch -> why its image cannot be used.
     """
 
     images: np.ndarray
@@ -46,17 +46,18 @@ class PaddedLoader:
         batch = self.batches[number]
         part, parts = self.share
         rows = batch.rows // parts
+        first = part * rows
         width, height = batch.canvas
         images = np.zeros((rows, height, width, 3), np.uint8)
         sizes = np.ones((rows, 2), np.int32)
         failures: dict[int, str] = {}
-        for row, place in enumerate(batch.places[part * rows :][:rows].tolist()):
+        for row, place in enumerate(batch.places[first:][:rows].tolist()):
             try:
                 image = self._load(int(self.indices[place]), batch.canvas)
             except UserError as e:
                 if not self.skip_failures:
                     raise
-                failures[row] = str(e)
+                failures[first + row] = str(e)
                 continue
             sizes[row] = image.shape[:2]
             images[row, : image.shape[0], : image.shape[1]] = image

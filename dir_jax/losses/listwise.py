@@ -17,18 +17,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from dir_jax.losses.average_precision import FORMS
+from dir_jax.losses.blocks import Pairs, batch_loss
 from dir_jax.losses.histogram import bin_positions, check_bins, histograms, scores_gradient
-from dir_jax.losses.ratio import ratio_over_replicas
-from dir_jax.losses.shapes import check_labelled
 
-# Dot products of unit vectors from ReLU networks: the range of the paper.
-_VMIN, _VMAX = 0.0, 1.0
+_OF_THE_PAPER = 0.0, 1.0  # the range of dot products of unit vectors from ReLU networks
 
 
 def listwise_average_precision_loss(
@@ -69,128 +66,77 @@ def listwise_average_precision_loss(
       ValueError: the shapes, which are shown, are not (B, D) and (B,).
       TypeError: the descriptors are not float32, or the labels are not integers.
     """
-    descriptors, labels = jnp.asarray(descriptors), jnp.asarray(labels)
-    check_labelled(descriptors, labels)
-    if descriptors.dtype != jnp.float32 or not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise TypeError(
-            "expected float32 descriptors and integer labels, got "
-            f"{descriptors.dtype} and {labels.dtype}"
-        )
-    check_bins(num_bins, _VMIN, _VMAX)
+    check_bins(num_bins, *_OF_THE_PAPER)
     options = _Options(
-        num_bins, class_weighted, "tie-aware" if tie_aware else "plain", block_size, axis_name
+        num_bins, *_OF_THE_PAPER, class_weighted, "tie-aware" if tie_aware else "plain"
     )
     terms = functools.partial(_terms, options)
-    return 1 - ratio_over_replicas(terms, descriptors, labels, axis_name)
+    return 1 - batch_loss(terms, descriptors, labels, axis_name, block_size)
+
+
+def fast_ap_loss(
+    descriptors: jax.Array,
+    labels: jax.Array,
+    *,
+    num_bins: int = 10,
+    axis_name: str | None = None,
+    block_size: int = 1024,
+) -> jax.Array:
+    """FastAP: 1 minus the mean of (1/N⁺) Σ_q h⁺_q H⁺_q / H_q over the images as queries.
+
+    h⁺ and h are soft histograms of the squared distances 2 − 2 · score, in [0, 4], to the other
+    images of the query's class and to all others; H⁺ and H are their cumulative sums from the
+    nearest on, and N⁺ is the number of positives. Cakir et al., "Deep Metric Learning to Rank",
+    CVPR 2019, equation 9. It is the quantised average precision of the AP loss, except that a query
+    does not rank itself, that scores have the range [−1, 1], and that queries without positives are
+    left out.
+
+    `num_bins` are the intervals between centres, as the paper counts; the rest is as in
+    `listwise_average_precision_loss`. Returns () float32; 1 where no query has positives.
+    """
+    check_bins(num_bins + 1, -1.0, 1.0)
+    options = _Options(num_bins + 1, -1.0, 1.0, class_weighted=False, form="plain", itself=False)
+    terms = functools.partial(_terms, options)
+    return 1 - batch_loss(terms, descriptors, labels, axis_name, block_size)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Options:
     num_bins: int
+    vmin: float
+    vmax: float
     class_weighted: bool
     form: str
-    block_size: int
-    axis_name: str | None
+    itself: bool = True  # whether a query ranks itself, too
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _terms(
-    options: _Options, own: jax.Array, items: jax.Array, labels: jax.Array, item_labels: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Σ w · AP and Σ w over the queries `own` (b, D) among `items` (B, D)."""
-
-    def step(block: _Block) -> tuple[jax.Array, jax.Array]:
-        relevance, positions, real = _compare(options, block, items, item_labels)
-        weights = _weights(options, relevance, real)
-        ap = FORMS[options.form](*histograms(positions, relevance, options.num_bins))
-        return jnp.sum(weights * ap), jnp.sum(weights)
-
-    numerators, denominators = jax.lax.map(step, _blocks(options, own, labels))
-    return jnp.sum(numerators), jnp.sum(denominators)
-
-
-def _terms_forward(
-    options: _Options, own: jax.Array, items: jax.Array, labels: jax.Array, item_labels: jax.Array
-) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
-    """The value; the residuals are the gradient of the numerator with respect to both arrays."""
-
-    def step(
-        by_items: jax.Array, block: _Block
-    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array]]:
-        relevance, positions, real = _compare(options, block, items, item_labels)
-        weights = _weights(options, relevance, real)
-        counts = histograms(positions, relevance, options.num_bins)
-        total, (by_c, by_c_plus) = jax.value_and_grad(
-            lambda counts: jnp.sum(weights * FORMS[options.form](*counts))
-        )(counts)
-        by_scores = scores_gradient(positions, relevance, by_c, by_c_plus, _VMIN, _VMAX)
-        by_items = by_items + _dot(by_scores.T, block.rows)
-        return by_items, (total, jnp.sum(weights), _dot(by_scores, items))
-
-    start = 0 * items  # varies over the replicas as `items` does
-    by_items, (numerators, denominators, by_rows) = jax.lax.scan(
-        step, start, _blocks(options, own, labels)
-    )
-    by_own = by_rows.reshape(-1, own.shape[1])[: len(own)]
-    return (jnp.sum(numerators), jnp.sum(denominators)), (by_own, by_items)
-
-
-def _terms_backward(
-    options: _Options,
-    residuals: tuple[jax.Array, jax.Array],
-    cotangents: tuple[jax.Array, jax.Array],
-) -> tuple[jax.Array, jax.Array, None, None]:
-    by_own, by_items = residuals
-    return cotangents[0] * by_own, cotangents[0] * by_items, None, None
-
-
-_terms.defvjp(_terms_forward, _terms_backward)
-
-
-def _compare(
-    options: _Options, block: _Block, items: jax.Array, item_labels: jax.Array
+    options: _Options, scores: jax.Array, pairs: Pairs
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The relevance of each item to each row, its score's place among the bins, and real rows."""
-    itself = block.numbers[:, None] == jnp.arange(len(items))
-    relevance = (block.labels[:, None] == item_labels).astype(jnp.float32)
-    positions = bin_positions(_dot(block.rows, items.T), options.num_bins, _VMIN, _VMAX)
+    """Σ w · AP and Σ w over a block's queries, and the derivative of the first."""
+    vmin, vmax, last = options.vmin, options.vmax, options.num_bins - 1
     # An image's product with itself is 1, the centre of the first bin, whatever the network does.
-    # Moved above it, the item is wholly in that bin and has no derivative. As computed, it would
-    # round to one side or the other, and back-propagate the noise.
-    return relevance, jnp.where(itself, -1, positions), block.real
+    # Moved outside the range, the item is wholly in one bin and has no derivative. As computed, it
+    # would round to one side or the other, and back-propagate the noise.
+    positions = bin_positions(scores, options.num_bins, vmin, vmax)
+    positions = jnp.where(pairs.itself, -1 if options.itself else last + 1, positions)
+    relevant = pairs.same if options.itself else pairs.same & ~pairs.itself
+    relevance = relevant.astype(jnp.float32)
+    c, c_plus = histograms(positions, relevance, options.num_bins)
+    if not options.itself:
+        c = c.at[:, last].add(-1)  # the query itself
+    weights = _weights(options, relevance, pairs.real)
+    total, (by_c, by_c_plus) = jax.value_and_grad(
+        lambda counts: jnp.sum(weights * FORMS[options.form](*counts))
+    )((c, c_plus))
+    by_scores = scores_gradient(positions, relevance, by_c, by_c_plus, vmin, vmax)
+    return total, jnp.sum(weights), by_scores
 
 
 def _weights(options: _Options, relevance: jax.Array, real: jax.Array) -> jax.Array:
-    """The weight of each query: 0 for padding; else 1, or 1 over the number of its class."""
-    if not options.class_weighted:
-        return real
-    return real / jnp.maximum(jnp.sum(relevance, axis=1), 1)
-
-
-class _Block(NamedTuple):
-    rows: jax.Array  # (size, D), the queries
-    labels: jax.Array  # (size,)
-    numbers: jax.Array  # (size,), the queries' places among the items
-    real: jax.Array  # (size,), 1, or 0 for padding
-
-
-def _blocks(options: _Options, own: jax.Array, labels: jax.Array) -> _Block:
-    """The queries in blocks: each field has a leading axis over the blocks."""
-    count = -(-len(own) // options.block_size)
-    size = -(-len(own) // count)  # blocks are equal, so that there is little padding
-    short = count * size - len(own)
-    places = jnp.arange(len(own) + short)
-    first: jax.Array | int = 0
-    if options.axis_name is not None:
-        first = jax.lax.axis_index(options.axis_name) * len(own)
-    blocks = _Block(
-        rows=jnp.pad(own, ((0, short), (0, 0))),
-        labels=jnp.pad(labels, (0, short)),
-        numbers=first + places,
-        real=(places < len(own)).astype(jnp.float32),
-    )
-    return jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), blocks)
-
-
-def _dot(a: jax.Array, b: jax.Array) -> jax.Array:
-    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+    """The weight of each query: 0 for padding and without positives; else 1, or 1 over their
+    number, which is that of its class."""
+    count = jnp.sum(relevance, axis=1)
+    if options.class_weighted:
+        return real / jnp.maximum(count, 1)
+    return real * (count > 0)

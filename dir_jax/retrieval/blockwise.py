@@ -9,10 +9,57 @@ blocks of one size; a NumPy array goes to the device that JAX computes on by def
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any, Protocol, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+
+class RowsOnRequest(Protocol):
+    """Rows that are read, or made, as they are asked for: less memory than an array of them."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """N, D."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        """(n, D) float, from a slice or from (n,) integers."""
+
+
+Rows: TypeAlias = np.ndarray | jax.Array | RowsOnRequest
+
+
+class StackedRows:
+    """Rows of several origins, each (N_i, D), one below the other."""
+
+    def __init__(self, *parts: Rows):
+        self._parts = parts
+        self._starts = np.cumsum([0, *map(len, parts)])
+        self.shape = int(self._starts[-1]), parts[0].shape[1]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
+        """(n, D) float32, from a slice without a step or from (n,) integers."""
+        if isinstance(rows, slice):
+            start, stop, _ = rows.indices(len(self))
+            cuts = [np.clip((start, stop), low, high) - low
+                    for low, high in pairwise(self._starts.tolist())]  # fmt: skip
+            found = [np.asarray(part[a:b], np.float32)
+                     for part, (a, b) in zip(self._parts, cuts, strict=True) if a < b]  # fmt: skip
+            return found[0] if len(found) == 1 else np.concatenate(found)
+        result = np.empty((len(rows), self.shape[1]), np.float32)
+        owner = np.searchsorted(self._starts, rows, side="right") - 1
+        for number, part in enumerate(self._parts):
+            places = owner == number
+            result[places] = part[rows[places] - self._starts[number]]
+        return result
+
 
 _GROUP = 16  # scores of which only the largest is looked at first
 
@@ -40,7 +87,7 @@ def finite_rows(x: np.ndarray) -> np.ndarray:
     return finite
 
 
-def rows_of(x: np.ndarray | jax.Array, start: int, size: int) -> jax.Array:
+def rows_of(x: Rows, start: int, size: int) -> jax.Array:
     """Rows start .. start + size − 1 of an array, on the device and in float32."""
     if isinstance(x, jax.Array):  # not x[a:b], which is another program for each a
         part = x if size == len(x) else jax.lax.dynamic_slice_in_dim(x, start, size)

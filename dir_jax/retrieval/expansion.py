@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dir_jax.errors import UserError
-from dir_jax.retrieval.blockwise import blocks, device_of, rows_of
+from dir_jax.retrieval.blockwise import Rows, blocks, device_of, rows_of
 from dir_jax.retrieval.search import nearest_others, top_k
 
 _LARGEST_ALPHA = 100  # by which only equal descriptors would weigh anything
@@ -22,7 +22,7 @@ _GATHERED = 1 << 26  # the numbers gathered at once on the host, 256 MB
 
 
 def expand_queries(
-    queries: np.ndarray | jax.Array, database: np.ndarray | jax.Array, *, k: int, alpha: float
+    queries: np.ndarray | jax.Array, database: Rows, *, k: int, alpha: float
 ) -> np.ndarray:
     """Adds to each query its most similar database descriptors, weighted by similarity (αQE).
 
@@ -74,7 +74,7 @@ def check_expansion(k: int, alpha: float, available: int) -> None:
 
 def add_neighbours(
     x: np.ndarray | jax.Array,
-    database: np.ndarray | jax.Array,
+    database: Rows,
     scores: np.ndarray,
     indices: np.ndarray,
     alpha: float,
@@ -87,15 +87,16 @@ def add_neighbours(
     if not float(alpha).is_integer():
         scores = np.maximum(scores, 0)
     size = min(_ROWS, len(x))
-    if isinstance(database, np.ndarray):
-        if device_of(x).platform == "cpu" and indices.size > len(database):
+    if not isinstance(database, jax.Array):
+        few = indices.size <= len(database)
+        if isinstance(database, np.ndarray) and device_of(x).platform == "cpu" and not few:
             database = jax.device_put(database)  # no copy, unless it is not aligned
         else:  # only what is needed goes to the device
             size = max(1, min(size, _GATHERED // (indices.shape[1] * x.shape[1])))
     for start, _ in blocks(len(x), size) if size else ():
         part = slice(start, start + size)
         near, rows = indices[part], database
-        if isinstance(rows, np.ndarray):
+        if not isinstance(rows, jax.Array):
             near, rows = np.arange(near.size).reshape(near.shape), rows[near.ravel()]
         result[part] = _weighted_sum(rows_of(x, start, size), rows, near, scores[part], alpha)
     return result

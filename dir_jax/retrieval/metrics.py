@@ -14,6 +14,7 @@ import numpy as np
 from dir_jax.errors import UserError
 from dir_jax.losses.shapes import check_labelled
 from dir_jax.retrieval.blockwise import blocks, dot_products
+from dir_jax.retrieval.measures import map_at_r, r_precision
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +35,8 @@ class LabelledMetrics:
     ap: np.ndarray
     first: np.ndarray
     top: dict[int, float]
+    map_at_r: float
+    r_precision: float
 
 
 def evaluate_labelled(
@@ -85,13 +88,15 @@ def evaluate_labelled(
     _, numbers = np.unique(np.concatenate([labels, query_labels]), return_inverse=True)
     classes, query_classes = np.split(numbers.astype(np.int32), [len(labels)])
     total, first = np.empty(len(own)), np.empty(len(own), np.int64)
+    at_r = np.empty((2, len(own)))  # MAP@R and R-precision
     size = min(block_size, len(own))
     on_device = jnp.asarray(classes)
     for start, _ in blocks(len(own), size):
         rows = slice(start, start + size)
         asked = jax.lax.dynamic_slice_in_dim(queries, start, size)
-        scored = _score_block(asked, query_classes[rows], own[rows], descriptors, on_device)
-        total[rows], first[rows] = scored
+        known = query_classes[rows], own[rows], positives[rows].astype(np.int32)
+        scored = _score_block(asked, *known, descriptors, on_device)
+        total[rows], first[rows], *at_r[:, rows] = scored
     ap = np.where(valid, total / np.maximum(positives, 1), np.nan)
     # As the original counts: a query apart whose label no image has is a miss.
     found = first[valid] if apart is None else np.where(valid, first, len(labels))
@@ -100,6 +105,8 @@ def evaluate_labelled(
         ap=ap,
         first=np.where(valid, first, -1),
         top={k: float(np.mean(found < k)) for k in top_k if k < len(labels)},
+        map_at_r=float(at_r[0][valid].mean()),
+        r_precision=float(at_r[1][valid].mean()),
     )
 
 
@@ -140,9 +147,15 @@ def _check_finite(descriptors: jax.Array, what: str) -> None:
 
 @jax.jit
 def _score_block(
-    queries: jax.Array, query_classes: Any, own: Any, descriptors: jax.Array, classes: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """For each query: the sum of the precisions at its positives, and the rank of the first."""
+    queries: jax.Array,
+    query_classes: Any,
+    own: Any,
+    positives: Any,
+    descriptors: jax.Array,
+    classes: jax.Array,
+) -> tuple[jax.Array, ...]:
+    """For each query: the sum of the precisions at its positives, the rank of the first, MAP@R and
+    R-precision."""
     size, num_images = len(queries), len(descriptors)
     scores = dot_products(queries, descriptors)
     itself = own[:, None] == jnp.arange(num_images)
@@ -160,4 +173,5 @@ def _score_block(
         for count in (places, jnp.cumsum(relevant, axis=1, dtype=jnp.int32))
     )
     precisions = jnp.where(relevant, hits / retrieved, 0.0)
-    return jnp.sum(precisions, axis=1), jnp.argmax(relevant, axis=1)
+    at_r = map_at_r(relevant, positives), r_precision(relevant, positives)
+    return jnp.sum(precisions, axis=1), jnp.argmax(relevant, axis=1), *at_r

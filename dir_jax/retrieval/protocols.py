@@ -13,7 +13,12 @@ from typing import Any
 import numpy as np
 
 from dir_jax.errors import UserError
-from dir_jax.retrieval.ranks import Scores, places_by_ranking, places_by_score
+from dir_jax.retrieval.ranks import (
+    Scores,
+    distractors_above,
+    places_by_ranking,
+    places_by_score,
+)
 
 # Level of a protocol -> the grades that are relevant, and those that are junk: taken out of the
 # ranking, so that they count neither for nor against. The classic protocol has one level, '', and
@@ -58,6 +63,42 @@ def evaluate_revisited(
       UserError: the ground truth is of another kind, or refers to images outside the ranking.
     """
     return _evaluate(rankings, ground_truth, list(REVISITED_LEVELS))
+
+
+def evaluate_holidays(
+    rankings: np.ndarray | Scores, ground_truth: Sequence[Mapping[str, Any]]
+) -> dict[str, float | np.ndarray]:
+    """Scores rankings by the protocol of INRIA Holidays (Jégou et al., ECCV 2008).
+
+    A picture whose number ends in 00 is a query, and the others of its hundred are relevant to it.
+    The query itself is taken out of its ranking; AP integrates by trapezoids. Whether pictures were
+    turned upright makes a difference of some points, and is to be said beside the result.
+
+    Args:
+      rankings: (Q, N) integers, each row all N pictures from the best on; or `Scores`.
+      ground_truth: Q dicts, from `holidays_ground_truth`.
+
+    Returns:
+      'mAP', the mean over the queries, and 'ap', (Q,) float64.
+    """
+    found = _evaluate(rankings, ground_truth, list(CLASSIC_LEVELS))
+    return {"mAP": found["mAP"], "ap": found["ap"]}
+
+
+def holidays_ground_truth(numbers: Sequence[int]) -> list[dict[str, np.ndarray]]:
+    """What is relevant to each query of Holidays ('ok'), and the query itself ('junk').
+
+    `numbers` are those of all pictures' files, such as 100000.
+
+    >>> holidays_ground_truth([100000, 100001, 100100, 100101, 100102])[1]
+    {'ok': array([3, 4]), 'junk': array([2])}
+    """
+    of_file = np.array(numbers, np.int64)
+    truth = []
+    for query in np.flatnonzero(of_file % 100 == 0).tolist():
+        group = np.flatnonzero(of_file // 100 == of_file[query] // 100)
+        truth.append({"ok": group[group != query], "junk": np.array([query])})
+    return truth
 
 
 def levels_of(ground_truth: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -162,14 +203,15 @@ def _evaluate(
     check_ground_truth(ground_truth, shape[1], levels)
     names = ["mAP", *(f"mP@{k}" for k in _PRECISIONS)]
     measures = np.full((len(levels), shape[0], len(names)), np.nan)
-    for query, truth in enumerate(ground_truth):
-        graded = [relevant_and_junk(truth, level) for level in levels]
-        images = np.concatenate([part for parts in graded for part in parts])
+    graded = [[relevant_and_junk(truth, level) for level in levels] for truth in ground_truth]
+    images = [np.unique(np.concatenate([x for pair in each for x in pair])) for each in graded]
+    above = distractors_above(rankings, images) if isinstance(rankings, Scores) else []
+    for query, parts in enumerate(graded):
         if isinstance(rankings, Scores):
-            places = places_by_score(rankings.values[query], np.unique(images))
+            places = places_by_score(rankings.values[query], images[query], above[query])
         else:
             places = places_by_ranking(rankings[query])
-        for row, (positive, junk) in zip(measures, graded, strict=True):
+        for row, (positive, junk) in zip(measures, parts, strict=True):
             if len(positive):
                 ranks = _ranks(places[positive], places[junk])
                 at = [precision_at(ranks, k) for k in _PRECISIONS]

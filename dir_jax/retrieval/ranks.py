@@ -7,6 +7,7 @@ A protocol asks for the places of a few graded images among very many. It can be
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -19,9 +20,12 @@ class Scores:
 
     Attributes:
       values: (Q, N) float; equal scores are in the database's order, NaN comes last.
+      distractors: (Q, n) float each, the scores of further images that are in no ground truth, such
+        as a million distractors. They come after equal scores, and are read once.
     """
 
     values: np.ndarray
+    distractors: Iterable[np.ndarray] = ()
 
 
 def places_by_ranking(ranking: np.ndarray) -> np.ndarray:
@@ -31,21 +35,41 @@ def places_by_ranking(ranking: np.ndarray) -> np.ndarray:
     return places
 
 
-def places_by_score(scores: np.ndarray, images: np.ndarray) -> np.ndarray:
+def distractors_above(scores: Scores, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """How many distractors come before images: for each query, (L,) int64 for its L scores.
+
+    `images` are, for each query, numbers of database images; the scores are their different ones,
+    rising. Each block of distractors is counted and forgotten.
+    """
+    levels = [
+        np.unique(_nan_last(row[numbers]))
+        for row, numbers in zip(scores.values, images, strict=True)
+    ]
+    above = [np.zeros(len(each), np.int64) for each in levels]
+    for block in scores.distractors:
+        for total, level, row in zip(above, levels, block, strict=True):
+            total += _count_above(level, _nan_last(row))[0]
+    return above
+
+
+def places_by_score(
+    scores: np.ndarray, images: np.ndarray, distractors: np.ndarray | int = 0
+) -> np.ndarray:
     """The places of images in the ranking by falling score: how many images come before each.
 
     Args:
       scores: (N,) float; equal scores are in the database's order, NaN comes last.
       images: (P,) integers, numbers of database images, each at most once.
+      distractors: (L,) integers, from `distractors_above` for these images.
 
     Returns:
       (N,) int64, 0-based; only the places of `images` are set.
     """
-    if np.isnan(scores).any():
-        scores = np.where(np.isnan(scores), -np.inf, scores)
+    scores = _nan_last(scores)
     own = scores[images]
     levels = np.unique(own)
     above, close = _count_above(levels, scores)
+    above = above + distractors
     # Scores equal to a level are told apart by their order. Sorted by level, then by number, an
     # image's position less that of its level's first image is how many equals come before it.
     order = np.searchsorted(levels, scores[close])
@@ -57,6 +81,10 @@ def places_by_score(scores: np.ndarray, images: np.ndarray) -> np.ndarray:
     level = np.searchsorted(levels, own)
     place[images] += above[level] - np.searchsorted(order[by_level], level)
     return place
+
+
+def _nan_last(scores: np.ndarray) -> np.ndarray:
+    return np.where(np.isnan(scores), -np.inf, scores) if np.isnan(scores).any() else scores
 
 
 def _count_above(levels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

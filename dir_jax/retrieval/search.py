@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 
 import chex
 import jax
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dir_jax.errors import UserError
-from dir_jax.retrieval.blockwise import blocks, dot_products, largest, rows_of
+from dir_jax.retrieval.blockwise import Rows, blocks, dot_products, largest, rows_of
 
 # The queries compared with the database at once; bounds memory where both are large.
 _QUERIES = 1024
@@ -20,7 +21,7 @@ _Best = tuple[jax.Array, jax.Array]  # (Q, k) scores, the largest first, and (Q,
 
 def top_k(
     queries: np.ndarray | jax.Array,
-    database: np.ndarray | jax.Array,
+    database: Rows,
     k: int,
     *,
     block_size: int = 16384,
@@ -97,14 +98,34 @@ def score_all(
 
     A NumPy database is sent to the device in blocks of `block_size` rows.
     """
+    scores = np.empty((len(queries), len(database)), np.float32)
+    for start, block in score_blocks(queries, database, block_size=block_size):
+        scores[:, start : start + block.shape[1]] = block
+    return scores
+
+
+def score_blocks(
+    queries: np.ndarray | jax.Array, database: Rows, *, block_size: int = 65536
+) -> Iterator[tuple[int, np.ndarray]]:
+    """The same in blocks: yields (first row, (Q, n) float32), in order, each row once.
+
+    While a block is used, the device computes the next.
+    """
     chex.assert_rank([queries, database], 2)
     chex.assert_equal_shape_suffix([queries, database], 1)
-    scores = np.empty((len(queries), len(database)), np.float32)
     size = min(block_size, len(database))
     few = rows_of(queries, 0, len(queries))
-    for start, _ in blocks(len(database), size) if len(queries) else ():
-        scores[:, start : start + size] = _all_scores(few, rows_of(database, start, size))
-    return scores
+    ready: list[tuple[int, int, jax.Array]] = []
+    for start, first_new in blocks(len(database), size) if len(queries) and size else ():
+        ready.append((start, first_new, _all_scores(few, rows_of(database, start, size))))
+        if len(ready) == 2:
+            yield _new_scores(*ready.pop(0))
+    for each in ready:
+        yield _new_scores(*each)
+
+
+def _new_scores(start: int, first_new: int, scores: jax.Array) -> tuple[int, np.ndarray]:
+    return first_new, np.asarray(scores)[:, first_new - start :]
 
 
 def rank_all(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from dir_jax.runtime.files import cache_folder
+from dir_jax.runtime.processes import is_first
 
 # Of what XLA's CPU compiler gives to its library YNNPACK by default (single products and
 # convolutions, and what can be fused with them), only single products: its convolutions are up to
@@ -43,3 +45,25 @@ def set_up_jax(cache: str | None, *, log_compiles: bool = False, asynchronous: b
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_log_compiles", log_compiles)
     jax.config.update("jax_cpu_enable_async_dispatch", asynchronous)
+    if not is_first() and jax.default_backend() == "cpu":
+        _write_from_here()
+
+
+def _write_from_here() -> None:
+    """Lets a process other than the first add to the folder of compiled programs.
+
+    JAX writes from process 0 alone. That is enough on accelerators, whose programs are the same in
+    all processes, where they share the folder; but a CPU's program is of one process.
+    """
+    from jax._src import compiler, distributed  # there is no setting for this
+
+    write, state = compiler._cache_write, distributed.global_state
+
+    def write_from_here(*args: Any) -> None:
+        number, state.process_id = state.process_id, 0
+        try:
+            write(*args)
+        finally:
+            state.process_id = number
+
+    vars(compiler)["_cache_write"] = write_from_here

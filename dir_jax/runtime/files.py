@@ -127,13 +127,16 @@ def cache_folder(name: str, given: str | None = None) -> Path | None:
         return None
 
 
-def take_lock(path: str | os.PathLike[str], busy: str) -> filelock.BaseFileLock:
+def take_lock(
+    path: str | os.PathLike[str], busy: str, *, wait: bool = False
+) -> filelock.BaseFileLock:
     """Locks the file `path`, which is created and stays, until `release()` or the process's end.
 
-    On file systems that have no locks there is a warning and no protection.
+    On file systems that have no locks there is a warning and no protection. Where another process
+    holds the lock, `wait` says so (with the message `busy`) and waits for it.
 
     Raises:
-      BusyError: another process holds the lock; its message is `busy`.
+      BusyError: another process holds the lock, and not `wait`; its message is `busy`.
       UserError: the file cannot be created.
     """
     lock = filelock.FileLock(path, timeout=0)
@@ -141,7 +144,10 @@ def take_lock(path: str | os.PathLike[str], busy: str) -> filelock.BaseFileLock:
         with warnings.catch_warnings(action="error"):  # that a weaker kind of lock is tried
             lock.acquire()
     except filelock.Timeout as e:
-        raise BusyError(busy) from e
+        if not wait:
+            raise BusyError(busy) from e
+        log.warning(busy)
+        lock.acquire(timeout=-1)
     except (OSError, NotImplementedError, UserWarning) as e:
         if getattr(e, "errno", errno.ENOSYS) not in _NO_LOCKS:
             raise UserError(f"cannot write {path}: {getattr(e, 'strerror', None) or e}") from e

@@ -7,6 +7,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from dir_jax.runtime.processes import is_first
+
 
 class _Lines:
     """Standard error for tqdm: what would overwrite a line becomes a line of its own."""
@@ -25,7 +27,8 @@ def progress_bar(
     """A bar with the rate; where standard error is not a terminal, a line every ten seconds.
 
     `unit` is 'B' for bytes, or what is counted, such as 'img'; `done` of them were done by an
-    earlier run. What is usually quick appears only after `delay` seconds.
+    earlier run. What is usually quick appears only after `delay` seconds. Of several processes that
+    train together, the first one shows it.
     """
     look: dict[str, Any] = {"leave": False, "delay": delay}
     if not sys.stderr.isatty():
@@ -33,4 +36,12 @@ def progress_bar(
         line = "{desc}: " + number + " of {total_fmt} {unit}, {rate_fmt}, {remaining} left{postfix}"
         look |= {"file": _Lines(), "mininterval": 10, "bar_format": line, "leave": True}
     scale = {"unit_scale": True, "unit_divisor": 1024} if unit == "B" else {}
-    return tqdm(desc=name, total=total, initial=done, unit=unit, disable=not shown, **look, **scale)
+    return tqdm(
+        desc=name,
+        total=total,
+        initial=done,
+        unit=unit,
+        disable=not (shown and is_first()),
+        **look,
+        **scale,
+    )

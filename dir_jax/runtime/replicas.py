@@ -77,8 +77,16 @@ class MeshReplicas:
         return jax.make_array_from_process_local_data(self._divided, rows)
 
     def replicate(self, tree: Any) -> Any:
-        """Puts a pytree of host arrays on every device, whole."""
-        return jax.device_put(tree, self._whole)
+        """Puts a pytree of host arrays, the same in every process, on every device, whole."""
+        if jax.process_count() == 1:
+            return jax.device_put(tree, self._whole)
+        # `device_put` would gather the arrays of all processes, to see whether they are the same.
+
+        def put(x: Any) -> jax.Array:
+            host = np.asarray(x)
+            return jax.make_array_from_callback(host.shape, self._whole, host.__getitem__)
+
+        return jax.tree.map(put, tree)
 
     def fetch(self, tree: Any) -> Any:
         """Returns a REPLICATED pytree as NumPy arrays."""

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import ml_collections
 
 from dir_jax.errors import UserError, quoted, shown
+from dir_jax.errors import did_you_mean as nearest
 
 
 class _Key(NamedTuple):
@@ -58,7 +59,8 @@ def config_keys() -> dict[str, Any]:
             "dtype": _Key("float32", choices=("float32", "bfloat16")),
             # Precision of float32 products: 'default' lets a GPU use TF32 and a TPU bfloat16.
             "precision": _Key("highest", choices=("default", "high", "highest")),
-            # Checkpoint to start from, ours or a file of PyTorch; '' for random weights.
+            # Where to start from: a checkpoint, ours or a file of PyTorch, or the name of a
+            # published model; '' for random weights.
             "init": _Key(""),
             # Whether that checkpoint may lack some of the backbone, which then stays random.
             "init_partial": _Key(False, changes_numbers=False),
@@ -105,14 +107,28 @@ def config_keys() -> dict[str, Any]:
             "images_per_class": _Key(4, 2),  # In a batch, for 'classes'.
         },
         "loss": {
-            # A row of `dir_jax.losses.LOSSES`: 'ap', 'tie_aware_ap', 'triplet', 'triplet_log_exp'.
+            # A row of `dir_jax.losses.LOSSES`, such as 'ap' or 'triplet'; docs/losses.md has them.
             "name": _Key("ap"),
-            "num_bins": _Key(20, 2, 10_000),  # Bins of similarity, for the AP losses.
+            "num_bins": _Key(20, 2, 10_000),  # Bins of similarity, for 'ap', 'tie_aware_ap', …
             # Whether all classes of a batch count equally, for the AP losses.
             "class_weighted": _Key(False),
             "margin": _Key(0.1, 0, 10),  # Margin between the distances of a triplet, for 'triplet'.
             # Triplets of a batch that the triplet losses use, unless the sampler is 'mined'.
             "mining": _Key("hardest", choices=("hardest", "semihard", "all")),
+            "temperature": _Key(0.01, 1e-6, 100),  # Of 'smooth_ap', 'recall_at_k'.
+            "recall_k": _Key((1, 2, 4, 8, 16), 1, 1 << 20),  # Values of k, for 'recall_at_k'.
+            "rank_temperature": _Key(1.0, 1e-6, 100),  # Of ranks, for 'recall_at_k'.
+            "contrastive_margin": _Key(0.7, 0, 2),  # How far negatives should be, 'contrastive'.
+            "negatives": _Key(5, 1, 1 << 20),  # Nearest ones of an image, for 'contrastive'.
+            # For 'multi_similarity': weights of positives and of negatives, the similarity around
+            # which pairs count, and the slack of their mining.
+            "alpha": _Key(2.0, 1e-6, 1000),
+            "beta": _Key(50.0, 1e-6, 1000),
+            "base": _Key(0.5, -1, 1),
+            "epsilon": _Key(0.1, 0, 10),
+            "arcface_margin": _Key(0.5, 0, 3.1415),  # An angle in radians, for 'arcface'.
+            "cosface_margin": _Key(0.35, 0, 2),  # Of cosines, for 'cosface'.
+            "scale": _Key(64.0, 1e-6, 1000),  # Of cosines in the softmax of both.
         },
         # Triplets chosen from the descriptors of a pool of images, for the sampler 'mined'.
         "mining": {
@@ -196,7 +212,8 @@ def validate_config(config: ml_collections.ConfigDict) -> None:
     expected["loss.name"] = _Key("ap", choices=tuple(LOSSES))
     for key, rule in expected.items():
         if not _fits(found[key], rule):
-            raise UserError(f"config.{key} is {quoted(found[key])}; expected {_words(rule)}")
+            near = nearest(str(found[key]), rule.choices) if rule.choices else ""
+            raise UserError(f"config.{key} is {quoted(found[key])}; expected {_words(rule)}{near}")
     if not found["data.train"]:
         raise UserError(
             "config.data.train names no data set; give one, such as "

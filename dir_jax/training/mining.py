@@ -13,6 +13,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 
 from dir_jax.data.samplers import Sampler
 from dir_jax.errors import UserError
@@ -52,6 +53,8 @@ def mine_triplets(
 ) -> MinedTriplets:  # fmt: skip
     """Finds the hardest negatives and the positives of each anchor, in blocks on the device.
 
+    Several processes divide the blocks between them; all of them get the same triplets.
+
     Args:
       descriptors: (M, D) float32 of norm 1, of the pool's images.
       labels: (M,) int, their classes.
@@ -75,12 +78,16 @@ def mine_triplets(
     k = min(negatives, int(len(labels) - counts.max()))
     num_positives = int(counts.max()) - 1
     on_device = jnp.asarray(descriptors), jnp.asarray(labels)
-    padded = np.pad(anchors, (0, -len(anchors) % block_size), mode="edge")
+    processes = jax.process_count()
+    padded = np.pad(anchors, (0, -len(anchors) % (block_size * processes)), mode="edge")
     blocks = [
         jax.device_get(_most_similar(*on_device, jnp.asarray(rows), k, num_positives))
-        for rows in padded.reshape(-1, block_size)
+        for rows in padded.reshape(processes, -1, block_size)[jax.process_index()]
     ]
-    hardest, similar = (np.concatenate(x)[: len(anchors)] for x in zip(*blocks, strict=True))
+    own = tuple(np.concatenate(x) for x in zip(*blocks, strict=True))
+    hardest, similar = (
+        x[: len(anchors)] for x in multihost_utils.process_allgather(own, tiled=True)
+    )
     available = counts[np.searchsorted(classes, labels[anchors])] - 1
     if positives == "random":  # all; shorter rows start again, so that all columns are filled
         columns = np.arange(num_positives)[None] % available[:, None]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -19,7 +20,9 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from dir_jax.errors import ImageError, UserError
 from dir_jax.models.variables import split_variables
+from dir_jax.runtime.processes import is_first
 from dir_jax.runtime.replicas import create_replicas
+from dir_jax.runtime.together import Together
 from dir_jax.training.announcement import announce
 from dir_jax.training.config import validate_config
 from dir_jax.training.current import CurrentNetwork
@@ -28,8 +31,8 @@ from dir_jax.training.image_record import check_images
 from dir_jax.training.optimizer import create_optimizer, create_schedule
 from dir_jax.training.results import is_complete, log_evaluation, write_results
 from dir_jax.training.run_checkpoints import RunCheckpoints
-from dir_jax.training.saving import restore_newest, saved_with_model
-from dir_jax.training.setup import create_network, create_setup
+from dir_jax.training.saving import check_chunk_size, restore_newest, saved_with_model
+from dir_jax.training.setup import create_loss_variables, create_network, create_setup
 from dir_jax.training.skipped import SkippedImages
 from dir_jax.training.state import count_bytes, create_state
 from dir_jax.training.step import ThreeStageStep
@@ -47,16 +50,23 @@ from dir_jax.training.workdir import MetricsLog, check_free_space, claimed_workd
 log = logging.getLogger(__name__)
 
 
-def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) -> int:
+def train(
+    config: ml_collections.ConfigDict,
+    workdir: str | os.PathLike[str],
+    *,
+    preempted: int = 0,
+    together: Together | None = None,
+) -> int:
     """Trains as `config` says, or resumes the run in `workdir` where it stopped.
 
     Writes config.json, metrics.jsonl, tensorboard/ and checkpoints/STEP/, skipped_images.txt where
     images are skipped, and at the end model/, curves.png, ranked.png and summary.json. Makes
-    `workdir` if it does not exist.
+    `workdir` if it does not exist. Of several processes, which all call this, the first one writes;
+    `together` are these processes.
 
     Returns:
-      The exit code of the process: 0 when the run is complete, or was saved after SIGTERM or
-      SIGHUP; 130 when it was saved after Ctrl-C.
+      The exit code of the process: 0 when the run is complete; `preempted` when it was saved after
+      SIGTERM or SIGHUP; 130 when it was saved after Ctrl-C.
 
     Raises:
       UserError: bad input, before anything is written; or numbers that are no longer finite.
@@ -72,8 +82,10 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) ->
     schedule = create_schedule(config.optimizer, config.num_steps)
     graphdef, params, stats = split_variables(network)
     check_weights({**params, **stats}, f"config.model.init={config.model.init!r}")
-    state = create_state(params, stats, optimizer, batch_norm=config.batch_norm)
-    check_free_space(directory, count_bytes(state), config.checkpoint.keep)
+    own = create_loss_variables(config, setup, network.descriptor_size)
+    state = create_state(params, stats, optimizer, batch_norm=config.batch_norm, loss=own)
+    if is_first():
+        check_free_space(directory, count_bytes(state), config.checkpoint.keep)
     replicas = create_replicas(config.parallel)
     colours, train_statistics = setup.preprocessing, config.batch_norm == "trained"
     advance = ThreeStageStep(
@@ -93,12 +105,15 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) ->
             RunCheckpoints(directory / "checkpoints", keep=config.checkpoint.keep)
         ) as checkpoints,
     ):
+        if together:
+            together.before_leaving = checkpoints.wait
         # Resume, or begin.
         resumed = restore_newest(checkpoints, state)
         step, state = resumed.step, resumed.state
         if is_complete(directory, step, config.num_steps):
             log.info("this run is complete: %s", directory)
             return 0
+        check_chunk_size(config, setup.chunk_size, resumed)
         images, collapse = check_images(config, setup, resumed), CollapseWatch()
         setup = setup.without(config, images.skipped)
         on_failure = None
@@ -110,9 +125,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) ->
                 )
         announce(config, setup, resumed, advance)
         state = replicas.replicate(state)
-        current = CurrentNetwork(
-            network, setup, config, replicas, signals.check_together, on_failure
-        )
+        current = CurrentNetwork(network, setup, config, replicas, signals.check, on_failure)
         described = None  # the held-out sets, as the last evaluation described them
         with (
             MetricsLog(directory, step or None, resumed.rows) as metrics,
@@ -120,13 +133,19 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) ->
         ):
 
             def save() -> None:
-                if step:
-                    optimizer = replicas.fetch(state.optimizer)
+                if step and is_first():
+                    loss, optimizer = replicas.fetch((state.loss, state.optimizer))
                     checkpoints.save(
                         step,
                         current.network(state),
                         saved_with_model(
-                            optimizer, feed.triplets, metrics.rows, images.arrays, images.skipped
+                            loss,
+                            optimizer,
+                            feed.triplets,
+                            metrics.rows,
+                            images.arrays,
+                            images.skipped,
+                            setup.chunk_size,
                         ),
                         preprocessing=setup.preprocessing,
                         recipe=setup.recipe,
@@ -170,7 +189,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) ->
                     feed.bar.set_postfix(step=step, loss=f"{row['loss']:.4f}", refresh=False)
                     if _is_due(step, config.checkpoint.every, config):
                         save()
-                    signals.check_together()
+                    signals.check()
 
                 # Finish.
                 save()
@@ -181,7 +200,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) ->
                 checkpoints.wait()
                 after = f"after step {step} and saved" if step else "before the first step ended"
                 log.info("stopped %s; the same command resumes", after)
-                return signals.exit_code
+                return 130 if signals.received == signal.SIGINT else preempted
             except ImageError as e:
                 checkpoints.wait()
                 raise UserError(f"{e}; --config.data.on_error=skip goes on without it") from e
@@ -203,6 +222,6 @@ def _is_due(step: int, every: int, config: ml_collections.ConfigDict) -> bool:
 
 def _set_up_logging() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
-    logging.getLogger("dir_jax").setLevel(logging.INFO)
+    logging.getLogger("dir_jax").setLevel(logging.INFO if is_first() else logging.ERROR)
     # Orbax logs the traceback of an error in its background thread, which it also raises.
     logging.getLogger("absl").setLevel(logging.CRITICAL)

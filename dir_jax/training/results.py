@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import ml_collections
 
 from dir_jax.checkpoint import save_model
@@ -17,6 +16,7 @@ from dir_jax.report.figures import save_training_curves
 from dir_jax.retrieval.blockwise import finite_rows
 from dir_jax.retrieval.whitening import Whitening, learn_whitening
 from dir_jax.runtime.files import write_text
+from dir_jax.runtime.processes import from_first, is_first
 from dir_jax.training.current import CurrentNetwork
 from dir_jax.training.finished import SUMMARY
 from dir_jax.training.held_out import DescribedSets
@@ -30,16 +30,16 @@ _WHITEN = 2  # separates the random choice of whitening images from other random
 
 
 def is_complete(directory: Path, step: int, num_steps: int) -> bool:
-    """Whether the results of the last of `num_steps` are there.
+    """Whether the results of the last of `num_steps` are there, as process 0 sees it.
 
     Those of a shorter run, which is being lengthened, are put aside.
     """
     summary = directory / SUMMARY
-    if not summary.exists() or step >= num_steps:
-        return summary.exists()
-    if jax.process_index() == 0:
+    found = is_first() and summary.exists()
+    if found and step < num_steps:
         summary.rename(directory / f"summary-{step}-steps.json")
-    return False
+        found = False
+    return bool(from_first(found))
 
 
 def write_results(
@@ -53,6 +53,8 @@ def write_results(
 ) -> None:
     """Learns the whitening, then writes model/, curves.png, ranked.png and summary.json.
 
+    Of several processes, all describe the images, and the first one does the rest.
+
     `described` are the held-out sets by the last `state`, which is REPLICATED; `rows` are the run's
     log, whose first row has the evaluation before training.
 
@@ -60,13 +62,13 @@ def write_results(
       UserError: an image cannot be read, or the results cannot be written.
     """
     whitenings = _learn_whitening(config, setup, current, state)
+    if not is_first():
+        return
     summary: dict[str, Any] = {"before": rows[0]["eval"], "after": described.metrics()}
     for whitening in whitenings.values():
         whitened = described.whitened(whitening, config.whitening.power)
         summary["after_whitened"] = whitened.metrics()
     summary |= {"steps": config.num_steps, "images_seen": config.num_steps * config.batch_size}
-    if jax.process_index():
-        return
     save_model(
         directory / "model",
         current.network(state),
@@ -100,6 +102,8 @@ def _learn_whitening(
     most = config.whitening.max_images or config.num_steps * config.batch_size
     chosen = choose_pool(setup.usable, most, config.seed, _WHITEN)
     descriptors = current.describe(state, chosen, setup.whitening_transform, "learn whitening")
+    if not is_first():
+        return {}
     try:
         whitening = learn_whitening(descriptors[finite_rows(descriptors)])
     except UserError as e:  # the descriptors are all alike; the model is still worth keeping

@@ -9,10 +9,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import orbax.checkpoint as ocp
 
-from dir_jax.checkpoint import arrays_of, check_files, orbax_handlers, reading, to_host, writing
+from dir_jax.checkpoint import (
+    alone,
+    array_handler,
+    arrays_of,
+    check_files,
+    orbax_handlers,
+    read_arrays,
+    reading,
+    to_host,
+    writing,
+)
 from dir_jax.description import (
     DamagedCheckpointError,
     check_digests,
@@ -25,6 +34,7 @@ from dir_jax.model_recipe import Recipe
 from dir_jax.models import RetrievalNetwork
 from dir_jax.models.preprocess import Preprocessing
 from dir_jax.models.variables import Variables, split_variables
+from dir_jax.runtime.processes import from_first, is_first
 from dir_jax.runtime.reading import read_json
 
 log = logging.getLogger(__name__)
@@ -34,12 +44,16 @@ class RunCheckpoints:
     """The checkpoints of one training run, saved in the background; the newest and best are kept.
 
     A step's directory is renamed into place when it is complete, so that a killed run always finds
-    its last complete step.
+    its last complete step. Of several processes, the first one writes, with Orbax's barriers over
+    itself alone, and decides which step is read by all.
     """
 
     def __init__(self, directory: str | os.PathLike[str], *, keep: int):
         """Opens or makes `directory`; keeps the `keep` newest steps and the one of the best mAP."""
-        root = Path(directory).absolute()
+        root = self._root = Path(directory).absolute()
+        if not is_first():
+            return
+        root.mkdir(parents=True, exist_ok=True)
         policy = ocp.checkpoint_managers.preservation_policy
         best = policy.BestN(
             get_metric_fn=lambda metrics: metrics.get("mAP", -1.0), n=1,
@@ -50,8 +64,10 @@ class RunCheckpoints:
             check_files(root, "*")
             self._manager = ocp.CheckpointManager(
                 root,
-                item_handlers={**orbax_handlers(), "train": ocp.PyTreeCheckpointHandler()},
+                item_handlers={**orbax_handlers(), "train": array_handler()},
                 options=ocp.CheckpointManagerOptions(
+                    create=False,
+                    multiprocessing_options=alone(),
                     cleanup_tmp_directories=True,
                     preservation_policy=policy.AnyPreservationPolicy([policy.LatestN(keep), best]),
                 ),
@@ -67,11 +83,11 @@ class RunCheckpoints:
         recipe: Recipe,
         mean_average_precision: float | None = None,
     ) -> None:
-        """Copies the state to the host and writes it while training continues.
+        """Copies the state to the host and writes it while training continues; in process 0.
 
         Args:
           step: the number of updates that the state has seen.
-          model: the network, whose variables every process holds whole.
+          model: the network.
           train: a pytree of arrays: optimiser and sampler.
           preprocessing: how the network's input is made.
           recipe: how images are described with it.
@@ -89,7 +105,7 @@ class RunCheckpoints:
         args["model"] = ocp.args.JsonSave(description)
         score = mean_average_precision
         metrics = None if score is None else {"mAP": float(score)}
-        with writing(self._manager.directory):
+        with writing(self._root):
             self._manager.save(step, args=ocp.args.Composite(**args), metrics=metrics, force=True)
 
     def latest(self) -> int | None:
@@ -99,6 +115,8 @@ class RunCheckpoints:
     def restore_newest(self) -> tuple[int, Variables, Variables, Any] | None:
         """Reads the newest step that is not damaged; damaged ones after it are put aside.
 
+        All processes call this at the same point, and read the step that process 0 finds.
+
         Returns:
           The step, its parameters, BatchNorm statistics and training state as NumPy arrays; None
           where there are no steps.
@@ -106,6 +124,11 @@ class RunCheckpoints:
         Raises:
           UserError: every step is damaged, or the newest is of another version of the format.
         """
+        found = self._find_newest() if is_first() else None
+        step = from_first(found[0] if found else -1)
+        return found if is_first() or step < 0 else (step, *self._restore(step))
+
+    def _find_newest(self) -> tuple[int, Variables, Variables, Any] | None:
         damaged: list[tuple[int, DamagedCheckpointError]] = []
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
@@ -125,32 +148,33 @@ class RunCheckpoints:
 
     def _restore(self, step: int) -> tuple[Variables, Variables, Any]:
         what = f"the checkpoint {self.path(step)}"
-        description = read_description(self.path(step))
+        description = read_description(self.path(step) / "model" / "model.json")
         with reading(what):
             check_files(self.path(step))
-            restore = {name: ocp.args.PyTreeRestore() for name in ("arrays", "train")}
-            items = dict(self._manager.restore(step, args=ocp.args.Composite(**restore)).items())
+            items = {name: read_arrays(self.path(step) / name) for name in ("arrays", "train")}
             check_digests(description, items, what)
             return items["arrays"]["params"], items["arrays"]["batch_stats"], items["train"]
 
     def path(self, step: int) -> Path:
         """The directory of a step."""
-        return Path(self._manager.directory) / str(step)
+        return self._root / str(step)
 
     def wait(self) -> None:
         """Waits until everything saved so far is on disk; raises UserError if it cannot be."""
-        with writing(self._manager.directory):
-            self._manager.wait_until_finished()
+        if is_first():
+            with writing(self._root):
+                self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits, and releases the threads. Raises what `wait` does."""
+        if not is_first():
+            return
         try:
-            with writing(self._manager.directory):
+            with writing(self._root):
                 self._manager.close()
         finally:  # a step that could not be written would keep its part of a full disk
-            if jax.process_index() == 0:
-                for unfinished in Path(self._manager.directory).glob("*.orbax-checkpoint-tmp*"):
-                    shutil.rmtree(unfinished, ignore_errors=True)
+            for unfinished in self._root.glob("*.orbax-checkpoint-tmp*"):
+                shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _put_unreadable_aside(root: Path) -> None:
@@ -172,11 +196,10 @@ def _put_unreadable_aside(root: Path) -> None:
 
 
 def _put_aside(folder: Path, error: UserError) -> None:
-    if jax.process_index() == 0:
-        aside = folder.with_name(f"damaged-{folder.name}")
-        shutil.rmtree(aside, ignore_errors=True)
-        folder.rename(aside)
-        log.warning("%s; the step is now %s", error, aside)
+    aside = folder.with_name(f"damaged-{folder.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    folder.rename(aside)
+    log.warning("%s; the step is now %s", error, aside)
 
 
 def _nothing_left(error: UserError) -> UserError:

@@ -1,7 +1,7 @@
 """What a run saves, besides its model, so that it can be resumed bit for bit.
 
 Batches, augmentation, dropout and the learning rate depend on the seed and the step alone, so only
-the optimiser's state and the mined triplets have to be saved.
+the loss's class weights, the optimiser's state and the mined triplets have to be saved.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import ml_collections
 import numpy as np
 import optax
 
 from dir_jax.checkpoint import check_variables
 from dir_jax.errors import UserError
+from dir_jax.models.variables import Variables
 from dir_jax.training.mining import MinedTriplets
 from dir_jax.training.run_checkpoints import RunCheckpoints
 from dir_jax.training.state import TrainState
@@ -33,20 +35,26 @@ class Resumed(NamedTuple):
     rows: list[Any] | None = None  # of `MetricsLog`
     images: Mapping[str, np.ndarray] | None = None  # of `ImageRecord.arrays`
     skipped: np.ndarray | None = None  # (K,) int64, of `Setup`; None if not known
+    chunk_size: int | None = None  # of the updates
 
 
 def saved_with_model(
+    loss: Variables,
     optimizer: optax.OptState,
     triplets: MinedTriplets | None,
     rows: Sequence[Mapping[str, Any]],
     images: Mapping[str, np.ndarray],
     skipped: np.ndarray,
+    chunk_size: int,
 ) -> dict[str, Any]:
     """The arrays of a checkpoint that are not the model's, as `restore_newest` reads them."""
     log_ = np.frombuffer(json.dumps(rows).encode(), np.uint8)
     # Orbax writes no array without elements, so the first is one that no image has.
     arrays = {"optimizer": _leaves_by_path(optimizer), "log": log_, "images": images,
-              "skipped": np.array([-1, *skipped], np.int64)}  # fmt: skip
+              "skipped": np.array([-1, *skipped], np.int64),
+              "chunk_size": np.int32(chunk_size)}  # fmt: skip
+    if loss:
+        arrays["loss"] = loss
     return arrays if triplets is None else {**arrays, "triplets": vars(triplets)}
 
 
@@ -54,7 +62,7 @@ def restore_newest(checkpoints: RunCheckpoints, state: TrainState) -> Resumed:
     """Reads the newest checkpoint of a run, whose state before the first update is `state`.
 
     Raises UserError where it cannot be read, or is that of another network or optimiser. One that
-    dir_jax 0.1.0 wrote has neither the log nor a record of the images.
+    dir_jax 0.1.0 wrote has no log, no record of the images, and no chunk size.
     """
     newest = checkpoints.restore_newest()
     if newest is None:
@@ -65,24 +73,40 @@ def restore_newest(checkpoints: RunCheckpoints, state: TrainState) -> Resumed:
     try:
         found = {name: np.asarray(value) for name, value in train["optimizer"].items()}
         triplets = MinedTriplets(**train["triplets"]) if "triplets" in train else None
+        own = {name: np.asarray(value) for name, value in train.get("loss", {}).items()}
         rows = json.loads(train["log"].tobytes()) if "log" in train else None
         images = dict(train["images"]) if "images" in train else None
         skipped = (
             np.asarray(train["skipped"], np.int64).reshape(-1)[1:] if "skipped" in train else None
         )
+        chunk_size = int(train["chunk_size"]) if "chunk_size" in train else None
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as e:
         raise UserError(f"{what} does not hold the state of a training run") from e
-    for ours, theirs in ((state.params, params), (state.stats, stats), (expected, found)):
+    pairs = (state.params, params), (state.stats, stats), (state.loss, own), (expected, found)
+    for ours, theirs in pairs:
         check_variables(ours, theirs, what)
     leaves = [np.asarray(found[name], leaf.dtype) for name, leaf in expected.items()]
     restored = TrainState(
         trained={name: params[name] for name in state.trained},
         fixed={name: params[name] for name in state.fixed},
         stats=stats,
+        loss={name: own[name] for name in state.loss},
         optimizer=jax.tree.unflatten(jax.tree.structure(state.optimizer), leaves),
     )
     log.info("resuming after step %d", step)
-    return Resumed(step, restored, triplets, rows, images, skipped)
+    return Resumed(step, restored, triplets, rows, images, skipped, chunk_size)
+
+
+def check_chunk_size(config: ml_collections.ConfigDict, chunk_size: int, resumed: Resumed) -> None:
+    """Raises UserError where a run that trains BatchNorm would go on with other chunks."""
+    before = resumed.chunk_size
+    if config.batch_norm == "trained" and before not in (None, chunk_size):
+        raise UserError(
+            f"this run has trained BatchNorm on chunks of {before} images, and on "
+            f"{jax.device_count()} devices config.batch_size={config.batch_size} makes chunks of "
+            f"{chunk_size}, which would be normalised differently; resume it on "
+            f"{config.batch_size // before} devices or fewer, whose share is a multiple of {before}"
+        )
 
 
 def _leaves_by_path(tree: Any) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from dir_jax.describe.image_lists import ImageList, headers_to_read, sample_list
 from dir_jax.errors import UserError
 from dir_jax.loading import load_model
 from dir_jax.losses import LOSSES, BatchLoss
+from dir_jax.losses.classification import create_class_weights
 from dir_jax.model_recipe import Recipe
 from dir_jax.models import RetrievalNetwork, create_model
 from dir_jax.models.variables import merge_variables, split_variables
@@ -144,6 +145,15 @@ def create_network(config: ml_collections.ConfigDict) -> RetrievalNetwork:
     return merge_variables(graphdef, params, stats)
 
 
+def create_loss_variables(
+    config: ml_collections.ConfigDict, setup: Setup, width: int
+) -> dict[str, jax.Array]:
+    """What the loss trains of its own: (classes, width) 'class_weights', or nothing."""
+    if not LOSSES[config.loss.name].class_weights:
+        return {}
+    return {"class_weights": create_class_weights(len(setup.dataset.classes), width, config.seed)}
+
+
 def _create_held_out(
     config: ml_collections.ConfigDict, transform: Compose, skips: bool
 ) -> HeldOutSets:
@@ -192,6 +202,9 @@ def _chunk_size(config: ml_collections.ConfigDict) -> int:
     if chunk < wanted:
         message = "config.chunk_size=%d does not divide the %d images of a device; using %d"
         log.warning(message, config.chunk_size, rows, chunk)
+    elif chunk < min(config.chunk_size, config.batch_size) and config.batch_norm == "trained":
+        message = "each of %d devices has %d images: BatchNorm normalises these, not chunks of %d"
+        log.warning(message, devices, rows, config.chunk_size)
     return chunk
 
 

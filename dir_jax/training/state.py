@@ -27,12 +27,18 @@ class TrainState(NamedTuple):
     trained: Variables  # the parameters that the optimiser changes
     fixed: Variables  # the parameters that stay as they are
     stats: Variables  # BatchNorm's running means and variances
-    optimizer: optax.OptState  # the optimiser's own state, over `trained`
+    loss: Variables  # what the loss trains of its own: 'class_weights', or nothing
+    optimizer: optax.OptState  # the optimiser's own state, over `learned`
 
     @property
     def params(self) -> Variables:
         """All parameters."""
         return {**self.fixed, **self.trained}
+
+    @property
+    def learned(self) -> Variables:
+        """All that the optimiser changes: `trained` and `loss`."""
+        return {**self.trained, **self.loss}
 
 
 def create_state(
@@ -41,15 +47,20 @@ def create_state(
     optimizer: optax.GradientTransformation,
     *,
     batch_norm: str,
+    loss: Variables | None = None,
 ) -> TrainState:
-    """The state before the first update, with the `params` and `stats` of `split_variables`."""
+    """The state before the first update, with the `params` and `stats` of `split_variables`.
+
+    `loss` are the arrays by name that the loss trains and takes as arguments; none by default.
+    """
     fixed = batch_norm_parameters(params) if batch_norm == "frozen" else set()
     trained = {name: value for name, value in params.items() if name not in fixed}
     return TrainState(
         trained=trained,
         fixed={name: value for name, value in params.items() if name in fixed},
         stats=dict(stats),
-        optimizer=optimizer.init(trained),
+        loss=dict(loss or {}),
+        optimizer=optimizer.init({**trained, **(loss or {})}),
     )
 
 

@@ -90,16 +90,20 @@ class ThreeStageStep:
             descriptors = jax.lax.dynamic_update_slice(descriptors, own, (chunk * chunk_size, 0))
             return descriptors, own[:1, 0]
 
-        def stage_2(descriptors: Array, labels: Array) -> tuple[dict[str, Array], Array]:
+        def stage_2(
+            descriptors: Array, labels: Array, state: TrainState
+        ) -> tuple[dict[str, Array], Array, Variables]:
             of_all_replicas = functools.partial(loss, axis_name=AXIS)
-            value, cotangents = differentiate_loss(of_all_replicas, descriptors, labels)
+            value, (cotangents, by_own) = differentiate_loss(
+                of_all_replicas, descriptors, labels, state.loss
+            )
             # A loss may leave out a triplet with NaN, as it compares with nothing.
             finite = jax.lax.pmin(_all_finite(descriptors).astype(jnp.int32), AXIS)
             # Of all pairs of unit vectors, from the norm of their sum.
             total = jnp.square(jax.lax.psum(descriptors.sum(axis=0), AXIS)).sum()
             similarity = (total - batch_size) / max(batch_size * (batch_size - 1), 1)
             found = {"loss": jnp.where(finite, value, jnp.nan), "mean_similarity": similarity}
-            return found, cotangents
+            return found, cotangents, by_own
 
         def stage_3(
             state: TrainState, images: Array, cotangents: Array,
@@ -111,9 +115,10 @@ class ThreeStageStep:
             return *jax.tree.map(jnp.add, (gradient, new_stats), shares), own[:1, 0]
 
         def finish(
-            state: TrainState, gradient: Variables, new_stats: Variables, found: dict[str, Array]
-        ) -> tuple[TrainState, dict[str, Array]]:
-            gradient, stats = jax.lax.psum(gradient, AXIS), state.stats
+            state: TrainState, gradient: Variables, by_own: Variables, new_stats: Variables,
+            found: dict[str, Array],
+        ) -> tuple[TrainState, dict[str, Array]]:  # fmt: skip
+            gradient, stats = jax.lax.psum({**gradient, **by_own}, AXIS), state.stats
             if forward.train_statistics:
                 chunks = replicas.count * self.num_chunks
                 stats = jax.tree.map(lambda s: s / chunks, jax.lax.psum(new_stats, AXIS))
@@ -128,12 +133,12 @@ class ThreeStageStep:
         self._stage_1 = wrap(
             stage_1, (REPLICATED, ROWS, ROWS, SCALAR, SCALAR), (ROWS, ROWS), donate=(2,)
         )
-        self._stage_2 = wrap(stage_2, (ROWS, ROWS), (REPLICATED, ROWS))
+        self._stage_2 = wrap(stage_2, (ROWS, ROWS, REPLICATED), (REPLICATED, ROWS, PARTIAL))
         of_stage_3 = (REPLICATED, ROWS, ROWS, PARTIAL, PARTIAL, SCALAR, SCALAR)
         self._stage_3 = wrap(stage_3, of_stage_3, (PARTIAL, PARTIAL, ROWS), donate=(3, 4))
         # The old state is not donated: when a step is abandoned, that state is what gets saved.
-        of_finish = (REPLICATED, PARTIAL, PARTIAL, REPLICATED)
-        self._finish = wrap(finish, of_finish, (REPLICATED, REPLICATED), donate=(1, 2))
+        of_finish = (REPLICATED, PARTIAL, PARTIAL, PARTIAL, REPLICATED)
+        self._finish = wrap(finish, of_finish, (REPLICATED, REPLICATED), donate=(1, 2, 3))
 
     def __call__(
         self,
@@ -180,13 +185,15 @@ class ThreeStageStep:
             pace(token)
         if len(kept) != self.num_chunks:
             raise ValueError(f"got {len(kept)} chunks of {self.num_chunks}")
-        found, cotangents = self._stage_2(descriptors, put(np.asarray(labels, np.int32)))
+        found, cotangents, by_own = self._stage_2(
+            descriptors, put(np.asarray(labels, np.int32)), state
+        )
         for k, images in enumerate(kept):
             gradient, new_stats, token = self._stage_3(
                 state, put(images), cotangents, gradient, new_stats, np.int32(k), seed_
             )
             pace(token)
-        return self._finish(state, gradient, new_stats, found)
+        return self._finish(state, gradient, by_own, new_stats, found)
 
     def activation_bytes(self, state: TrainState, width: int, height: int) -> int:
         """What stage 3 keeps of a chunk's images of this size, before XLA makes it less."""
@@ -207,14 +214,15 @@ class ThreeStageStep:
         labels = put(np.zeros(self.num_chunks * self.chunk_size * local, np.int32))
         names = ("loss", "mean_similarity")
         found = self._replicas.replicate({name: np.float32(0) for name in names})
+        by_own = self._stage_2(descriptors, labels, state)[2]
         k, seed = np.int32(0), np.uint32(0)
         programs = {
             "describe": self._stage_1.lower(state, images, descriptors, k, seed),
-            "loss": self._stage_2.lower(descriptors, labels),
+            "loss": self._stage_2.lower(descriptors, labels, state),
             "back-propagate": self._stage_3.lower(
                 state, images, descriptors, gradient, new_stats, k, seed
             ),
-            "update": self._finish.lower(state, gradient, new_stats, found),
+            "update": self._finish.lower(state, gradient, by_own, new_stats, found),
         }
         return {name: each.compile().memory_analysis() for name, each in programs.items()}
 

@@ -11,6 +11,7 @@ from typing import Self
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from dir_jax.errors import NotFiniteError
 from dir_jax.runtime.signals import AT_ONCE, ENDING
@@ -63,36 +64,36 @@ class StopSignals:
 
     Another Ctrl-C, more than a second later, interrupts at once. Signals that are ignored when the
     run starts, as after `nohup`, stay ignored.
+
+    Several processes have to end at the same point, so that they save the same step. For that there
+    is JAX's preemption notice, which SIGTERM gives: all processes hear of it, and agree on a future
+    call of `check`, without a computation. The other signals are passed on to it.
     """
 
     received: signal.Signals | None = None
 
+    def __init__(self) -> None:
+        self._several, self._calls = jax.process_count() > 1, 0
+
     def check(self) -> None:
-        """Raises `Stopped` if a signal has come and there is no other process to wait for."""
-        if self.received is not None and jax.process_count() == 1:
-            raise Stopped
+        """Raises `Stopped` if a signal has come to this process, or to another one.
 
-    def check_together(self) -> None:
-        """Raises `Stopped` in all processes if a signal has come to one of them.
-
-        All processes have to call this at the same point, so that they save the same step.
+        Of several processes, all have to call this equally often. It takes no time.
         """
-        if jax.process_count() > 1:
-            from jax.experimental import multihost_utils
-
-            received = multihost_utils.process_allgather(np.int32(self.received or 0)).max()
-            self.received = signal.Signals(int(received)) if received else None
+        if self._several:
+            self._calls += 1
+            if not multihost_utils.reached_preemption_sync_point(self._calls):
+                return
+            interrupted = multihost_utils.process_allgather(self.received == signal.SIGINT)
+            self.received = signal.SIGINT if interrupted.any() else signal.SIGTERM
         if self.received is not None:
             raise Stopped
-
-    @property
-    def exit_code(self) -> int:
-        """The exit code of a process that the signal stopped: 130 after Ctrl-C, otherwise 0."""
-        return 130 if self.received == signal.SIGINT else 0
 
     def __enter__(self) -> Self:
         self._previous = {}
         for number in ENDING:
+            if self._several and number == signal.SIGTERM:
+                continue  # JAX's own handler of it stays
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._previous[number] = signal.signal(number, self._receive)
         return self
@@ -104,6 +105,8 @@ class StopSignals:
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.received is None:
             self.received, self._first = signal.Signals(number), time.monotonic()
+            if self._several:
+                signal.raise_signal(signal.SIGTERM)
         elif number == signal.SIGINT and time.monotonic() - self._first > AT_ONCE:
             interrupt = self._previous[signal.SIGINT]
             assert callable(interrupt)

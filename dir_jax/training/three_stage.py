@@ -78,14 +78,17 @@ def describe_chunk(
 
 
 def differentiate_loss(
-    loss: BatchLoss, descriptors: jax.Array, labels: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+    loss: BatchLoss, descriptors: jax.Array, labels: jax.Array, own: Variables | None = None
+) -> tuple[jax.Array, tuple[jax.Array, Variables]]:
     """Stage 2: the loss of the batch, () float32, and its gradient, (b, D) float32.
 
     `descriptors`, (b, D) float32, and `labels`, (b,) int32, are those of the batch; or those of one
-    replica, where `loss` has its `axis_name` bound.
+    replica, where `loss` has its `axis_name` bound. `own` is `TrainState.loss`, whose gradient (of
+    one replica, its share) comes second.
     """
-    return jax.value_and_grad(loss)(descriptors, labels)
+    return jax.value_and_grad(lambda x, more: loss(x, labels, **more), (0, 1))(
+        descriptors, own or {}
+    )
 
 
 def back_propagate_chunk(
@@ -118,8 +121,13 @@ def update(
     gradient: Variables,
     stats: Variables,
 ) -> TrainState:
-    """The state after the optimiser's update by a gradient shaped like `state.trained`, which is
+    """The state after the optimiser's update by a gradient shaped like `state.learned`, which is
     the sum over all chunks, and with new BatchNorm statistics shaped like `state.stats`."""
-    changes, optimizer_state = optimizer.update(gradient, state.optimizer, state.trained)
-    trained = optax.apply_updates(state.trained, changes)
-    return state._replace(trained=trained, stats=stats, optimizer=optimizer_state)
+    changes, optimizer_state = optimizer.update(gradient, state.optimizer, state.learned)
+    learned = optax.apply_updates(state.learned, changes)
+    return state._replace(
+        trained={name: learned[name] for name in state.trained},
+        loss={name: learned[name] for name in state.loss},
+        stats=stats,
+        optimizer=optimizer_state,
+    )

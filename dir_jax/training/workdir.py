@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
-import jax
 import ml_collections
 
 from dir_jax.errors import UserError, quoted, shown
 from dir_jax.runtime.files import take_lock, write_text
+from dir_jax.runtime.processes import check_shared, is_first
 from dir_jax.runtime.reading import parse_json, read_json, read_text
 from dir_jax.training.config import config_differences, config_to_json
 
@@ -26,22 +26,31 @@ log = logging.getLogger(__name__)
 def claimed_workdir(workdir: Path, config: ml_collections.ConfigDict) -> Iterator[None]:
     """Makes `workdir` the directory of this run, whose `config.json` keeps the config.
 
+    Of several processes, the first one does that, and the others check that they see it.
+
     Raises:
-      UserError: the directory holds a run with another config, is in use by another process, or
-        cannot be written to, now or in the body of the `with` statement.
+      UserError: the directory holds a run with another config, is in use by another run, is not
+        shared by all processes, or cannot be written to, now or in the body of the `with`
+        statement.
     """
-    _check_config(workdir, config)
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise UserError(f"cannot make --workdir {workdir}: {e.strerror or e}") from e
+    if is_first():
+        _check_config(workdir, config)
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise UserError(f"cannot make --workdir {workdir}: {e.strerror or e}") from e
     with contextlib.ExitStack() as at_end:
-        if jax.process_index() == 0:  # the processes of one run share its directory
-            busy = f"another process is training in --workdir {workdir}; stop it or choose another"
+        if is_first():
+            busy = (
+                f"another process is training in --workdir {workdir}; stop it or choose another "
+                "(processes that are to train together need --distributed=on)"
+            )
             at_end.callback(take_lock(workdir / ".lock", busy).release)
         try:
-            text = json.dumps(config_to_json(config), indent=2) + "\n"
-            write_text(workdir / "config.json", text)
+            if is_first():
+                text = json.dumps(config_to_json(config), indent=2) + "\n"
+                write_text(workdir / "config.json", text)
+            check_shared(workdir, "--workdir")
             yield
         except OSError as e:
             raise UserError(f"cannot write to --workdir {workdir}: {e.strerror or e}") from e
@@ -98,6 +107,8 @@ def check_free_space(workdir: Path, checkpoint_bytes: int, keep: int) -> None:
 class MetricsLog:
     """The log of a run: `metrics.jsonl`, with one row for each step, and TensorBoard events.
 
+    Of several processes, the first one writes it.
+
     Attributes:
       rows: all rows so far; the first has the evaluation before training.
     """
@@ -117,6 +128,8 @@ class MetricsLog:
         self.rows: list[dict[str, Any]] = []
         if last_step is not None:
             self.rows = self._rows_until(last_step, kept)
+        if not is_first():
+            return
         write_text(self._path, "".join(json.dumps(row) + "\n" for row in self.rows))
         self._file = self._path.open("a")
         # Not its SummaryWriter, whose thread would print a traceback when the disk is full.
@@ -129,6 +142,8 @@ class MetricsLog:
     def write(self, row: dict[str, Any]) -> None:
         """Adds a row: 'step', and numbers or dicts of numbers."""
         self.rows.append(row)
+        if not is_first():
+            return
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
         for key, value in row.items():
@@ -169,8 +184,9 @@ class MetricsLog:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
-        self._events.close()
+        if is_first():
+            self._file.close()
+            self._events.close()
 
 
 def _read_rows(path: Path) -> list[dict[str, Any]]:

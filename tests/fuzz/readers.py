@@ -17,13 +17,21 @@ import numpy as np
 from PIL import Image
 
 from converters import reader, sources
-from dir_jax import checkpoint
 from dir_jax.commands.recipes import load_config
-from dir_jax.data import datasets, ground_truth, images, kapture, labelled, lists
-from dir_jax.data.download import archives, fetch
+from dir_jax.data import (
+    benchmark_sets,
+    datasets,
+    gldv2_truth,
+    ground_truth,
+    images,
+    kapture,
+    labelled,
+    lists,
+)
+from dir_jax.data.download import archives, fetch, pages
 from dir_jax.data.headers import read_sizes
 from dir_jax.data.transforms import Identity, parse_transforms
-from dir_jax.describe.feature_files import load_descriptors
+from dir_jax.describe.feature_files import StoredRows, load_descriptors
 from dir_jax.describe.image_lists import ImageList, Pass
 from dir_jax.describe.kapture_features import GlobalFeatures
 from dir_jax.describe.padded_shapes import Batch
@@ -31,11 +39,14 @@ from dir_jax.describe.resume import PartialDescriptors
 from dir_jax.describe.sharded_files import open_descriptors
 from dir_jax.errors import UserError
 from dir_jax.evaluation import check_can_be_evaluated
+from dir_jax.loading import load_model
 from dir_jax.models.variables import split_variables
+from dir_jax.runtime.reading import read_bytes
 from dir_jax.test_dir import _read_results
 from dir_jax.training.config import default_config, validate_config
 from dir_jax.training.run_checkpoints import RunCheckpoints
 from dir_jax.training.workdir import MetricsLog, claimed_workdir
+from tests.data import published
 from tests.fuzz import sound
 from tests.fuzz.mutators import Files
 
@@ -91,6 +102,32 @@ def _read_labels(folder: Path) -> None:
     _use(labelled.read_labelled_list(str(folder / file), str(folder)))
 
 
+def _read_gldv2(folder: Path) -> None:
+    _use(gldv2_truth.read_gldv2_retrieval(f"{folder}/ground_truth/retrieval.csv"))
+    _use(gldv2_truth.read_gldv2_recognition(f"{folder}/ground_truth/recognition.csv"))
+
+
+def _published_folders(folder: Path) -> Iterable[Files]:
+    published.write_landmarks(folder)
+    published.write_metric_learning(folder)
+    published.write_distractors(folder)
+    published.write_sfm(folder)
+    return [sound.files_in(folder)]
+
+
+def _read_published(folder: Path) -> None:
+    failures = []
+    for name in ("SfM120k_val", "SfM30k_whiten", "GLDv2_train", "GLDv2_train_clean", "GLDv2_test",
+                 "R1M", "CUB200_test", "Cars196_train", "SOP_test", "InShop_test"):  # fmt: skip
+        try:
+            dataset = datasets.create_dataset(name, db_root=str(folder))
+            "\n".join([*dataset.names, *getattr(dataset, "classes", ())]).encode()
+        except UserError as e:
+            failures.append(e)
+    if failures:
+        raise failures[0]
+
+
 # Texts.
 
 _TRANSFORMS = (
@@ -133,7 +170,7 @@ def _digest(tree: Any) -> str:
 
 
 def _read_checkpoint(folder: Path) -> str:
-    found = checkpoint.read_model(folder)
+    found = load_model(folder)
     found.recipe.transforms()
     whitenings = {name: w.to_arrays() for name, w in found.whitenings.items()}
     return _digest([*split_variables(found.model)[1:], whitenings])
@@ -270,6 +307,11 @@ READERS: dict[str, Reader] = {
         sound.truths,
         lambda folder: _use(ground_truth.read_ground_truth(f"{folder}/gnd.pkl", str(folder))),
     ),
+    "gldv2": Reader(lambda _: [sound.GLDV2], _read_gldv2),
+    "ilias": Reader(
+        lambda _: [sound.ILIAS], lambda folder: _use(benchmark_sets.read_ilias(str(folder)))
+    ),
+    "published-lists": Reader(_published_folders, _read_published),
     "transforms": Reader(sound.texts(*_TRANSFORMS), _read_transforms, lines=5),
     "dataset-text": Reader(
         sound.dataset_texts,
@@ -282,6 +324,17 @@ READERS: dict[str, Reader] = {
     "checkpoint": Reader(
         lambda folder: sound.checkpoints(folder)[:1], _read_checkpoint, exact=True
     ),
+    "published-folder": Reader(sound.published_folders, _read_checkpoint, exact=True),
+    "web-page": Reader(
+        sound.made(
+            "p.html",
+            b'<!DOCTYPE html><title>Large</title><form action="/x"><input '
+            b'name="confirm" value="t"></form><a href="//[a]/?confirm=t">yes</a><![x[',
+        ),
+        lambda folder: pages.PageError(
+            "http://a/b", "http://a/b", read_bytes(folder / "p.html", most=pages.MOST_PAGE)
+        ),
+    ),
     "run-checkpoints": Reader(sound.runs, _read_run, exact=True),
     "metrics.jsonl": Reader(sound.made("metrics.jsonl", _ROWS), _read_metrics),
     "run-config": Reader(
@@ -293,7 +346,10 @@ READERS: dict[str, Reader] = {
     "safetensors": Reader(sound.safetensors_files, _read_other("a.safetensors")),
     "descriptors": Reader(
         sound.descriptors,
-        lambda folder: load_descriptors(f"{folder}/f.npy", list("abcde")),
+        lambda folder: (
+            load_descriptors(f"{folder}/f.npy", list("abcde")),
+            StoredRows(f"{folder}/f.npy")[:],
+        ),
     ),
     "shards": Reader(sound.sharded_folders, _read_sharded),
     "partial": Reader(_partial_folders, lambda folder: _fill(folder / "out.partial")),

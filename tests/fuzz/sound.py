@@ -16,6 +16,7 @@ import tensorflow_datasets as tfds
 import torch
 from PIL import Image
 
+from converters.shared_folder import write_shared
 from dir_jax import checkpoint
 from dir_jax.describe.npy import npy_header
 from dir_jax.model_recipe import Recipe
@@ -28,6 +29,16 @@ from tests.fuzz.mutators import Files
 from tests.torch_reference.checkpoint_files import small_tree
 
 LABELS = b"a.jpg arch\nsub/b c.jpg arch\nd.jpg 7\ne.jpg 7\n"
+GLDV2 = {
+    "metadata/index.csv": b"id\naaa1\naab2\n",
+    "metadata/train_clean.csv": b"landmark_id,images\n7,aaa1 aab2\n",
+    "ground_truth/retrieval.csv": b"id,images,Usage\nqqq2,aab2,Private\nqqq0,None,Ignored\n",
+    "ground_truth/recognition.csv": b"id,landmarks,Usage\nqqq2,7,Public\nqqq3,,Private\n",
+}
+ILIAS = {
+    "image_ids/image_query_ids.txt": b"a_0/query/Q0_0.jpg,0.3\n",
+    "image_ids/positive_ids.txt": b"a_0/pos/P0_0.jpg,0.2,4\na_0/pos/P0_1.jpg,0.1,9\n",
+}
 LISTS = {
     "l.csv": 'path,label\na.jpg,arch\n"b c.jpg",arch\nd.jpg,7\n',
     "l.tsv": "a.jpg\tnew york\nb.jpg\tnew york\nd.jpg\t7\n",
@@ -159,6 +170,13 @@ def checkpoints(folder: Path) -> list[Files]:
     old = json.loads(files["model/model.json"])
     del old["digests"]  # as dir_jax 0.1.0 wrote it
     return [files, files | {"model/model.json": json.dumps(old).encode()}]
+
+
+def published_folders(folder: Path) -> list[Files]:
+    checkpoints(folder)
+    (folder / "published").mkdir()
+    write_shared(folder / "published", checkpoint.read_model(folder / "model"))
+    return [files_in(folder / "published")]
 
 
 def runs(folder: Path) -> Iterable[Files]:

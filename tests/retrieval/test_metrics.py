@@ -154,7 +154,7 @@ def test_one_compilation_and_no_matrix_of_all_pairs() -> None:
     assert metrics._score_block._cache_size() == compiled + 1
 
     program = metrics._score_block.lower(
-        *(jnp.asarray(x[:block_size]) for x in (descriptors, labels, np.arange(n))),
+        *(jnp.asarray(x[:block_size]) for x in (descriptors, labels, np.arange(n), labels)),
         *(jnp.asarray(x) for x in (descriptors, labels)),
     ).compile()
     temporaries = program.memory_analysis().temp_size_in_bytes

@@ -1,6 +1,9 @@
 """The networks of CNN Image Retrieval in PyTorch, from Radenović et al., TPAMI 2018."""
 
+import numpy as np
 import torch
+import torch.nn.functional as F
+from PIL import Image
 from torch import nn
 
 from torch_reference.networks import GeM, create_network
@@ -76,3 +79,23 @@ def learned_whitening(x, pairs):
     rotation, _, _ = torch.linalg.svd(white, full_matrices=False)
     unmixing = torch.linalg.solve_triangular(factor, torch.eye(len(within)).double(), upper=False)
     return m[:, None], rotation.T @ unmixing
+
+
+def read_image(path, mean, std, longest=1024):
+    """(1, 3, H, W): the longer side at most `longest` pixels, by Lanczos, and normalised."""
+    image = Image.open(path).convert("RGB")
+    image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
+    x = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
+    return (x - torch.tensor(mean).view(1, 3, 1, 1)) / torch.tensor(std).view(1, 3, 1, 1)
+
+
+def at_scales(network, x, factors, power):
+    """(1, D): the power mean of the descriptors of x at several scales, normalised."""
+    pooled = 0
+    for factor in factors:
+        shrunk = x
+        if factor != 1:
+            shrunk = F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
+        pooled = pooled + network(shrunk) ** power
+    pooled = (pooled / len(factors)) ** (1 / power)
+    return pooled / pooled.norm(dim=1, keepdim=True)

@@ -236,11 +236,17 @@ def test_signals_save_and_resume_is_bit_equal(
     assert_bit_equal(final_arrays(workdir), final_arrays(finished))
 
 
-def test_mined_triplets_resume_bit_equal(train_command, run_train, tmp_path):
-    flags = (
-        "--config.sampler.name=mined", "--config.loss.name=triplet", "--config.batch_size=6",
-        "--config.chunk_size=3", "--config.mining.refresh_every=4", "--config.mining.negatives=3",
-    )  # fmt: skip
+_MINED = (
+    "--config.sampler.name=mined", "--config.loss.name=triplet", "--config.batch_size=6",
+    "--config.chunk_size=3", "--config.mining.refresh_every=4", "--config.mining.negatives=3",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "flags", [_MINED, ("--config.loss.name=arcface",)], ids=["mined", "arcface"]
+)
+def test_what_is_saved_beside_the_model_resumes_bit_equal(run_train, tmp_path, flags):
+    """Mined triplets; class weights, without which the next steps would go elsewhere."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     done = run_train(whole, *flags)
     assert done.returncode == 0, done.stderr

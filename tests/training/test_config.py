@@ -83,6 +83,7 @@ def test_lists_of_caltech_are_written_from_its_folder(tmp_path, capsys):
     ("key", "value", "words"),
     [
         ("loss.name", "app", ["config.loss.name", "tie_aware_ap"]),
+        ("loss.name", "smoothap", ["did you mean smooth_ap?"]),
         ("batch_size", 0, ["config.batch_size is 0", "whole number from 1 to 1,048,576"]),
         ("batch_size", 10**18, ["config.batch_size", "whole number from 1 to 1,048,576"]),
         ("num_steps", 2**40, ["config.num_steps", "whole number from 0 to 2,147,483,647"]),

@@ -54,9 +54,6 @@ def test_signals_are_kept_for_a_good_moment(number):
         assert signals.received == number
         with pytest.raises(Stopped):
             signals.check()
-        with pytest.raises(Stopped):
-            signals.check_together()
-        assert signals.exit_code == (130 if number == signal.SIGINT else 0)
 
 
 def test_another_ctrl_c_later_interrupts_once(monkeypatch):

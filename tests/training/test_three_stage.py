@@ -9,10 +9,12 @@ import optax
 import pytest
 
 from dir_jax.losses import (
+    arcface_loss,
     batch_triplet_loss,
     grouped_triplet_loss,
     listwise_average_precision_loss,
 )
+from dir_jax.losses.classification import create_class_weights
 from dir_jax.models import RetrievalNetwork, create_model
 from dir_jax.models.options import ModelConfig
 from dir_jax.models.preprocess import IMAGENET_MEAN, IMAGENET_STD, normalize
@@ -71,9 +73,12 @@ def run_step(
     loss=AP,
     optimizer=None,
     steps=1,
+    own=None,
     **options,
 ):
-    """`steps` updates on the same batch; returns (fetched state, list of metrics)."""
+    """`steps` updates on the same batch; returns (fetched state, list of metrics).
+
+    `own` are the loss's own variables."""
     graphdef, params, stats = split_variables(network(**options))
     optimizer = optimizer or optax.sgd(1.0)
     replicas = create_replicas(parallel, jax.devices()[:devices])
@@ -86,7 +91,8 @@ def run_step(
         chunk_size=chunk,
         dropout=bool(options.get("dropout_p")),
     )
-    state = replicas.replicate(create_state(params, stats, optimizer, batch_norm=batch_norm))
+    state = create_state(params, stats, optimizer, batch_norm=batch_norm, loss=own)
+    state = replicas.replicate(state)
     by_device = images.reshape(devices, step.num_chunks, chunk, *images.shape[1:])
     chunks = [np.concatenate(by_device[:, k]) for k in range(step.num_chunks)]
     history = []
@@ -101,6 +107,22 @@ def assert_same_update(new, reference, tolerance):
     for name, expected in reference.params.items():
         scale = max(np.abs(expected).max(), 1e-3)
         assert np.abs(new.params[name] - expected).max() <= tolerance * scale, name
+
+
+@pytest.mark.parametrize("parallel", ["shard_map", "pmap"])
+def test_class_weights_are_trained_from_the_images_of_all_devices(parallel):
+    images, labels = make_batch(16, seed=0)
+    own = {"class_weights": create_class_weights(labels.max() + 1, 16, seed=1)}
+    how = {"loss": functools.partial(arcface_loss, scale=8.0), "own": own}
+    one, (first,) = run_step(images, labels, **how)
+    several, (metrics,) = run_step(images, labels, devices=4, parallel=parallel, **how)
+    assert metrics["loss"] == pytest.approx(first["loss"], rel=1e-5)
+    moved = one.loss["class_weights"] - own["class_weights"]
+    scale = np.abs(moved).max()
+    assert scale > 1e-3
+    found = several.loss["class_weights"] - own["class_weights"]
+    np.testing.assert_allclose(found, moved, rtol=0, atol=1e-3 * scale)
+    assert_same_update(several, one, 1e-3)
 
 
 def test_what_a_step_tells_of_its_numbers():
@@ -164,7 +186,7 @@ def test_the_stages_are_functions_that_work_alone():
     back_propagate = jax.jit(functools.partial(back_propagate_chunk, forward))
 
     descriptors = jnp.concatenate([describe(state, chunk) for chunk in chunks])
-    loss, cotangents = differentiate_loss(AP, descriptors, labels)
+    loss, (cotangents, _) = differentiate_loss(AP, descriptors, labels)
     shares = [
         back_propagate(state, *chunk)[0]
         for chunk in zip(chunks, jnp.split(cotangents, 3), strict=True)

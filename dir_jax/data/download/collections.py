@@ -207,11 +207,6 @@ def _fetch_list(url: str, path: Path) -> None:
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         part = fetch_file(url, path.parent, limit=_MOST_LIST)
-        with part.open("rb") as stream:
-            is_page = stream.read(1024).lstrip().startswith(b"<")
-        if is_page:
-            discard(part)
-            raise TransferError(f"{url} gives a web page instead of the file")
         part.rename(path)
         discard(part)
 

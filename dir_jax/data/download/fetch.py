@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import requests
 
 from dir_jax.data.download.connection import PROGRESS, BrokenError, Connection, TransferError
+from dir_jax.data.download.pages import MOST_PAGE, PageError, is_page
 from dir_jax.errors import UserError, quoted
 from dir_jax.runtime.files import write_text
 from dir_jax.runtime.progress import progress_bar
@@ -46,28 +47,47 @@ _KEYS = {
 }
 
 
-def part_of(url: str, folder: Path) -> Path:
-    """The path in `folder` for a file's bytes until they are complete and checked."""
-    return folder / f"{url.rpartition('/')[2]}.partial"
+def part_of(url: str, folder: Path, name: str | None = None) -> Path:
+    """The path in `folder` for a file's bytes until they are complete and checked.
+
+    The file's `name` is by default the last part of its address.
+    """
+    return folder / f"{name or url.rpartition('/')[2]}.partial"
 
 
-def fetch_file(url: str, folder: Path, *, limit: int, bar: Bar | None = None) -> Path:
+def fetch_file(
+    url: str,
+    folder: Path,
+    *,
+    limit: int,
+    name: str | None = None,
+    at: str | None = None,
+    bar: Bar | None = None,
+) -> Path:
     """Fetches a whole file from where an earlier attempt or run stopped; returns its `part_of`.
 
-    A complete part is not requested again. `limit` is the largest size that is accepted, in bytes;
-    `bar` counts the bytes that come instead of a bar of this file's own.
+    A complete part is not requested again.
+
+    Args:
+      url: the address by which the file is known.
+      folder: where the part is kept.
+      limit: the largest size that is accepted, in bytes.
+      name: the file's name, see `part_of`.
+      at: an address that is requested instead, such as `PageError.confirmed`.
+      bar: counts the bytes that come, instead of a bar of this file's own.
 
     Raises:
+      PageError: the address gives a web page. The bytes that there are are kept.
       TransferError: the address does not offer the file, or one that is too large.
       BrokenError: several attempts in a row brought nothing. The bytes are kept.
       OSError: the disk cannot be written. The bytes are kept.
       UserError: the file has changed since an earlier download, or `downloads.json` is damaged.
     """
-    part = part_of(url, folder)
+    part = part_of(url, folder, name)
     furthest, failures = _kept(url, part)[1], 0
     while True:
         try:
-            _compare(part, _attempt(url, part, limit, bar))
+            _compare(part, _attempt(url, part, limit, at or url, bar))
             return part
         except BrokenError as e:
             reason = e
@@ -99,15 +119,20 @@ def _kept(url: str, part: Path) -> tuple[Record | None, int]:
     return (record, have) if usable and have else (None, 0)
 
 
-def _attempt(url: str, part: Path, limit: int, all_files: Bar | None) -> Record:
+def _attempt(url: str, part: Path, limit: int, at: str, all_files: Bar | None) -> Record:
     record, have = _kept(url, part)
     if record and record["size"] == have:
         return record
     connection = Connection()
     rest = {"Range": f"bytes={have}-", "If-Range": record["validator"]} if record else {}
-    with connection.get(url, rest) as answer:
-        version = _version(url, limit, answer)
+    with connection.get(at, rest) as answer:
+        version, head = _version(url, limit, answer), b""
         if answer.status_code == 200:  # the whole file, requested or not
+            head = connection.read(answer, min(_CHUNK, limit + 1))
+            if is_page(head):
+                while len(head) < MOST_PAGE and (chunk := connection.read(answer, _CHUNK)):
+                    head += chunk
+                raise PageError(url, answer.url, head)
             record, have = version, 0
             part.write_bytes(b"")  # first: these bytes would be taken for the new version's
             _record(part.parent, part.name, record)
@@ -122,7 +147,10 @@ def _attempt(url: str, part: Path, limit: int, all_files: Bar | None) -> Record:
         end = limit + 1 if size is None else size
         own = progress_bar(part.stem, size, "B", all_files is None, have)
         with part.open("ab") as stream, own as bar:
-            while have < end and (chunk := connection.read(answer, min(_CHUNK, end - have))):
+            while have < end and (
+                chunk := head or connection.read(answer, min(_CHUNK, end - have))
+            ):
+                head = b""
                 stream.write(chunk)
                 stream.flush()  # so that a process that is killed has kept it
                 have += len(chunk)

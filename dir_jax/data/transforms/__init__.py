@@ -16,13 +16,15 @@ from dir_jax.data.transforms.appearance import ColorJitter, RandomErasing
 from dir_jax.data.transforms.base import Identity, LazyTransform, Normalize, ToTensor, Transform
 from dir_jax.data.transforms.framing import CenterCrop, Pad, PadSquare, RandomBorder, RandomCrop
 from dir_jax.data.transforms.resizing import RandomScale, Scale
+from dir_jax.data.transforms.shrinking import Interpolate, Thumbnail
 from dir_jax.data.transforms.views import Size, SizeRange, View
 from dir_jax.data.transforms.warping import RandomFlip, RandomRotation, RandomTilting
 from dir_jax.errors import UserError
 
 TRANSFORMS: dict[str, type[Transform]] = {cls.__name__: cls for cls in (
-    Identity, Scale, Pad, PadSquare, CenterCrop, RandomScale, RandomCrop, RandomRotation,
-    RandomFlip, RandomTilting, ColorJitter, RandomErasing, RandomBorder, ToTensor, Normalize,
+    Identity, Scale, Thumbnail, Interpolate, Pad, PadSquare, CenterCrop, RandomScale, RandomCrop,
+    RandomRotation, RandomFlip, RandomTilting, ColorJitter, RandomErasing, RandomBorder, ToTensor,
+    Normalize,
 )}  # fmt: skip
 """Every transform that a text can name."""
 INPUT_SIZE = 224  # what the published models give as `input_size`
@@ -81,3 +83,12 @@ def parse_transforms(text: str | None) -> Compose:
         if isinstance(before, ToTensor | Normalize) and not isinstance(after, Normalize):
             raise UserError(f"{before!r} must come last, but {after!r} follows it")
     return Compose(tuple(chain))
+
+
+def without_interpolation(transform: Transform) -> tuple[Transform, float]:
+    """A chain without the `Interpolate` at its end, and that one's factor; 1 where it has none."""
+    if isinstance(transform, Compose) and transform.transforms:
+        *first, last = transform.transforms
+        if isinstance(last, Interpolate):
+            return Compose(tuple(first)), last.factor
+    return transform, 1.0

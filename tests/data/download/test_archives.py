@@ -25,7 +25,6 @@ def flip(content: bytes, place: int) -> bytes:
 
 
 DAMAGED = {
-    "a web page": b"<html>Please log in</html>",
     "nothing": b"",
     "no tar": gzip.compress(serving.noise(30_000, 1)),
     "an empty gzip": gzip.compress(b""),

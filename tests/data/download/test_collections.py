@@ -121,7 +121,7 @@ def test_room_is_checked_before_an_archive_is_fetched(gldv2, monkeypatch):
         (tar(member("../../a.jpg")), "is refused: .* is not a name inside"),
         (tar(member("README")), "it has no image"),
         (tar(member(PATHS[0]), member(f"x/{PATHS[0]}")), "has the name of another"),
-        (b"<html>please confirm</html>" * 100, "which was deleted, cannot be used"),
+        (b"<html>please confirm</html>" * 100, "gives a page instead of the file"),
     ],
 )
 def test_hostile_archives_and_pages(gldv2, content, message):
@@ -136,7 +136,7 @@ def test_hostile_archives_and_pages(gldv2, content, message):
 
 def test_a_page_instead_of_a_list(gldv2):
     gldv2.files["/gl/metadata/train.csv"] = b"\n<!doctype html><html>Sign in</html>"
-    with pytest.raises(UserError, match=r"train\.csv gives a web page instead of the file"):
+    with pytest.raises(UserError, match=r"train\.csv gives a page instead of the file"):
         download_collection("GLDv2_train", str(gldv2.root))
     assert not (gldv2.root / "gldv2/metadata/train.csv").exists()
 

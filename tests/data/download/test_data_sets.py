@@ -140,7 +140,7 @@ class Hostile:
     ("content", "reason"),
     [
         (pickle.dumps(Hostile()), r"\.system"),
-        (b"<html>", "damaged"),
+        (b"no pickle", "damaged"),
         (pickle.dumps({"imlist": ["a"]}), "'qimlist'"),
         (serving.truth(["a"], ["b"])[:-9], "damaged"),
     ],

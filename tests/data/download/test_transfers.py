@@ -131,6 +131,20 @@ class TestChangedFiles:
 
 
 class TestRefusals:
+    def test_a_page_instead_of_the_file(self, server):
+        server.cut_images(90_000, 0, 0, 0, 0, 0)
+        server.fails("90,000 bytes are kept")
+        server.recover()
+        files = dict(server.files)
+        server.files[OXFORD] = b"<html><title>Please log in</title></html>"
+        server.fails(
+            f"^{server.address}{OXFORD} gives a page, 'Please log in', instead of the file; "
+        )
+        server.recover()
+        server.files = files
+        server.fetch()
+        assert server.starts() == [90_000]  # what was there is still there
+
     @pytest.mark.parametrize("status", [401, 403, 404, 410])
     def test_not_offered(self, server, status):
         server.scripts = dict.fromkeys((OXFORD, BLURRED), lambda h: h.send_error(status))

@@ -1,0 +1,63 @@
+"""What `test_dir --distractors` names: more images to search, or their descriptors."""
+
+from __future__ import annotations
+
+import os
+
+from dir_jax.data.datasets import create_dataset
+from dir_jax.data.images import ImageDataset
+from dir_jax.describe.describer import Describer
+from dir_jax.describe.feature_files import StoredRows, saved_paths
+from dir_jax.errors import UserError
+from dir_jax.model_recipe import Recipe, recipe_beside
+
+
+def find_distractors(what: str | None, db_root: str | None) -> ImageDataset | StoredRows | None:
+    """The images that --distractors names, or the descriptors of a .npy file, as they are in it.
+
+    Raises UserError where there are none.
+    """
+    if what is None:
+        return None
+    try:
+        return StoredRows(what) if what.endswith(".npy") else create_dataset(what, db_root=db_root)
+    except UserError as e:
+        raise UserError(f"--distractors: {e}") from e
+
+
+def whitened_distractors(
+    stored: StoredRows | None, describer: Describer | None, base: Recipe | None
+) -> StoredRows | None:
+    """Distractors from a file, whitened by the describer unless their recipe says that they are.
+
+    Without a describer they are searched as they are, with a database that was made as `base` says.
+    Raises UserError where the two do not go together.
+    """
+    if stored is None:
+        return None
+    made = recipe_beside(stored.path)
+    print("Distractors:", made or f"as they are in {stored.path}")
+    if made is not None and base is not None and (made.whiten or "") != (base.whiten or ""):
+        raise UserError(
+            f"--distractors: {stored.path} has the whitening {made.whiten or ''!r}, the "
+            f"database {base.whiten or ''!r}; describe both in one way"
+        )
+    if describer is None or (made is not None and made.whiten):
+        return stored
+    if stored.shape[1] != describer.descriptor_size:
+        raise UserError(
+            f"--distractors: {stored.path} has descriptors of {stored.shape[1]} dimensions, the "
+            f"model's have {describer.descriptor_size} before whitening"
+        )
+    return StoredRows(stored.path, describer.whiten, describer.finished_size)
+
+
+def saved_distractors(folder: str, listed: ImageDataset) -> StoredRows:
+    """What --save-feats wrote of the images of --distractors; UserError where it did not."""
+    if not os.path.isdir(folder):
+        raise UserError("--distractors needs the .npy file of their descriptors here")
+    path = saved_paths(os.path.join(folder, "feats"), False, True)[-1]
+    stored = StoredRows(path)
+    if len(stored) != len(listed):
+        raise UserError(f"{path} has {len(stored)} rows; --distractors lists {len(listed)} images")
+    return stored
