@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -19,14 +19,13 @@ from dir_jax.checkpoint import Checkpoint
 from dir_jax.data.ground_truth import RelevantsDataset
 from dir_jax.data.images import ImageDataset
 from dir_jax.data.labelled import LabelledDataset
+from dir_jax.describe.descriptors import Descriptors
 from dir_jax.describe.extractor import Extractor
 from dir_jax.describe.image_lists import ImageList, Pass, read_list
 from dir_jax.describe.padded_shapes import Shape
 from dir_jax.describe.passes import (
-    UNFINISHED,
     ArraySink,
     plan_passes,
-    refuse_not_finite,
     run_passes,
     sample_lists,
     shapes_for,
@@ -35,60 +34,14 @@ from dir_jax.describe.resume import PartialDescriptors, StoredSink
 from dir_jax.errors import UserError
 from dir_jax.model_recipe import Recipe
 from dir_jax.models.variables import split_variables
-from dir_jax.retrieval.blockwise import blocks
 from dir_jax.retrieval.scales import pool_scales
 from dir_jax.retrieval.whitening import Whitening, apply_whitening, check_divisor
 from dir_jax.runtime.platforms import count_cores
 
-_ROWS = 4096  # handed out at once
 # Rows that are pooled or whitened at once. Always as many, so that the same program computes a row
 # whatever list it is in, and gives it the same bytes.
 _BLOCK = 256
 _ADVICE = "--on-error skip (on_error='skip' in Python) leaves them out"
-
-
-@dataclasses.dataclass(frozen=True)
-class Descriptors:
-    """The descriptors of a list of images.
-
-    Attributes:
-      dataset: the images.
-      failures: image number -> why the image has no descriptor; its row is NaN.
-    """
-
-    dataset: ImageDataset
-    failures: dict[int, str]
-    _scales: list[np.ndarray]
-    _finish: Callable[[list[np.ndarray]], np.ndarray]
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
-        """Some of them, (n, D) float32, finished as they are asked for."""
-        return self._finish([scale[rows] for scale in self._scales])
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """N, D."""
-        return len(self), self[:1].shape[1]
-
-    def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Yields (first row, rows): (n, D) float32 finished descriptors, in order, each once.
-
-        Raises:
-          NotFiniteError: a descriptor is no longer finite.
-        """
-        size = min(_ROWS, len(self))
-        for start, first_new in blocks(len(self), size):
-            rows = self[start : start + size][first_new - start :]
-            places = range(first_new, first_new + len(rows))
-            refuse_not_finite(rows, places, self.failures, self.dataset.path, UNFINISHED)
-            yield first_new, rows
-
-    def array(self) -> np.ndarray:
-        """All of them, (N, D) float32."""
-        return np.concatenate([rows for _, rows in self.blocks()])
 
 
 class Describer:

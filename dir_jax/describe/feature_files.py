@@ -32,7 +32,7 @@ from dir_jax.runtime.progress import progress_bar
 from dir_jax.runtime.reading import read_rows, read_text
 
 if TYPE_CHECKING:
-    from dir_jax.describe.describer import Descriptors
+    from dir_jax.describe.descriptors import Descriptors
     from dir_jax.describe.kapture_features import GlobalFeatures
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from dir_jax.data.images import ImageDataset
-from dir_jax.describe.describer import Descriptors
+from dir_jax.describe.descriptors import Descriptors
 from dir_jax.describe.feature_files import (
     check_output,
     load_descriptors,
