@@ -99,7 +99,7 @@ def _ours() -> Callable[[], Any]:
     from dir_jax.data.images import ImageDataset
     from dir_jax.data.transforms import Identity
     from dir_jax.describe.extractor import Extractor
-    from dir_jax.describe.padded_shapes import choose_canvases
+    from dir_jax.describe.padded_shapes import choose_shapes
     from dir_jax.models.variables import split_variables
 
     folder = _folder()
@@ -110,10 +110,10 @@ def _ours() -> Callable[[], Any]:
         graphdef, width=model.descriptor_size, mean=_MEAN, std=_STD, num_workers=2
     )
     variables = extractor.replicate(params, stats)
-    canvases = choose_canvases(oxford_sizes(_NUM_FOR_SHAPES))
+    shapes = choose_shapes([oxford_sizes(_NUM_FOR_SHAPES)], extractor.room)
 
     def call() -> Any:
-        batches = extractor.plan(check_dataset(dataset), canvases)
+        batches = extractor.plan(check_dataset(dataset), shapes)
         found = np.zeros((len(dataset), model.descriptor_size), np.float32)
         described = extractor.run(variables, dataset, np.arange(len(dataset)), Identity(), batches)
         for batch, (rows, _) in zip(batches, described, strict=True):

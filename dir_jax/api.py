@@ -15,6 +15,7 @@ from dir_jax.data.datasets import create_dataset
 from dir_jax.data.given import as_dataset
 from dir_jax.data.images import ImageDataset
 from dir_jax.describe.describer import Describer, describe_with_queries
+from dir_jax.describe.sharded_files import open_descriptors
 from dir_jax.errors import UserError
 from dir_jax.evaluation import (
     check_can_be_evaluated,
@@ -27,6 +28,8 @@ from dir_jax.loading import load_model
 from dir_jax.model_recipe import Recipe
 from dir_jax.retrieval.blockwise import Rows
 from dir_jax.search.index import Index
+
+__all__ = ["Index", "Model", "evaluate", "load", "open_descriptors", "open_index"]
 
 AnImage: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray
 

@@ -6,6 +6,9 @@ image name with `global_descriptor`, as hloc reads it. For a data set with queri
 are two files, NAME.dbdescs and NAME.qdescs. FILE.recipe.json says how the images were described. A
 run that was stopped or killed resumes where it stopped. A file that is there already is not touched
 without --overwrite, or --append for .h5.
+
+With --shards the output is a folder, which `dir_jax.open_descriptors` opens as one array. Each
+shard can be described by another machine, or all of them by as many processes as there are.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from dir_jax.commands.flags import (
     recipe_changes,
 )
 from dir_jax.commands.running import Parser, run_parsed
+from dir_jax.commands.sharded import check_shard_flags, extract_shards
 from dir_jax.errors import UserError
 
 
@@ -38,8 +42,9 @@ def _parser() -> Parser:
     parser = Parser("dir_jax.extract_features", __doc__)
     add_dataset_flags(parser)
     parser.add_argument(
-        "--output", required=True, metavar="FILE", help="the file to write, .npy or .h5"
-    )
+        "--output", required=True, metavar="FILE",
+        help="the file to write, .npy or .h5; with --shards a folder",
+    )  # fmt: skip
     kept = parser.add_mutually_exclusive_group()
     kept.add_argument("--overwrite", action="store_true", help="replaces the file if it exists")
     kept.add_argument("--append", action="store_true",
@@ -47,6 +52,17 @@ def _parser() -> Parser:
     for flag, kind in (("--out-json", "store"), ("--detailed", "store_true")):
         parser.add_argument(flag, action=kind, help="accepted, as the original takes it, and "
             "without effect")  # fmt: skip
+    group = parser.add_argument_group("shards", "Parts of a long list, for many machines.")
+    add = group.add_argument
+    add("--shards", type=int, metavar="S", help="into how many parts the list is divided")
+    add("--shard", type=int, metavar="I",
+        help="the part to describe, from 0 (default: $SLURM_ARRAY_TASK_ID or "
+        "$JOB_COMPLETION_INDEX, and where there is neither, all in turn)")  # fmt: skip
+    add("--engine", choices=("local", "ray"), default="local",
+        help="what describes the shards: this process, or the devices of a Ray cluster "
+        "(default: local)")  # fmt: skip
+    add("--workers", type=int, metavar="N",
+        help="how many workers of the Ray cluster to use (default: one a device)")  # fmt: skip
     add_model_flags(parser)
     return parser
 
@@ -65,6 +81,9 @@ def _main(args: argparse.Namespace) -> None:
     from dir_jax.model_recipe import recipe_beside, write_recipe
 
     changes = recipe_changes(args)
+    if check_shard_flags(args):
+        extract_shards(args, changes)
+        return
     dataset = create_dataset(args.dataset, db_root=args.db_root, on_duplicate=args.on_duplicate)
     queries = queries_of(dataset)
     lists = [dataset] if queries is None else [dataset, queries]

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from dir_jax.describe.describer import Describer
     from dir_jax.describe.feature_files import StoredRows
     from dir_jax.evaluation import Evaluation
+    from dir_jax.model_recipe import Recipe
     from dir_jax.retrieval.blockwise import Rows
 
     Found = tuple[np.ndarray, np.ndarray | None, Rows | None]  # database, queries, distractors
@@ -86,8 +87,8 @@ def _parser() -> Parser:
     add(
         "--load-feats", metavar="PATH",
         help="evaluates descriptors instead of describing images: the folder of --save-feats, or "
-        "the .npy file of extract_features; with --checkpoint, they are whitened first, unless "
-        "they are already",
+        "the .npy file or the folder of extract_features; with --checkpoint, they are whitened "
+        "first, unless they are already",
     )  # fmt: skip
     return parser
 
@@ -267,6 +268,8 @@ def _load_features(
     more: ImageDataset | StoredRows | None,
 ) -> tuple[Found, str, bool, jax.Device]:
     """Descriptors from files, how they were made, whether of turned pictures, and a device."""
+    import numpy as np
+
     from dir_jax.commands.distractors import saved_distractors, whitened_distractors
     from dir_jax.describe.describer import queries_of
     from dir_jax.describe.feature_files import (
@@ -275,23 +278,31 @@ def _load_features(
         load_descriptors,
         saved_paths,
     )
+    from dir_jax.describe.sharded_files import is_sharded, open_descriptors
     from dir_jax.model_recipe import recipe_beside
 
     queries = queries_of(dataset)
     lists = [dataset] if queries is None else [dataset, queries]
     try:
-        if os.path.isdir(args.load_feats):
+        if is_sharded(args.load_feats):
+            paths = [args.load_feats] * len(lists)
+        elif os.path.isdir(args.load_feats):
             paths = saved_paths(os.path.join(args.load_feats, "feats"), queries is not None)
         else:
             paths = extracted_paths(args.load_feats, queries is not None)
         if more is not None and not isinstance(more, StoredRows):
             more = saved_distractors(args.load_feats, more)
-        made = recipe_beside(paths[0])
-        skip = args.on_error == "skip"
-        read = [
-            load_descriptors(path, images.names, skip_failures=skip)
-            for path, images in zip(paths, lists, strict=True)
-        ]
+        made: Recipe | None
+        if is_sharded(args.load_feats):
+            opened = open_descriptors(args.load_feats, [images.names for images in lists])
+            parts = [opened] if opened.queries is None else [opened, opened.queries][: len(lists)]
+            made, read = opened.recipe, [(np.array(part.rows), part.failures) for part in parts]
+        else:
+            made, skip = recipe_beside(paths[0]), args.on_error == "skip"
+            read = [
+                load_descriptors(path, images.names, skip_failures=skip)
+                for path, images in zip(paths, lists, strict=True)
+            ]
         found = [descriptors for descriptors, _ in read]
         if len({x.shape[1] for x in found}) > 1:
             widths = " and ".join(str(x.shape[1]) for x in found)

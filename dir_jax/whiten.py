@@ -42,6 +42,9 @@ def _parser() -> Parser:
         help="what it is learned from: all images, or matching pairs (default: pca)")  # fmt: skip
     add("--dims", type=int, metavar="N", help="dimensions that it keeps (default: all)")
     add("--output", metavar="DIR", help="writes a new model there, instead of adding to this one")
+    add("--load-feats", metavar="DIR",
+        help="learns from the descriptors of the images in this folder, which extract_features "
+        "--shards --whiten '' wrote, instead of describing them")  # fmt: skip
     add("--overwrite", action="store_true", help="replaces a whitening of this name")
     add_model_flags(parser, whitens=False)
     return parser
@@ -82,7 +85,9 @@ def _main(args: argparse.Namespace) -> None:
             f"the model has a whitening {args.name!r} already; choose another --name, or replace "
             "it with --overwrite"
         )
-    whitening = learn_from_images(describer, dataset, method=args.method, dims=args.dims)
+    whitening = learn_from_images(
+        describer, dataset, method=args.method, dims=args.dims, folder=args.load_feats
+    )
     found = load_model(args.checkpoint)  # as it is on disk, whatever --dtype says
     save_model(
         target,

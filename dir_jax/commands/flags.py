@@ -106,8 +106,8 @@ def add_running_flags(parser: Parser) -> argparse._ArgumentGroup:
     add("--threads", type=int, default=8, metavar="N",
         help="how many processes decode images, at most one for each core (default: 8)")
     add("--gpu", type=int, nargs="+", metavar="N",
-        help="the numbers of the accelerators to use, or -1 for the CPU (default: the first "
-        "accelerator, or the CPU if there is none)")
+        help="the numbers of the accelerators to use, or -1 for the CPU (default: all of this "
+        "machine, or the CPU if there is none)")
     add_cache_flag(parser)
     return group
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -19,69 +19,29 @@ from dir_jax.checkpoint import Checkpoint
 from dir_jax.data.ground_truth import RelevantsDataset
 from dir_jax.data.images import ImageDataset
 from dir_jax.data.labelled import LabelledDataset
+from dir_jax.describe.descriptors import Descriptors
 from dir_jax.describe.extractor import Extractor
-from dir_jax.describe.image_lists import read_list
-from dir_jax.describe.passes import plan_passes, run_passes
-from dir_jax.describe.resume import PartialDescriptors
-from dir_jax.errors import NotFiniteError, UserError, shown
+from dir_jax.describe.image_lists import ImageList, Pass, read_list
+from dir_jax.describe.padded_shapes import Shape
+from dir_jax.describe.passes import (
+    ArraySink,
+    plan_passes,
+    run_passes,
+    sample_lists,
+    shapes_for,
+)
+from dir_jax.describe.resume import PartialDescriptors, StoredSink
+from dir_jax.errors import UserError
 from dir_jax.model_recipe import Recipe
 from dir_jax.models.variables import split_variables
-from dir_jax.retrieval.blockwise import blocks
 from dir_jax.retrieval.scales import pool_scales
 from dir_jax.retrieval.whitening import Whitening, apply_whitening, check_divisor
 from dir_jax.runtime.platforms import count_cores
 
-_ROWS = 4096  # pooled and whitened at once
+# Rows that are pooled or whitened at once. Always as many, so that the same program computes a row
+# whatever list it is in, and gives it the same bytes.
+_BLOCK = 256
 _ADVICE = "--on-error skip (on_error='skip' in Python) leaves them out"
-
-
-@dataclasses.dataclass(frozen=True)
-class Descriptors:
-    """The descriptors of a list of images.
-
-    Attributes:
-      dataset: the images.
-      failures: image number -> why the image has no descriptor; its row is NaN.
-    """
-
-    dataset: ImageDataset
-    failures: dict[int, str]
-    _scales: list[np.ndarray]
-    _finish: Callable[[list[np.ndarray]], np.ndarray]
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
-        """Some of them, (n, D) float32, finished as they are asked for."""
-        return self._finish([scale[rows] for scale in self._scales])
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """N, D."""
-        return len(self), self[:1].shape[1]
-
-    def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Yields (first row, rows): (n, D) float32 finished descriptors, in order, each once.
-
-        Raises:
-          NotFiniteError: a descriptor is no longer finite.
-        """
-        size = min(_ROWS, len(self))
-        for start, first_new in blocks(len(self), size):
-            rows = self[start : start + size][first_new - start :]
-            for row in np.flatnonzero(~np.isfinite(rows).all(axis=1)).tolist():
-                if first_new + row not in self.failures:
-                    raise NotFiniteError(
-                        f"the descriptor of {shown(self.dataset.path(first_new + row))} is not "
-                        "finite (NaN or infinite) once scales are pooled and whitened; give other "
-                        "powers (--gemp, --whitenp)"
-                    )
-            yield first_new, rows
-
-    def array(self) -> np.ndarray:
-        """All of them, (N, D) float32."""
-        return np.concatenate([rows for _, rows in self.blocks()])
 
 
 class Describer:
@@ -121,6 +81,7 @@ class Describer:
         if self._whitening is not None:
             power, dims, m = recipe.whitenp, recipe.whitenv, recipe.whitenm
             check_divisor(self._whitening, power=power, dims=dims, m=m)
+            self._whitening = jax.device_put(self._whitening, self.devices[0])
         self._skip = skip_failures
         model = checkpoint.model
         graphdef, self._params, self._stats = split_variables(model)
@@ -191,7 +152,7 @@ class Describer:
         store = None
         if partial is not None:
             store = PartialDescriptors(
-                partial, self._identity(), passes, images_may_change=images_may_change
+                partial, self._of_scales(), passes, images_may_change=images_may_change
             )
         try:
             sinks = run_passes(extractor, variables, passes, store, skip_failures=skip)
@@ -204,9 +165,7 @@ class Describer:
         described, finish = Described([], store), self.finish if whiten else self._pool
         for i, dataset in enumerate(dataset for _, dataset in datasets):
             own = range(i, len(passes), len(datasets))
-            failures: dict[int, str] = {}
-            for number in own:
-                failures = {**sinks[number].failures, **passes[number].failures, **failures}
+            failures = _failures(own, passes, sinks)
             scales = [sinks[number].descriptors for number in own]
             described.lists.append(Descriptors(dataset, failures, scales, finish))
         _refuse_unusable(described, [name for name, _ in datasets])
@@ -217,47 +176,105 @@ class Describer:
         return self.whiten(self._pool(scales))
 
     def _pool(self, scales: list[np.ndarray]) -> np.ndarray:
-        with jax.default_device(self.devices[0]):
-            x = pool_scales(scales, pooling=self.recipe.pooling, p=self.recipe.gemp)
-        return np.asarray(x)
+        how: dict[str, Any] = {"pooling": self.recipe.pooling, "p": self.recipe.gemp}
+        return self._in_blocks(lambda parts: pool_scales(parts, **how), scales)
 
     def whiten(self, x: np.ndarray) -> np.ndarray:
         """Whitens (n, D) pooled descriptors, if the recipe says so."""
         r, whitening = self.recipe, self._whitening
         if whitening is None:
             return x
-        with jax.default_device(self.devices[0]):
-            white = apply_whitening(x, whitening, power=r.whitenp, dims=r.whitenv, m=r.whitenm)
-        return np.asarray(white)
+        how: dict[str, Any] = {"power": r.whitenp, "dims": r.whitenv, "m": r.whitenm}
+        return self._in_blocks(lambda x: apply_whitening(x[0], whitening, **how), [x])
+
+    def _in_blocks(
+        self, compute: Callable[[list[np.ndarray]], jax.Array], arrays: Sequence[np.ndarray]
+    ) -> np.ndarray:
+        found = []
+        for start in range(0, max(len(arrays[0]), 1), _BLOCK):
+            parts = [np.asarray(x[start : start + _BLOCK], np.float32) for x in arrays]
+            count = len(parts[0])
+            padded = [np.pad(part, ((0, _BLOCK - count), (0, 0))) for part in parts]
+            with jax.default_device(self.devices[0]):
+                found.append(np.asarray(compute(padded))[:count])
+        return np.concatenate(found)
+
+    def describe_finished(
+        self, lists: Sequence[ImageList], shapes: Sequence[Shape], partial: str
+    ) -> tuple[list[dict[int, str]], PartialDescriptors]:
+        """Describes lists so that finished descriptors alone are kept, each written once.
+
+        Args:
+          lists: from `read_list`.
+          shapes: the padded shapes, from `choose_shapes`.
+          partial: the folder, as for `describe`; NAME.npy in it gets a list's descriptors, (N, D')
+            float32.
+
+        Returns:
+          For each list, place -> why an image has no descriptor; and the open folder. Raises as
+          `describe`, but there may be no usable image.
+        """
+        skip, extractor = self._skip, self._extractor
+        variables = extractor.replicate(self._params, self._stats)
+        passes = plan_passes(
+            extractor, lists, self._transforms, shapes=shapes, skip_failures=skip, advice=_ADVICE
+        )
+        last = len(passes) - len(lists)
+        passes[last:] = [dataclasses.replace(p, name=p.images.name) for p in passes[last:]]
+        store = PartialDescriptors(partial, self._of_scales() | self.identity(), passes)
+        try:
+            sinks = run_passes(
+                extractor, variables, passes, store, finish=self.finish, skip_failures=skip
+            )
+            store.sync()
+        except BaseException:
+            store.close()
+            raise
+        own = [range(i, len(passes), len(lists)) for i in range(len(lists))]
+        return [_failures(numbers, passes, sinks) for numbers in own], store
+
+    def choose_shapes(self, datasets: Sequence[tuple[str, ImageDataset]]) -> list[Shape]:
+        """The padded shapes that `describe` uses for these lists; reads the headers of a sample."""
+        lengths = [len(dataset) for _, dataset in datasets]
+        sample = [
+            read_list(name, dataset, places)
+            for (name, dataset), places in zip(datasets, sample_lists(lengths), strict=True)
+        ]
+        return shapes_for(self._extractor, sample, self._transforms, sum(lengths))
+
+    def identity(self) -> dict[str, Any]:
+        """What the descriptors depend on, apart from the images and the device, as JSON."""
+        return {
+            "transforms": [repr(transform) for transform in self._transforms],
+            "recipe": self.recipe.to_json(),
+            "model": self.model_digest(),
+        }
 
     def model_digest(self) -> str:
         """A digest of all that, with the recipe, makes descriptors: network and whitening."""
-        digest = hashlib.sha256(json.dumps(self._model_identity(), sort_keys=True).encode())
+        digest = hashlib.sha256(json.dumps(self._of_network(), sort_keys=True).encode())
         if self._whitening is not None:
             for name, array in self._whitening.to_arrays().items():
                 digest.update(name.encode() + np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
 
-    def _model_identity(self) -> dict[str, Any]:
-        model = hashlib.sha256()
+    def _of_network(self) -> dict[str, Any]:
+        weights = hashlib.sha256()
         for variables in (self._params, self._stats):
             for name in sorted(variables):
-                model.update(name.encode())
-                model.update(np.ascontiguousarray(variables[name]).tobytes())
-        return {
-            "model": self._model,
-            "weights": model.hexdigest(),
-            "preprocess": self._preprocess,
-        }
+                weights.update(name.encode())
+                weights.update(np.ascontiguousarray(variables[name]).tobytes())
+        digest = weights.hexdigest()
+        return {"model": self._model, "weights": digest, "preprocess": self._preprocess}
 
-    def _identity(self) -> dict[str, Any]:
+    def _of_scales(self) -> dict[str, Any]:
         """What must be the same for a run to resume another one, apart from the images."""
         return {
-            **self._model_identity(),
-            "transforms": [repr(transform) for transform in self._transforms],
-            "exif": self.recipe.exif,
+            **self._of_network(),
             "device": f"{len(self.devices)} x {self.devices[0].device_kind}",
             "jax": jax.__version__,
+            "transforms": [repr(transform) for transform in self._transforms],
+            "exif": self.recipe.exif,
         }
 
 
@@ -272,6 +289,16 @@ class Described:
         """Removes the folder of a resumable run, once its results are written elsewhere."""
         if self._store is not None:
             self._store.delete()
+
+
+def _failures(
+    numbers: Sequence[int], passes: Sequence[Pass], sinks: Sequence[ArraySink | StoredSink]
+) -> dict[int, str]:
+    """Why images have no descriptor, by place, of the passes over one list."""
+    failures: dict[int, str] = {}
+    for number in numbers:
+        failures = {**sinks[number].failures, **passes[number].failures, **failures}
+    return failures
 
 
 class NoUsableImageError(UserError):

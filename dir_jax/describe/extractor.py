@@ -18,7 +18,7 @@ from dir_jax.data.images import ImageDataset
 from dir_jax.data.transforms import Transform, without_interpolation
 from dir_jax.data.workers import Prefetcher
 from dir_jax.describe.padded_loader import PaddedLoader
-from dir_jax.describe.padded_shapes import Batch, plan_batches
+from dir_jax.describe.padded_shapes import Batch, Room, Shape, plan_batches
 from dir_jax.errors import NotFiniteError
 from dir_jax.models.network import RetrievalNetwork
 from dir_jax.models.preprocess import interpolate, normalize
@@ -37,6 +37,7 @@ class Extractor:
 
     Attributes:
       width: the length of a descriptor, D.
+      room: how much one device is given at once.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class Extractor:
         width: int,
         mean: tuple[float, ...],
         std: tuple[float, ...],
-        max_batch_size: int = 64,
+        max_batch_size: int | None = None,
         num_workers: int = 0,
         prefetch: int = 4,
         devices: Sequence[jax.Device] | None = None,
@@ -58,19 +59,19 @@ class Extractor:
           width: the length of a descriptor, D.
           mean, std: of each input channel, in [0, 1].
           max_batch_size: the most images in a batch over all devices, rounded up to a multiple of
-            their number; batches of large images have fewer.
+            their number; batches of large images have fewer. By default 64 on each device.
           num_workers: how many processes decode images. 0 means threads of this process, which
             are also used where there are few images.
           prefetch: how many batches are prepared ahead.
           devices: the devices to run on; all of them by default.
         """
         self._replicas = MeshReplicas(devices)
-        self._max_batch_size = max_batch_size
         self._num_workers, self._prefetch = num_workers, prefetch
         self.width = width
         platform = (devices or jax.devices())[0].platform
         pixels = _PIXELS_CPU if platform == "cpu" else _PIXELS_ACCELERATOR
-        self._pixels = pixels * self._replicas.count
+        count = self._replicas.count
+        self.room = Room(pixels, 64 if max_batch_size is None else -(-max_batch_size // count))
 
         def describe(
             factor: float, params: Any, stats: Any, images: jax.Array, sizes: jax.Array | None
@@ -86,15 +87,9 @@ class Extractor:
 
         self._program = functools.cache(program)  # for each factor of `Interpolate`
 
-    def plan(self, sizes: np.ndarray, canvases: np.ndarray | None = None) -> list[Batch]:
+    def plan(self, sizes: np.ndarray, shapes: Sequence[Shape]) -> list[Batch]:
         """Puts images into batches for these devices; arguments as in `plan_batches`."""
-        return plan_batches(
-            sizes,
-            pixels=self._pixels,
-            multiple=self._replicas.count,
-            max_rows=self._max_batch_size,
-            canvases=canvases,
-        )
+        return plan_batches(sizes, shapes, self.room, devices=self._replicas.count)
 
     def replicate(self, params: Mapping[str, Any], stats: Mapping[str, Any]) -> Any:
         """Puts a network's variables, dotted path -> host array, on the devices for `run`.

@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from dir_jax.describe.hdf5 import check_group_names, write_groups
+from dir_jax.describe.npy import npy_header
 from dir_jax.errors import UserError, shown
 from dir_jax.retrieval.blockwise import finite_rows
 from dir_jax.runtime.files import check_name, open_regular, replacing, write_text
@@ -31,7 +32,7 @@ from dir_jax.runtime.progress import progress_bar
 from dir_jax.runtime.reading import read_rows, read_text
 
 if TYPE_CHECKING:
-    from dir_jax.describe.describer import Descriptors
+    from dir_jax.describe.descriptors import Descriptors
     from dir_jax.describe.kapture_features import GlobalFeatures
 
 
@@ -128,7 +129,7 @@ def save_descriptors(path: str, descriptors: Descriptors, *, append: bool = Fals
     kept = read_text(failed).splitlines() if append and failed.exists() else []
     known = set(names)
     lines = [line for line in kept if line.split("\t")[0] not in known]
-    lines += [f"{names[i]}\t{' '.join(failures[i].split())}" for i in sorted(failures)]
+    lines += failed_rows(names, failures)
     if lines:
         write_text(failed, "".join(f"{line}\n" for line in lines))
     else:
@@ -171,7 +172,7 @@ def load_descriptors(
     bad = np.flatnonzero(~finite_rows(found)).tolist()
     found[bad] = np.nan
     failed = Path(f"{path}.failed.txt")
-    reasons = _read_failures(failed) if bad and failed.exists() else {}
+    reasons = read_failed(failed) if bad and failed.exists() else {}
     unknown = [i for i in bad if names[i] not in reasons]
     if unknown and not skip_failures:
         which = ", ".join(f"{i} ({shown(names[i])})" for i in unknown[:3])
@@ -185,7 +186,12 @@ def load_descriptors(
     return found, {i: reasons.get(names[i], f"{shown(names[i])}: {why}") for i in bad}
 
 
-def _read_failures(file: Path) -> dict[str, str]:
+def failed_rows(names: Sequence[str], failures: Mapping[int, str]) -> list[str]:
+    """The rows of a NAME.failed.txt."""
+    return [f"{names[i]}\t{' '.join(failures[i].split())}" for i in sorted(failures)]
+
+
+def read_failed(file: Path) -> dict[str, str]:
     """Name -> reason of the images that a NAME.failed.txt lists."""
     rows = (row.rpartition("\t") for _, row in read_rows(file) if row)
     return {name: reason for name, _, reason in rows}
@@ -277,9 +283,7 @@ def _save_npy(path: Path, descriptors: Descriptors) -> None:
     with open(path, "wb") as file:
         for start, rows in _blocks(descriptors):
             if start == 0:
-                shape = len(descriptors), rows.shape[1]
-                header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-                np.lib.format.write_array_header_1_0(file, header)
+                file.write(npy_header(len(descriptors), rows.shape[1]))
             file.write(rows.astype("<f4").tobytes())
 
 

@@ -107,9 +107,13 @@ class Pass:
     failures: dict[int, str]  # place in the list -> why this image cannot be used
 
 
-def read_list(name: str, dataset: ImageDataset) -> ImageList:
-    """Reads the headers of a data set's images. Raises UserError where it has none."""
-    images = ImageList(name, dataset, *read_sizes(dataset))
+def read_list(name: str, dataset: ImageDataset, chosen: np.ndarray | None = None) -> ImageList:
+    """Reads the headers of a data set's images, or of the `chosen` ones, (N,) int.
+
+    Raises:
+      UserError: the data set has none.
+    """
+    images = ImageList(name, dataset, *read_sizes(dataset, chosen), chosen)
     if isinstance(dataset, QueryDataset):
         dataset.warn_of_cut(images.sizes)
     return images

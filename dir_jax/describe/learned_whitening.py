@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from typing import Any
 
 import numpy as np
 
 from dir_jax.data.images import ImageDataset
 from dir_jax.data.labelled import LabelledDataset
 from dir_jax.describe.describer import Describer
+from dir_jax.describe.sharded_files import open_descriptors
 from dir_jax.errors import UserError
 from dir_jax.retrieval.whitening import (
     Whitening,
@@ -22,7 +24,12 @@ log = logging.getLogger(__name__)
 
 
 def learn_from_images(
-    describer: Describer, dataset: ImageDataset, *, method: str = "pca", dims: int | None = None
+    describer: Describer,
+    dataset: ImageDataset,
+    *,
+    method: str = "pca",
+    dims: int | None = None,
+    folder: str | None = None,
 ) -> Whitening:
     """Describes a data set's images before whitening, and learns a whitening from them.
 
@@ -36,6 +43,8 @@ def learn_from_images(
       method: 'pca', or 'pairs': the matching pairs that the data set lists, or else pairs of images
         of one class, see `pairs_of_classes`.
       dims: how many components to keep, by default all.
+      folder: where `extract_features --shards` has described these images without whitening; they
+        are then not described again.
 
     Raises:
       UserError: the data set has neither pairs nor labels and `method` is 'pairs'; an image cannot
@@ -56,16 +65,24 @@ def learn_from_images(
             "%d matching pairs say nothing of some of the %d dimensions: these are whitened as if "
             "pairs hardly differed in them", len(pairs), width,
         )  # fmt: skip
-    described = describer.describe([("learn whitening", dataset)], whiten=False).lists[0]
-    descriptors, failed = described.array(), list(described.failures)
-    usable = np.delete(np.arange(count), failed)
-    if pairs is None:
-        whitening = learn_whitening(descriptors[usable])
+    rows: Any
+    if folder is None:
+        described = describer.describe([("learn whitening", dataset)], whiten=False).lists[0]
+        rows, failed = described.array(), list(described.failures)
     else:
-        place = np.full(count, -1)
-        place[usable] = np.arange(len(usable))
-        pairs = place[pairs]
-        whitening = learn_whitening_from_pairs(descriptors[usable], pairs[(pairs >= 0).all(axis=1)])
+        opened = open_descriptors(folder, [dataset.names])
+        if opened.recipe.whiten or opened.rows.shape[1] != width:
+            raise UserError(
+                f"{folder} has whitened descriptors, or such of another model; describe the images "
+                "without whitening (--whiten '')"
+            )
+        rows, failed = opened.rows, list(opened.failures)
+    usable = np.ones(count, bool)
+    usable[failed] = False
+    if pairs is None:
+        whitening = learn_whitening(rows, usable)
+    else:
+        whitening = learn_whitening_from_pairs(rows, pairs[usable[pairs].all(axis=1)], usable)
     return dataclasses.replace(
         whitening,
         components_=whitening.components_[:dims],

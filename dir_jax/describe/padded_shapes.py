@@ -1,12 +1,16 @@
 """Chooses a few padded shapes for images of many sizes, as each shape is compiled once.
 
 A canvas is the shape of an array in which images that are not larger are put at the top left.
+
+Which program describes an image depends on the image's size and on the shapes that were chosen, and
+on nothing else: parts of a list, on any number of devices, get the bytes of the whole list.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,6 +22,7 @@ _PROGRAM = 4_000_000
 # another list is likely to have the same ones, whose programs are compiled already.
 _STEP = 16
 _MAX_GROUPS = 384  # distinct sizes to begin with; if there are more, sizes are rounded up
+_SAMPLE = 2048  # images of a list that shapes are chosen for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +32,38 @@ class Batch:
     canvas: tuple[int, int]  # width and height of the array in pixels
     rows: int  # how many images it has room for
     places: np.ndarray  # (n,) int64, the places of the images in the list, n <= rows
-    exact: bool  # whether every image of this canvas fills it: there is no padding to mask
+    exact: bool  # whether every image of the batch fills it: there is no padding to mask
+
+
+class Shape(NamedTuple):
+    """What one device is given at once; each is a program of its own."""
+
+    width: int
+    height: int
+    rows: int
+    exact: bool  # whether its images fill it: there is no padding to mask
+
+
+@dataclasses.dataclass(frozen=True)
+class Room:
+    """How much one device is given at once.
+
+    Attributes:
+      pixels: about how many pixels; a canvas that is larger has one row.
+      rows: the most images.
+    """
+
+    pixels: int
+    rows: int = 64
+
+    def for_canvas(self, width: int, height: int) -> int:
+        """How many images of a canvas there is room for."""
+        return min(max(self.pixels // (width * height), 1), self.rows)
+
+
+def sample_places(total: int) -> np.ndarray:
+    """The places of a list of `total` images, evenly spread, for which shapes are chosen."""
+    return np.arange(total) if total <= _SAMPLE else np.arange(_SAMPLE) * total // _SAMPLE
 
 
 def choose_canvases(sizes: np.ndarray, max_canvases: int = MAX_CANVASES) -> np.ndarray:
@@ -62,24 +98,49 @@ def choose_canvases(sizes: np.ndarray, max_canvases: int = MAX_CANVASES) -> np.n
     return _fit(groups[count > 0], np.asarray(sizes, np.int64))
 
 
+def choose_shapes(scales: Sequence[np.ndarray], room: Room, *, share: float = 1) -> list[Shape]:
+    """Chooses padded shapes for a list of images that are described at some scales.
+
+    Args:
+      scales: (N, 2) int for each scale, width and height of each image in pixels.
+      room: how much one device is given at once.
+      share: how much of the list these images are.
+    """
+    sizes = np.concatenate([np.asarray(each, np.int64) for each in scales])
+    if not len(sizes):
+        return []
+    canvases = choose_canvases(sizes)
+    members = [
+        np.bincount(_smallest_that_holds(canvases, each), minlength=len(canvases))
+        for each in scales
+        if len(each)
+    ]
+    assigned = _smallest_that_holds(canvases, sizes)
+    shapes = []
+    for k, (width, height) in enumerate(canvases.tolist()):
+        if not (assigned == k).any():
+            continue
+        rows = room.for_canvas(width, height)
+        while rows >= 2 * max(each[k] for each in members) / share:
+            rows //= 2  # by halves, so that lists of similar lengths share them
+        exact = bool((sizes[assigned == k] == canvases[k]).all())
+        shapes.append(Shape(width, height, rows, exact))
+    return shapes
+
+
 def plan_batches(
-    sizes: np.ndarray,
-    *,
-    pixels: int,
-    multiple: int = 1,
-    max_rows: int = 64,
-    canvases: np.ndarray | None = None,
+    sizes: np.ndarray, shapes: Sequence[Shape], room: Room, *, devices: int = 1
 ) -> list[Batch]:
     """Groups images into batches of padded shapes; the same images always give the same batches.
 
+    An image takes the smallest shape that holds it. Where there is none, because the shapes were
+    chosen for others, its sides are rounded up.
+
     Args:
       sizes: (N, 2) int, width and height of each image in pixels.
-      pixels: about how many pixels a batch should have; batches of a larger canvas have `multiple`
-        rows.
-      multiple: the number of devices; the rows of a batch are a multiple of it.
-      max_rows: the most rows of a batch, rounded up to the next multiple.
-      canvases: (K, 2) int, the canvases to use, by rising area; by default those chosen for
-        `sizes`.
+      shapes: from `choose_shapes`.
+      room: how much one device is given at once.
+      devices: how many devices share a batch; each gets a shape.
 
     Returns:
       Batches whose `places` together are 0 … N − 1, each once.
@@ -87,23 +148,39 @@ def plan_batches(
     sizes = np.asarray(sizes, np.int64)
     if not len(sizes):
         return []
-    canvases = choose_canvases(sizes) if canvases is None else np.asarray(canvases)
-    assigned = _smallest_that_holds(canvases, sizes)
+    canvases = np.array([shape[:2] for shape in shapes], np.int64).reshape(-1, 2)
+    found: dict[Shape, list[np.ndarray]] = {shape: [] for shape in shapes}
+    distinct, inverse = np.unique(sizes, axis=0, return_inverse=True)
+    inverse = inverse.ravel()
+    order = np.argsort(inverse, kind="stable")
+    for size, places in zip(
+        distinct.tolist(),
+        np.split(order, np.searchsorted(inverse[order], range(1, len(distinct)))),
+        strict=True,
+    ):
+        holding = np.flatnonzero((canvases >= size).all(axis=1))
+        if len(holding):
+            shape = shapes[holding[0]]
+            if shape.exact and size != list(shape[:2]):
+                shape = shape._replace(exact=False)
+        else:
+            width, height = map(_rounded_up, size)
+            shape = Shape(width, height, room.for_canvas(width, height), exact=False)
+        found.setdefault(shape, []).append(places)
     batches = []
-    for k, canvas in enumerate(canvases.tolist()):
-        members = np.flatnonzero(assigned == k)
-        if not len(members):
-            continue
-        rows = min(max(pixels // (canvas[0] * canvas[1]), 1), max_rows)
-        while rows >= 2 * len(members):  # by halves, so that lists of similar lengths share them
-            rows //= 2
-        rows = -(-rows // multiple) * multiple
-        exact = bool((sizes[members] == canvas).all())
+    for (width, height, rows, exact), groups in found.items():
+        members = np.sort(np.concatenate(groups)) if groups else np.zeros(0, np.int64)
         batches += [
-            Batch((canvas[0], canvas[1]), rows, members[i : i + rows], exact)
-            for i in range(0, len(members), rows)
+            Batch((width, height), rows * devices, members[i : i + rows * devices], exact)
+            for i in range(0, len(members), rows * devices)
         ]
     return batches
+
+
+def _rounded_up(side: int) -> int:
+    """A side of few possible ones, at most an eighth longer."""
+    step = max(_STEP, 1 << max(side.bit_length() - 4, 0))
+    return -(-side // step) * step
 
 
 def _distinct(sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

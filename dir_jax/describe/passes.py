@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,19 @@ import numpy as np
 from dir_jax.data.transforms import Transform
 from dir_jax.describe.extractor import Extractor
 from dir_jax.describe.image_lists import ImageList, Pass
-from dir_jax.describe.padded_shapes import choose_canvases
+from dir_jax.describe.padded_shapes import Shape, choose_shapes, sample_places
 from dir_jax.describe.resume import PartialDescriptors, StoredSink
 from dir_jax.errors import NotFiniteError, shown
 from dir_jax.runtime.progress import progress_bar
+
+OVERFLOWS = (
+    "the network's descriptor of the image {} is not finite (NaN or infinite), although its "
+    "parameters are: its numbers overflow, as they can in bfloat16 or with a large power of gem"
+)
+UNFINISHED = (
+    "the descriptor of {} is not finite (NaN or infinite) once scales are pooled and whitened; "
+    "give other powers (--gemp, --whitenp)"
+)
 
 
 class ArraySink:
@@ -42,39 +52,61 @@ class ArraySink:
         self.failures |= failures
 
 
+def sample_lists(lengths: Sequence[int]) -> list[np.ndarray]:
+    """The places in each of some lists for whose images `shapes_for` chooses padded shapes."""
+    ends = np.cumsum([0, *lengths])
+    places = sample_places(int(ends[-1]))
+    return [places[(a <= places) & (places < b)] - a for a, b in itertools.pairwise(ends.tolist())]
+
+
+def shapes_for(
+    extractor: Extractor, sample: Sequence[ImageList], transforms: Sequence[Transform], total: int
+) -> list[Shape]:
+    """Chooses padded shapes for lists of `total` images, from a sample by `sample_lists`."""
+    scales = []
+    for transform in transforms:
+        found = [images.output_sizes(transform) for images in sample]
+        scales.append(np.concatenate([np.delete(x, list(failed), 0) for x, failed in found]))
+    return choose_shapes(scales, extractor.room, share=sum(map(len, sample)) / total)
+
+
 def plan_passes(
     extractor: Extractor,
     lists: Sequence[ImageList],
     transforms: Sequence[Transform],
     *,
+    shapes: Sequence[Shape] | None = None,
     skip_failures: bool = False,
     advice: str = "",
 ) -> list[Pass]:
-    """Plans to describe lists of images at every scale, over padded shapes chosen for all of them.
+    """Plans to describe lists of images at every scale, over padded shapes.
 
-    Each transform is one scale. Returns one pass for each scale and list: all lists at the first
-    scale come first.
+    Each transform is one scale. The shapes are by default chosen for these lists. Returns one pass
+    for each scale and list: all lists at the first scale come first.
 
     Raises:
       UserError: images cannot be used (the first few are named, with `advice`) and are not to be
         left out, or a transform gives images of random sizes.
     """
-    passes, usable = [], []
+    if shapes is None:
+        chosen = [
+            dataclasses.replace(images, chosen=images.indices[places])
+            for images, places in zip(lists, sample_lists([*map(len, lists)]), strict=True)
+        ]
+        shapes = shapes_for(extractor, chosen, transforms, sum(map(len, lists)))
+    passes = []
     for scale, transform in enumerate(transforms):
         for images in lists:
             sizes, failures = images.output_sizes(transform)
             if not skip_failures:
                 images.refuse(failures, advice)
             name = images.name if len(transforms) == 1 else f"{images.name}, scale {scale + 1}"
-            passes.append(Pass(name, images, transform, [], failures))
-            usable.append(np.delete(sizes, list(failures), 0))
-    if not sum(map(len, usable)):
-        return passes
-    canvases = choose_canvases(np.concatenate(usable))
-    for each, sizes in zip(passes, usable, strict=True):
-        kept = np.delete(np.arange(len(each.images)), list(each.failures))
-        for batch in extractor.plan(sizes, canvases):
-            each.batches.append(dataclasses.replace(batch, places=kept[batch.places]))
+            kept = np.delete(np.arange(len(images)), list(failures))
+            batches = [
+                dataclasses.replace(batch, places=kept[batch.places])
+                for batch in extractor.plan(sizes[kept], shapes)
+            ]
+            passes.append(Pass(name, images, transform, batches, failures))
     return passes
 
 
@@ -84,6 +116,7 @@ def run_passes(
     passes: Sequence[Pass],
     store: PartialDescriptors | None = None,
     *,
+    finish: Callable[[list[np.ndarray]], np.ndarray] | None = None,
     skip_failures: bool = False,
     on_batch: Callable[[], None] = lambda: None,
 ) -> list[ArraySink] | list[StoredSink]:
@@ -95,6 +128,8 @@ def run_passes(
       passes: from `plan_passes` with this extractor.
       store: where descriptors are kept on disk as they come; in memory by default. What it holds
         from an earlier run is not described again.
+      finish: makes (n, D') finished descriptors from (n, D) ones at each scale, in the order of
+        the passes. Then the sinks of the last scale keep these, instead of that scale's own.
       skip_failures: an image that turns out to be damaged gets NaN, instead of ending the run.
       on_batch: called after each batch; it may raise to stop.
 
@@ -106,8 +141,17 @@ def run_passes(
       NotFiniteError: the network or a descriptor is not finite.
     """
     sinks: list[Any] = []
+    count = len({id(each.images) for each in passes})
     for each in passes:
-        images, width = each.images, extractor.width
+        images, width, complete = each.images, extractor.width, None
+        own = range(len(sinks) % count, len(sinks), count)  # earlier scales of the same images
+        scales = [sinks[i] for i in own]
+        failed_before: dict[int, str] = {}
+        for i in own:
+            failed_before |= {**sinks[i].failures, **passes[i].failures}
+        if finish is not None and len(sinks) >= len(passes) - count:
+            complete = finish
+            width = finish([np.ones((1, width), np.float32)] * (len(scales) + 1)).shape[1]
         rows = len(images)
         sink = ArraySink(rows, width) if store is None else store.sink(each, width)
         # Written in every run, so that it makes no difference whether an earlier one got to it.
@@ -123,24 +167,35 @@ def run_passes(
             progress_bar(each.name, rows, "img", shown=True, done=done, delay=1) as bar,
         ):
             for number, batch, (described, failures) in zip(todo, batches, found, strict=True):
-                _refuse_not_finite(images, batch.places, described, failures)
-                sink.write(number, batch.places, described, failures)
-                bar.update(len(batch.places))
+                places = batch.places
+                refuse_not_finite(described, places, failures, images.path)
+                if complete is not None:
+                    failures = {p: failed_before[p] for p in places.tolist()
+                                if p in failed_before} | failures  # fmt: skip
+                    described = complete([x.descriptors[places] for x in scales] + [described])
+                    refuse_not_finite(described, places, failures, images.path, UNFINISHED)
+                sink.write(number, places, described, failures)
+                bar.update(len(places))
                 on_batch()
         sinks.append(sink)
     return sinks
 
 
-def _refuse_not_finite(
-    images: ImageList, places: np.ndarray, descriptors: np.ndarray, failures: Mapping[int, str]
+def refuse_not_finite(
+    descriptors: np.ndarray,
+    places: Sequence[int] | np.ndarray,
+    failures: Container[int],
+    path: Callable[[int], str],
+    what: str = OVERFLOWS,
 ) -> None:
-    for row in np.flatnonzero(~np.isfinite(descriptors).all(axis=1)):
+    """Checks the (n, D) descriptors of the images at some places, except those in `failures`.
+
+    Raises:
+      NotFiniteError: one is not finite; `what`, with the image's path, says which.
+    """
+    for row in np.flatnonzero(~np.isfinite(descriptors).all(axis=1)).tolist():
         if places[row] not in failures:
-            raise NotFiniteError(
-                f"the network's descriptor of the image {shown(images.path(places[row]))} is not "
-                "finite (NaN or infinite), although its parameters are: its numbers overflow, as "
-                "they can in bfloat16 or with a large power of gem"
-            )
+            raise NotFiniteError(what.format(shown(path(int(places[row])))))
 
 
 def describe_lists(

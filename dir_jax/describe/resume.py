@@ -4,8 +4,8 @@
 
     identity.json    what is being described; the folder of another run is refused
     images.marks     of each image a hash of its path, its file's size and time; int64 each
-    PASS.float32     the descriptors of one pass over a list, row after row
-    PASS.batches     uint32 for each batch: the checksum of its rows in PASS.float32, 0 for none
+    PASS.npy         (N, D) float32, the descriptors of one pass over a list
+    PASS.batches     uint32 for each batch: the checksum of its rows in PASS.npy, 0 for none
     PASS.failures    the images that cannot be used, one row of JSON for each
 
 As somebody else may have written them, they are checked before they are believed.
@@ -23,7 +23,7 @@ import shutil
 import stat
 import time
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ import numpy as np
 from dir_jax.data.ground_truth import QueryDataset
 from dir_jax.data.marks import mark
 from dir_jax.describe.image_lists import ImageList, Pass
+from dir_jax.describe.npy import npy_header
 from dir_jax.describe.padded_shapes import Batch
 from dir_jax.errors import UserError, shown
 from dir_jax.runtime.files import open_regular, replacing, take_lock, write_text
@@ -88,9 +89,8 @@ class PartialDescriptors:
 
     def _check_identity(self, identity: dict[str, Any], images_may_change: bool) -> None:
         marks = np.concatenate([_marks(images) for images in self._lists])
-        identity["images"] = [len(marks), _digest(marks[:, 0].tolist())]
-        identity["batches"] = _digest([[(b.canvas, b.rows, b.places.tolist()) for b in p.batches]
-                                       for p in self._passes])  # fmt: skip
+        identity["images"] = [len(marks), hashlib.sha256(marks[:, 0].tobytes()).hexdigest()]
+        identity["batches"] = _digest_of_batches(self._passes)
         text = json.dumps(identity, indent=1, sort_keys=True)
         identity = json.loads(text)
         file = self.folder / "identity.json"
@@ -176,6 +176,24 @@ class PartialDescriptors:
         """Removes the folder, once the extraction's output is written."""
         self._close(delete=True)
 
+    def move_to(self, target: Path, keep: Collection[str]) -> None:
+        """Makes the folder, once it is complete, `target`; only the files named are left in it.
+
+        Raises:
+          UserError: it cannot be renamed.
+        """
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._lock.release)
+            while self._open:
+                self._open.pop().close()
+            try:
+                self.folder.rename(target)
+            except OSError as e:
+                raise UserError(f"cannot write {target}: {e.strerror}") from e
+            for file in target.iterdir():
+                if file.name not in keep:
+                    file.unlink()
+
     def _close(self, *, delete: bool) -> None:
         with contextlib.ExitStack() as stack:
             stack.callback(self._lock.release)
@@ -190,12 +208,14 @@ class StoredSink:
 
     def __init__(self, path: Path, rows: int, width: int, batches: Sequence[Batch]):
         self._shape = rows, width
-        self._path = path.with_name(f"{path.name}.float32")
+        self._path = path.with_name(f"{path.name}.npy")
         marks, failures = (path.with_name(path.name + end) for end in (".batches", ".failures"))
         checksums = _read_batches(marks, len(batches))
         self._done = checksums > 0
         self.failures = _read_failures(failures, rows)
-        size = rows * width * 4
+        header = npy_header(rows, width)
+        self._start = len(header)
+        size = self._start + rows * width * 4
         if self._done.any() and (not self._path.exists() or self._path.stat().st_size != size):
             raise _damaged(self._path, f"expected {size} bytes")
         self._unmarked: dict[int, int] = {}  # batch -> checksum
@@ -206,6 +226,7 @@ class StoredSink:
             self._marks = os.open(marks, flags)
             self._failures = os.open(failures, flags | os.O_APPEND)
             _reserve(self._rows, size)
+            write_at(self._rows, header, 0)
             _reserve(self._marks, checksums.nbytes)
         except OSError as e:
             raise UserError(f"cannot write {self._path}: {e.strerror}") from e
@@ -239,7 +260,7 @@ class StoredSink:
         try:
             for place, row in zip(places.tolist(), rows, strict=True):
                 data = row.tobytes()
-                if write_at(self._rows, data, place * len(data)) != len(data):
+                if write_at(self._rows, data, self._start + place * len(data)) != len(data):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             for place, reason in failures.items():
                 data = f"{json.dumps([place, reason])}\n".encode()
@@ -277,7 +298,7 @@ class StoredSink:
         """A memory map of what has been written, (rows, width) float32."""
         if not all(self._shape):
             return np.zeros(self._shape, np.float32)
-        return np.memmap(self._path, np.float32, "r", shape=self._shape)
+        return np.memmap(self._path, np.float32, "r", self._start, self._shape)
 
     def close(self) -> None:
         """Syncs and closes."""
@@ -304,17 +325,23 @@ def _marks(images: ImageList) -> np.ndarray:
     dataset = images.dataset
     boxes = dataset.boxes if isinstance(dataset, QueryDataset) else None
     marks = np.zeros((len(images), 3), np.int64)
-    for i in range(len(images)):
-        path = images.path(i)
+    for i, image in enumerate(images.indices.tolist()):
+        path = dataset.path(image)
         row = path.encode(errors="surrogatepass")
         if boxes is not None:
-            row += np.ascontiguousarray(boxes[i]).tobytes()
+            row += np.ascontiguousarray(boxes[image]).tobytes()
         marks[i] = mark(row, path)
     return marks
 
 
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+def _digest_of_batches(passes: Sequence[Pass]) -> str:
+    digest = hashlib.sha256()
+    for each in passes:
+        for batch in each.batches:
+            head = (*batch.canvas, batch.rows, batch.exact, len(batch.places))
+            digest.update(np.array(head, np.int64).tobytes())
+            digest.update(np.asarray(batch.places, np.int64).tobytes())
+    return digest.hexdigest()
 
 
 def _damaged(file: Path, why: str) -> UserError:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
 import chex
@@ -75,7 +75,9 @@ class Whitening:
         return cls(mean, components, variance, bool(arrays["whiten"]))
 
 
-def learn_whitening(descriptors: np.ndarray, *, whiten: bool = True) -> Whitening:
+def learn_whitening(
+    descriptors: np.ndarray, where: np.ndarray | None = None, *, whiten: bool = True
+) -> Whitening:
     """Learns a PCA in float64, with the result of `sklearn.decomposition.PCA(whiten=whiten)`.
 
     The sign of each component is chosen so that its entry of largest magnitude is positive. Unlike
@@ -84,21 +86,23 @@ def learn_whitening(descriptors: np.ndarray, *, whiten: bool = True) -> Whitenin
     whitening would scale them up to the size of the others.
 
     Args:
-      descriptors: (N, D) float, N > 1. Memory besides them is O(D²).
+      descriptors: (N, D) float, N > 1. Memory besides them is O(D²); they may be rows on disk, as
+        those of `dir_jax.open_descriptors` are.
+      where: (N,) bool, the rows to learn from; by default all.
       whiten: the result's `Whitening.whiten`.
 
     Raises:
       UserError: there are fewer than two descriptors, some are not finite, or all are the same.
     """
-    descriptors = np.asarray(descriptors)
-    variance, components = _principal(descriptors)
+    mean, variance, components = _principal(descriptors, where)
     largest = np.abs(components).argmax(axis=1)
     components = components * np.sign(components[np.arange(len(components)), largest])[:, None]
-    mean = descriptors.mean(axis=0, dtype=np.float64)
     return Whitening(mean, components, variance, whiten)
 
 
-def learn_whitening_from_pairs(descriptors: np.ndarray, pairs: np.ndarray) -> Whitening:
+def learn_whitening_from_pairs(
+    descriptors: np.ndarray, pairs: np.ndarray, where: np.ndarray | None = None
+) -> Whitening:
     """Learns, in float64, the projection that makes the differences of matching pairs white.
 
     Radenović et al., TPAMI 2018, section 3.3, after Mikolajczyk and Matas, ICCV 2007. With m the
@@ -109,8 +113,9 @@ def learn_whitening_from_pairs(descriptors: np.ndarray, pairs: np.ndarray) -> Wh
     kept as a PCA of the descriptors has; their signs are chosen as `learn_whitening` chooses them.
 
     Args:
-      descriptors: (N, D) float, N > 1. Memory besides them is O(D²).
+      descriptors: (N, D) float, N > 1, as for `learn_whitening`.
       pairs: (P, 2) int, rows of descriptors that match, P > 0.
+      where: (N,) bool, the rows to learn from; by default all. Those of pairs are among them.
 
     Returns:
       A whitening that projects only: `whiten` is False, and the powers of `apply_whitening` do not
@@ -119,11 +124,11 @@ def learn_whitening_from_pairs(descriptors: np.ndarray, pairs: np.ndarray) -> Wh
     Raises:
       UserError: as `learn_whitening`; or there are no pairs, or the images of all are the same.
     """
-    descriptors, pairs = np.asarray(descriptors), np.asarray(pairs)
+    pairs = np.asarray(pairs)
     chex.assert_shape(pairs, (None, 2))
     if not len(pairs):
         raise UserError("whitening is learned from matching pairs of images, and there are none")
-    kept = len(_principal(descriptors)[0])
+    kept = len(_principal(descriptors, where)[1])
     mean = np.zeros(descriptors.shape[1])
     within = np.zeros((len(mean), len(mean)))
     for start in range(0, len(pairs), _ROWS):
@@ -133,13 +138,13 @@ def learn_whitening_from_pairs(descriptors: np.ndarray, pairs: np.ndarray) -> Wh
     if not within.any():
         raise UserError("whitening cannot be learned: the descriptors of each pair are the same")
     inverse = np.linalg.inv(_cholesky(within))
-    scatter = inverse @ _scatter(descriptors, mean) @ inverse.T
+    scatter = inverse @ _scatter(descriptors, where, mean) @ inverse.T
     variance, vectors = np.linalg.eigh((scatter + scatter.T) / 2)
     variance, vectors = variance[::-1][:kept], vectors.T[::-1][:kept]
     components = vectors @ inverse
     largest = np.abs(components).argmax(axis=1)
     components *= np.sign(components[np.arange(kept), largest])[:, None]
-    return Whitening(mean, components, variance / len(descriptors), whiten=False)
+    return Whitening(mean, components, variance / _count(descriptors, where), whiten=False)
 
 
 def pairs_of_classes(labels: np.ndarray) -> np.ndarray:
@@ -165,20 +170,30 @@ def pairs_of_classes(labels: np.ndarray) -> np.ndarray:
     return pairs[pairs[:, 0] != pairs[:, 1]]
 
 
-def _principal(descriptors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The variances (K,) and directions (K, D) along which descriptors vary; raises UserError."""
+def _principal(
+    descriptors: np.ndarray, where: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The mean (D,), and the variances (K,) and directions (K, D) along which descriptors vary.
+
+    Raises:
+      UserError: as `learn_whitening`.
+    """
     chex.assert_rank(descriptors, 2)
-    num = len(descriptors)
+    num = _count(descriptors, where)
     if num < 2:
         raise UserError(f"whitening is learned from two descriptors or more, not from {num}")
-    mean = descriptors.mean(axis=0, dtype=np.float64)
+    mean = sum(rows.sum(axis=0) for _, rows in _blocks(descriptors, where)) / num
     if not np.isfinite(mean).all():
-        bad = np.flatnonzero(~np.isfinite(descriptors).all(axis=1))
+        bad = [
+            row
+            for start, rows in _blocks(descriptors, where)
+            for row in (start + np.flatnonzero(~np.isfinite(rows).all(axis=1))).tolist()
+        ]
         raise UserError(
             f"whitening cannot be learned: {len(bad)} of {num} descriptors are not finite, the "
             f"first of image number {bad[0]}"
         )
-    covariance = _scatter(descriptors, mean) / (num - 1)
+    covariance = _scatter(descriptors, where, mean) / (num - 1)
     variance, components = np.linalg.eigh(covariance)
     variance, components = variance[::-1], components.T[::-1]
     squared_length = np.trace(covariance) * (num - 1) / num + mean @ mean
@@ -188,15 +203,26 @@ def _principal(descriptors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             f"whitening cannot be learned: all {num} descriptors are the same; the network gives "
             "every image one descriptor"
         )
-    return variance[kept], components[kept]
+    return mean, variance[kept], components[kept]
 
 
-def _scatter(descriptors: np.ndarray, mean: np.ndarray) -> np.ndarray:
+def _count(descriptors: np.ndarray, where: np.ndarray | None) -> int:
+    return len(descriptors) if where is None else int(where.sum())
+
+
+def _blocks(descriptors: np.ndarray, where: np.ndarray | None) -> Iterator[tuple[int, np.ndarray]]:
+    """The chosen rows in float64, block by block, with the number of each block's first row."""
+    for start in range(0, len(descriptors), _ROWS):
+        rows = descriptors[start : start + _ROWS].astype(np.float64)
+        yield start, rows if where is None else rows[where[start : start + _ROWS]]
+
+
+def _scatter(descriptors: np.ndarray, where: np.ndarray | None, mean: np.ndarray) -> np.ndarray:
     """Σ (x − mean)(x − mean)ᵀ over the rows, (D, D) float64."""
     total = np.zeros((len(mean), len(mean)))
-    for start in range(0, len(descriptors), _ROWS):
-        centred = descriptors[start : start + _ROWS].astype(np.float64) - mean
-        total += centred.T @ centred
+    for _, rows in _blocks(descriptors, where):
+        rows -= mean
+        total += rows.T @ rows
     return total
 
 

@@ -13,16 +13,16 @@ log = logging.getLogger(__name__)
 
 
 def select_devices(gpu: Sequence[int] | None) -> list[jax.Device]:
-    """The devices that --gpu names; without it, the first one.
+    """The devices that --gpu names; without it, all of this process, or the CPU for -1.
 
     Raises:
       UserError: there is no such device, or one is named twice.
     """
     if gpu is None:
-        return jax.devices()[:1]
+        return jax.local_devices()
     if list(gpu) == [-1]:
         return jax.devices("cpu")[:1]
-    devices = jax.devices()
+    devices = jax.local_devices()
     if devices[0].platform == "cpu" and list(gpu) == [0]:
         log.warning("this machine has no accelerator, so --gpu 0 runs on the CPU")
     missing = [n for n in gpu if not 0 <= n < len(devices)]

@@ -26,6 +26,10 @@ _LONGEST_NAME, _LONGEST_PART = 4096, 255  # bytes; a part is what stands between
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
+class BusyError(UserError):
+    """Another process holds a lock."""
+
+
 def inside(folder: str | os.PathLike[str], name: str) -> Path:
     """The path of a name from somebody else's file, such as `paris/1.jpg`, inside a folder.
 
@@ -132,7 +136,8 @@ def take_lock(
     holds the lock, `wait` says so (with the message `busy`) and waits for it.
 
     Raises:
-      UserError: another process holds the lock, and not `wait`; or the file cannot be created.
+      BusyError: another process holds the lock, and not `wait`; its message is `busy`.
+      UserError: the file cannot be created.
     """
     lock = filelock.FileLock(path, timeout=0)
     try:
@@ -140,7 +145,7 @@ def take_lock(
             lock.acquire()
     except filelock.Timeout as e:
         if not wait:
-            raise UserError(busy) from e
+            raise BusyError(busy) from e
         log.warning(busy)
         lock.acquire(timeout=-1)
     except (OSError, NotImplementedError, UserWarning) as e:

@@ -14,7 +14,8 @@ import numpy as np
 
 from dir_jax.data.images import ImageDataset
 from dir_jax.data.marks import mark
-from dir_jax.describe.describer import Describer, Descriptors
+from dir_jax.describe.describer import Describer
+from dir_jax.describe.descriptors import Descriptors
 from dir_jax.errors import UserError, did_you_mean, shown
 from dir_jax.model_recipe import Recipe
 from dir_jax.runtime.files import check_name, take_lock

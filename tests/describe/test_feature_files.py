@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from dir_jax.data.images import ImageDataset
-from dir_jax.describe.describer import Descriptors
+from dir_jax.describe.descriptors import Descriptors
 from dir_jax.describe.feature_files import (
     check_output,
     load_descriptors,
@@ -254,7 +254,7 @@ NOTHING_IS_LEFT = """cannot write x.npy: {why}
 []
 cannot write x.h5: {why}
 []
-cannot write x.partial/database.float32: {why}
+cannot write x.partial/database.npy: {why}
 []
 x.npy has
 x.h5 has

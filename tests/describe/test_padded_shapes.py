@@ -6,7 +6,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.extraction import oxford_sizes
-from dir_jax.describe.padded_shapes import MAX_CANVASES, choose_canvases, plan_batches
+from dir_jax.describe.padded_shapes import (
+    MAX_CANVASES,
+    Room,
+    choose_canvases,
+    choose_shapes,
+    plan_batches,
+)
+
+ROOM = Room(1 << 20)
+
+
+def plan(sizes, room=ROOM, **options):
+    return plan_batches(sizes, choose_shapes([sizes], room), room, **options)
 
 
 def waste(sizes, batches):
@@ -27,16 +39,16 @@ def test_a_mixture_like_oxford5k(mixture):
     """The issue's bounds: at most 12 shapes, and 15 % of padding."""
     sizes = mixture(5000)
     assert len(np.unique(sizes, axis=0)) >= 300
-    batches = plan_batches(sizes, pixels=1 << 20)
+    batches = plan(sizes)
     assert len({(batch.canvas, batch.rows) for batch in batches}) <= 12
     assert waste(sizes, batches) <= 0.15
 
 
 def test_one_size_is_one_exact_shape():
-    batches = plan_batches(np.full((100, 2), (333, 217)), pixels=1 << 20)
+    batches = plan(np.full((100, 2), (333, 217)))
     assert {batch.canvas for batch in batches} == {(333, 217)}
     assert all(batch.exact for batch in batches)
-    mixed = plan_batches(np.array([(333, 217), (332, 217)]), pixels=1 << 20)
+    mixed = plan(np.array([(333, 217), (332, 217)]))
     assert not any(batch.exact for batch in mixed)
 
 
@@ -45,10 +57,28 @@ def test_few_images_are_not_worth_many_programs():
     assert len(choose_canvases(oxford_sizes(5000))) == MAX_CANVASES
 
 
-def test_given_canvases_are_used():
-    canvases = choose_canvases(oxford_sizes(1000))
-    batches = plan_batches(oxford_sizes(50, seed=1), pixels=1 << 20, canvases=canvases)
-    assert {batch.canvas for batch in batches} <= {(w, h) for w, h in canvases.tolist()}
+def test_a_part_gets_the_programs_of_the_whole():
+    """Whatever the part, and the number of devices: what describes an image is one program."""
+
+    def programs(sizes, devices=1):
+        found = [None] * len(sizes)
+        for batch in plan_batches(sizes, shapes, ROOM, devices=devices):
+            for place in batch.places:
+                found[place] = batch.canvas, batch.rows // devices, batch.exact
+        return found
+
+    sizes = np.concatenate([oxford_sizes(300), [(1024, 768)] * 9, [(5000, 31), (31, 5000)]])
+    shapes = choose_shapes([sizes[:300]], ROOM)  # so that there is none for the last
+    whole = programs(sizes)
+    assert whole[-2:] == [((5120, 32), 6, False), ((32, 5120), 6, False)]
+    for part in (slice(0, 1), slice(7, 40), slice(290, None)):
+        assert programs(sizes[part]) == whole[part] == programs(sizes[part], devices=8)
+
+
+def test_a_shape_that_its_images_fill_takes_others_by_another_program():
+    shapes = choose_shapes([np.full((100, 2), (640, 480))], ROOM)
+    batches = plan_batches(np.array([(640, 480), (640, 479)]), shapes, ROOM)
+    assert [(b.canvas, b.exact) for b in batches] == [((640, 480), True), ((640, 480), False)]
 
 
 @settings(max_examples=100, deadline=None)
@@ -58,17 +88,18 @@ def test_given_canvases_are_used():
     st.sampled_from([1, 2, 8]),
     st.integers(1, 64),
 )
-def test_every_image_once_and_inside(sizes, pixels, multiple, max_rows):
+def test_every_image_once_and_inside(sizes, pixels, devices, max_rows):
     sizes = np.array(sizes, int).reshape(-1, 2)
-    batches = plan_batches(sizes, pixels=pixels, multiple=multiple, max_rows=max_rows)
+    room = Room(pixels, max_rows)
+    batches = plan(sizes, room, devices=devices)
     places = [place for batch in batches for place in batch.places.tolist()]
     assert sorted(places) == list(range(len(sizes)))
     assert len({batch.canvas for batch in batches}) <= MAX_CANVASES
     for batch in batches:
         assert 1 <= len(batch.places) <= batch.rows
-        assert batch.rows % multiple == 0
-        assert batch.rows <= -(-max_rows // multiple) * multiple
+        assert batch.rows % devices == 0
+        assert batch.rows <= max_rows * devices
         assert (sizes[batch.places] <= batch.canvas).all()
         assert batch.exact <= (sizes[batch.places] == batch.canvas).all()
-    again = plan_batches(sizes, pixels=pixels, multiple=multiple, max_rows=max_rows)
+    again = plan(sizes, room, devices=devices)
     assert [b.places.tolist() for b in again] == [b.places.tolist() for b in batches]

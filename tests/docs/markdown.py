@@ -31,6 +31,11 @@ def python_blocks(page):
     return [e for language, e in _blocks(page) if language == "python"]
 
 
+def blocks_of(page, *languages):
+    """The texts of a page's blocks in some languages, in order."""
+    return [example.text for language, example in _blocks(page) if language in languages]
+
+
 def command_lines(page):
     """The command lines of a page, continuation lines joined; comments and output left out."""
     text = page.read_text()

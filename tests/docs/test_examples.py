@@ -9,9 +9,11 @@ import tomllib
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 import dir_jax
+from dir_jax import extract_features
 from dir_jax.checkpoint import save_model
 from dir_jax.commands.main import COMMANDS
 from dir_jax.commands.recipes import load_config
@@ -21,7 +23,7 @@ from dir_jax.retrieval.whitening import learn_whitening
 from dir_jax.search.building import NewImages, create_index, images_of, marks_of
 from dir_jax.search.index import describe_model_of
 
-from .markdown import PAGES, ROOT, command_lines, name_of, python_blocks
+from .markdown import PAGES, ROOT, blocks_of, command_lines, name_of, python_blocks
 
 WITH_PYTHON = [page for page in PAGES if python_blocks(page)]
 WITH_COMMANDS = [
@@ -67,6 +69,12 @@ def world(tmp_path_factory):
         model=describe_model_of(describer, folder / "runs/quickstart", {}),
         recipe=describer.recipe,
     )
+    shards = ["--checkpoint", "runs/quickstart", "--output", "descriptors", "--shards", "2"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        photos = 'ImageList("photos.txt", "photos")'
+        patch.setattr("sys.argv", ["extract_features", "--dataset", photos, *shards])
+        assert extract_features.main() == 0
     return folder
 
 
@@ -182,6 +190,20 @@ def test_command_lines_that_are_wrong_are_found(monkeypatch):
     ):
         with pytest.raises(Exception):  # noqa: B017, PT011 - each in its own way
             check_command(line)
+
+
+def test_the_files_for_clusters_are_what_they_seem():
+    """Slurm's ends with a command that can be parsed, and so does the container of Kubernetes."""
+    files = blocks_of(ROOT / "docs/cluster.md", "sh", "yaml")
+    script, job, cluster = files
+    lines = script.replace("\\\n", " ").splitlines()
+    assert lines[0] == "#!/bin/bash"
+    check_command(lines[-1].removeprefix("exec "))
+    spec = yaml.safe_load(job)["spec"]
+    command = spec["template"]["spec"]["containers"][0]["command"]
+    check_command(shlex.join(command))
+    assert command[command.index("--shards") + 1] == str(spec["completions"])
+    assert "--head" in yaml.safe_load(cluster)["head_start_ray_commands"][-1]
 
 
 def test_no_page_names_a_data_set_that_is_gone():

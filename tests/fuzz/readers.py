@@ -36,6 +36,7 @@ from dir_jax.describe.image_lists import ImageList, Pass
 from dir_jax.describe.kapture_features import GlobalFeatures
 from dir_jax.describe.padded_shapes import Batch
 from dir_jax.describe.resume import PartialDescriptors
+from dir_jax.describe.sharded_files import open_descriptors
 from dir_jax.errors import UserError
 from dir_jax.evaluation import check_can_be_evaluated
 from dir_jax.loading import load_model
@@ -241,6 +242,14 @@ def _fill(place: Path) -> None:
 _SIZES = np.full((5, 2), 8)
 
 
+def _read_sharded(folder: Path) -> None:
+    found = open_descriptors(folder / "out")
+    for part in (found, found.queries):
+        if part is not None:
+            assert len(list(part.names)) == len(np.asarray(part.rows)) == len(part)
+            assert all(0 <= row < len(part) for row in part.failures)
+
+
 def _read_kapture(folder: Path) -> None:
     names = kapture.read_images(str(folder))
     read_sizes(images.ImageDataset(names, kapture.image_folder(str(folder))))
@@ -342,6 +351,7 @@ READERS: dict[str, Reader] = {
             StoredRows(f"{folder}/f.npy")[:],
         ),
     ),
+    "shards": Reader(sound.sharded_folders, _read_sharded),
     "partial": Reader(_partial_folders, lambda folder: _fill(folder / "out.partial")),
     "kapture": Reader(sound.kapture_folders, _read_kapture),
     "tfds": Reader(

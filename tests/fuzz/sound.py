@@ -18,6 +18,7 @@ from PIL import Image
 
 from converters.shared_folder import write_shared
 from dir_jax import checkpoint
+from dir_jax.describe.npy import npy_header
 from dir_jax.model_recipe import Recipe
 from dir_jax.models import RetrievalNetwork, architectures, create_model
 from dir_jax.models.layers import Linear
@@ -53,6 +54,26 @@ def files_in(folder: Path) -> Files:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+def sharded_folders(folder: Path) -> list[Files]:
+    """What extract_features --shards 2 writes of three images and a query."""
+    manifest = {
+        "shards": 2,
+        "width": 4,
+        "lists": {"database": {"images": 3, "names": "0"}, "queries": {"images": 1, "names": "0"}},
+        "recipe": Recipe().to_json(),
+        "shapes": [[16, 8, 2, True]],
+    }
+    files = {"out/manifest.json": json.dumps(manifest, indent=1).encode()}
+    for stem, names in (
+        ("00000/database", ["a"]), ("00001/database", ["b", "c"]), ("00001/queries", ["q"])
+    ):  # fmt: skip
+        rows = np.ones((len(names), 4), np.float32)
+        files[f"out/{stem}.npy"] = npy_header(*rows.shape) + rows.tobytes()
+        files[f"out/{stem}.names.txt"] = "".join(f"{name}\n" for name in names).encode()
+    files["out/00001/database.failed.txt"] = b"c\ttorn\n"
+    return [files]
 
 
 def made(name: str, *contents: bytes) -> Callable[[Path], list[Files]]:
