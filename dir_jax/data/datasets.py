@@ -235,8 +235,8 @@ def _read_named(name: str, db_root: str | None) -> ImageDataset:
     folder = db_root or os.path.expanduser(os.environ.get("DB_ROOT", ""))
     if not folder:
         raise UserError(
-            f"{name} needs the folder that holds the data sets: set it with "
-            "export DB_ROOT=/path/to/datasets"
+            f"{name} needs the folder that holds the data sets: give it by --db-root (in training "
+            "by --config.data.db_root), or set it once with export DB_ROOT=/path/to/datasets"
         )
     file, read = NAMED[name]
     path = os.path.join(folder, file)

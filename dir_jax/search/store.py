@@ -111,10 +111,9 @@ def read_contents(folder: str | os.PathLike[str]) -> Contents:
     """
     folder = Path(folder)
     if not (folder / "index.json").exists():
-        what = "is not an index" if folder.is_dir() else "does not exist"
-        raise UserError(
-            f"{shown(folder)} {what}: it has no index.json; `dir-jax index` makes an index"
-        )
+        is_folder = folder.is_dir()
+        what = "is not an index: it has no index.json" if is_folder else "does not exist"
+        raise UserError(f"{shown(folder)} {what}; `dir-jax index` makes an index")
     try:
         return open_contents(folder, read_about(folder))
     except FileNotFoundError:  # another process has just changed it
