@@ -83,6 +83,8 @@ def _main(args: argparse.Namespace) -> None:
         return
     if args.engine and not changes_engine:
         raise UserError("--engine is of a new index, or changes that of one without --dataset")
+    if args.thumbnails:
+        raise UserError("--thumbnails is of a new index; an index keeps small copies or does not")
     with changing(args.output) as before:
         if changes_engine:
             set_up_devices(args)

@@ -195,6 +195,7 @@ def test_mistakes_are_one_line(index, world, model, run, tmp_path):
          "exists already"),
         ((*adds, "--dataset", words(world), "--trfs", "Scale(9)"), "--trfs is of a new index"),
         ((*adds, "--dataset", words(world), "--multiscale"), "--multiscale is of a new index"),
+        ((*adds, "--dataset", words(world), "--thumbnails"), "--thumbnails is of a new index"),
         (("index_images", "--output", world / "photos", "--dataset", words(world), "--checkpoint",
           model, "--overwrite"), "photos is not an index; --overwrite replaces nothing else"),
     ):  # fmt: skip
