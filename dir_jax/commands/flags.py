@@ -96,7 +96,7 @@ def add_model_flags(parser: Parser, *, optional: bool = False, whitens: bool = T
     add("--on-error", choices=("stop", "skip"), default="stop",
         help="what to do where an image cannot be used: stop, or skip it (default: stop)")
     add("--dbg", nargs="*", metavar="OPTION",
-        help="accepted, as the original takes it, and without effect")
+        help="accepted because the original has it; without effect")
 
 
 def add_running_flags(parser: Parser) -> argparse._ArgumentGroup:
@@ -209,7 +209,12 @@ def create_describer(
         from dir_jax.describe.learned_whitening import learn_from_images
 
         plain = describer_of(checkpoint, checkpoint.recipe.changed(**{**changes, "whiten": ""}))
-        whitening = learn_from_images(plain, learn_from, dims=changes["whitenv"])
+        dims, width = changes["whitenv"], plain.descriptor_size
+        if dims is not None and dims > width:
+            raise UserError(
+                f"cannot keep {dims} dimensions (--whitenv): the descriptors have {width}"
+            )
+        whitening = learn_from_images(plain, learn_from, dims=dims)
         checkpoint.whitenings[changes["whiten"]] = whitening
     describer = describer_of(checkpoint, checkpoint.recipe.changed(**changes))
     print("Descriptors:", describer)
