@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from dir_jax.describe.describer import Describer
     from dir_jax.search.index import Index
 
+log = logging.getLogger(__name__)
+
 
 # fmt: off
 def add_dataset_flags(parser: Parser) -> None:
@@ -196,6 +198,11 @@ def create_describer(
     names = ("center_bias", "dtype", "precision")
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     checkpoint = load_model(args.checkpoint, **given)
+    if learn_from is None and (changes.get("whiten") or "").startswith("learn:"):
+        raise UserError(
+            f"--whiten {shown(changes['whiten'])}: only test-dir learns a whitening for one "
+            "evaluation; dir-jax whiten adds one to the model"
+        )
     arch = checkpoint.model.config.arch
     if args.center_bias is not None and "_fpn" in arch:
         raise UserError(f"--center-bias does not apply to {arch}, which has no centre bias")
@@ -217,5 +224,10 @@ def create_describer(
         whitening = learn_from_images(plain, learn_from, dims=dims)
         checkpoint.whitenings[changes["whiten"]] = whitening
     describer = describer_of(checkpoint, checkpoint.recipe.changed(**changes))
+    idle = [
+        f"--{name}" for name in ("whitenp", "whitenv", "whitenm") if changes.get(name) is not None
+    ]
+    if idle and not describer.recipe.whiten:
+        log.warning("%s: without effect, as nothing is whitened (see --whiten)", ", ".join(idle))
     print("Descriptors:", describer)
     return describer

@@ -110,6 +110,19 @@ def test_oxford_style(run, model, oxford, tmp_path):
     assert {k: found[k] for k in expected} == pytest.approx(expected, abs=1e-9)
 
 
+def test_flags_of_a_whitening_that_is_not_there(run, model, labelled, tmp_path):
+    flags = ["--dataset", labelled, "--checkpoint", model, "--threads", 0]
+    code, _, err = run("test_dir", *flags, "--whiten", "", "--whitenp", 0.5, "--whitenv", 3)
+    assert code == 0
+    assert "--whitenp, --whitenv: without effect" in err
+    code, _, err = run("test_dir", *flags, "--whiten", "set", "--whitenp", 0.5)
+    assert (code, "without effect" in err) == (0, False)
+    more = ["--whiten", f"learn:{labelled}", "--output", tmp_path / "x.npy"]
+    code, _, err = run("extract_features", *flags, *more)
+    assert code == 2
+    assert "only test-dir learns a whitening" in err
+
+
 def test_options_of_the_model(run, model, labelled):
     flags = ["--dataset", labelled, "--checkpoint", model, "--whiten", ""]
     plain = dir_jax.evaluate(labelled, model)
