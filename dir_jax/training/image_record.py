@@ -35,7 +35,8 @@ def check_images(config: ml_collections.ConfigDict, setup: Setup, resumed: Resum
         if resumed.step:
             log.warning("the checkpoint does not say which images the run began with: not compared")
         return record
-    if resumed.skipped is not None and record.has_rows_of(resumed.images, "config.data.train"):
+    record.same_rows = record.has_rows_of(resumed.images, "config.data.train")
+    if resumed.skipped is not None and record.same_rows:
         # Batches are drawn from the images that the run began with, whatever became of the others.
         record.skipped = np.intersect1d(resumed.skipped, np.arange(len(setup.dataset)))
     changes = record.changes_since(resumed.images, damage_too=config.data.on_error != "skip")
@@ -60,10 +61,12 @@ class ImageRecord:
         modification time in nanoseconds, or -1 where it has no file of its own. Of a list of more
         than 200,000 rows the files of some 100,000 are compared, evenly spaced; the others have -1.
       skipped: (K,) int64, the training images that the run began without.
+      same_rows: whether the number of a training image means what it meant when the run began.
     """
 
     def __init__(self, datasets: Mapping[str, ImageDataset], skipped: np.ndarray | None = None):
         self.skipped = np.zeros(0, np.int64) if skipped is None else skipped
+        self.same_rows = True
         self.arrays: dict[str, np.ndarray] = {}
         self._paths: dict[str, Callable[[int], str]] = {}
         for key, dataset in datasets.items():

@@ -91,13 +91,14 @@ def test_a_run_with_other_data_is_refused_unless_told(folder, caplog):
     )
     begun = check_images(config, setup, Resumed(0, None))
     same = Resumed(3, None, images=begun.arrays)
-    check_images(config, setup, same)
+    assert check_images(config, setup, same).same_rows
     setup.dataset = labelled(folder, NAMES[::-1], LABELS[::-1])
     with pytest.raises(UserError, match=r"another order.*--config\.data\.on_change=continue"):
         check_images(config, setup, same)
     assert not caplog.text
     config.data.on_change = "continue"
-    check_images(config, setup, same)
+    # Triplets that were mined before are then of other images.
+    assert not check_images(config, setup, same).same_rows
     assert "another order" in caplog.text
     check_images(config, setup, Resumed(3, None))  # a checkpoint of dir_jax 0.1.0
     assert "does not say which images" in caplog.text
