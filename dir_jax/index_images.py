@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
 _NAMED = 5  # images without a descriptor that are named
 _OPTIONS = ("center_bias", "dtype", "precision")  # of a network; they change its descriptors
-_RECIPE = ("trfs", "exif", "pooling", "gemp", "whiten", "whitenp", "whitenv", "whitenm", *_OPTIONS)
+_RECIPE = ("trfs", "multiscale", "exif", "pooling", "gemp", "whiten", "whitenp", "whitenv",
+           "whitenm", *_OPTIONS)  # fmt: skip
 
 
 def main(prog: str | None = None) -> int:

@@ -194,6 +194,7 @@ def test_mistakes_are_one_line(index, world, model, run, tmp_path):
         (("index_images", "--output", index, "--dataset", words(world), "--checkpoint", model),
          "exists already"),
         ((*adds, "--dataset", words(world), "--trfs", "Scale(9)"), "--trfs is of a new index"),
+        ((*adds, "--dataset", words(world), "--multiscale"), "--multiscale is of a new index"),
     ):  # fmt: skip
         code, out, err = run(*call)
         assert (code, out) == (2, ""), (call, out)
