@@ -211,7 +211,12 @@ def create_describer(
         from dir_jax.describe.learned_whitening import learn_from_images
 
         plain = describer_of(checkpoint, checkpoint.recipe.changed(**{**changes, "whiten": ""}))
-        whitening = learn_from_images(plain, learn_from, dims=changes["whitenv"])
+        kept, width = changes["whitenv"], plain.descriptor_size
+        if kept is not None and kept > width:
+            raise UserError(
+                f"cannot keep {kept} dimensions (--whitenv): the descriptors have {width}"
+            )
+        whitening = learn_from_images(plain, learn_from, dims=kept)
         checkpoint.whitenings[changes["whiten"]] = whitening
     describer = describer_of(checkpoint, checkpoint.recipe.changed(**changes))
     print("Descriptors:", describer)

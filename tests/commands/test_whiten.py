@@ -81,6 +81,8 @@ def test_learned_for_one_evaluation(run, mine, photos):
     measures = [line for line in learned.splitlines() if line.startswith(" * ")]
     assert measures == [line for line in added.splitlines() if line.startswith(" * ")]
     assert set(read_model(mine).whitenings) == {"set", "added"}
+    code, _, err = run("test_dir", *flags, "--whiten", f"learn:{learn}", "--whitenv", 9)
+    assert (code, "cannot keep 9 dimensions (--whitenv)" in err) == (2, True), err
     code, _, err = run("test_dir", *flags, "--whiten", "learn:nothing")
     assert code == 2
     assert "no data set nothing; the names are" in err
