@@ -18,6 +18,7 @@ from dir_jax.data.labelled import LabelledDataset
 from dir_jax.data.marks import mark
 from dir_jax.describe.describer import queries_of
 from dir_jax.errors import UserError, shown
+from dir_jax.runtime.processes import is_first
 from dir_jax.training.saving import Resumed
 from dir_jax.training.setup import Setup
 
@@ -87,7 +88,8 @@ class ImageRecord:
     def changes_since(self, before: Mapping[str, Any], *, damage_too: bool = True) -> list[str]:
         """What differs from the arrays of an earlier record: a phrase for each list that does.
 
-        Files that are only lost or damaged since then do not count if `damage_too` is false.
+        Files that are only lost or damaged since then do not count if `damage_too` is false. Of
+        several processes, the first one compares files, and all compare rows.
         """
         found = []
         for name, now in self.arrays.items():
@@ -96,6 +98,8 @@ class ImageRecord:
                 found.append(f"{name} has {len(now)} rows and had {len(old)}")
                 continue
             others, files = old[:, 0] != now[:, 0], (old != now).any(axis=1)
+            if not is_first():  # the record is of process 0's files; this machine may have copies
+                files = others
             if others.any() and (np.sort(old[:, 0]) == np.sort(now[:, 0])).all():
                 found.append(f"{name} has another order, from {self._row(name, others)} on")
             elif others.any():
