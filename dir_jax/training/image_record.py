@@ -18,6 +18,7 @@ from dir_jax.data.labelled import LabelledDataset
 from dir_jax.data.marks import mark
 from dir_jax.describe.describer import queries_of
 from dir_jax.errors import UserError, shown
+from dir_jax.losses import LOSSES
 from dir_jax.runtime.processes import is_first
 from dir_jax.training.saving import Resumed
 from dir_jax.training.setup import Setup
@@ -51,6 +52,12 @@ def check_images(config: ml_collections.ConfigDict, setup: Setup, resumed: Resum
                 "go on with them as they are now by --config.data.on_change=continue"
             )
         log.warning("%s", what)
+        if not record.same_rows and LOSSES[config.loss.name].class_weights:
+            log.warning(
+                "config.loss.name=%r goes on with the vector that each class had by its number: "
+                "that is right only where the classes come in the same order as before",
+                config.loss.name,
+            )
     return record
 
 

@@ -104,6 +104,10 @@ def test_a_run_with_other_data_is_refused_unless_told(folder, caplog):
     # Triplets that were mined before are then of other images.
     assert not check_images(config, setup, same).same_rows
     assert "another order" in caplog.text
+    assert "the vector that each class had" not in caplog.text
+    config.loss.name = "arcface"
+    check_images(config, setup, same)
+    assert "the vector that each class had" in caplog.text
     check_images(config, setup, Resumed(3, None))  # a checkpoint of dir_jax 0.1.0
     assert "does not say which images" in caplog.text
 
