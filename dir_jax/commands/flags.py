@@ -141,11 +141,13 @@ def recipe_changes(args: argparse.Namespace) -> dict[str, Any]:
     changes["trfs"] = None if args.trfs is None else tuple(args.trfs)
     if args.multiscale is not None:
         changes["scales"] = tuple(map(_factor, args.multiscale)) or MULTISCALE
-    try:
-        recipe = Recipe().changed(**changes)
-        recipe.transforms()
-    except UserError as e:
-        raise UserError(f"--trfs: {e}") from e
+    chains = {**changes, "scales": None}
+    for flag, parts in (("--trfs", chains), ("--multiscale", changes)):
+        try:
+            recipe = Recipe().changed(**parts)
+            recipe.transforms()
+        except UserError as e:
+            raise UserError(f"{flag}: {e}") from e
     recipe.check("flags")
     return changes
 

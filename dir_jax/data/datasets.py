@@ -141,7 +141,8 @@ def create_dataset(
         from dir_jax.data.tfds import TfdsDataset
 
         return TfdsDataset(spec, db_root)
-    if splits := [name for name in NAMED if name.startswith(f"{spec}_") and spec not in NAMED]:
+    splits = [name for name in NAMED if name.startswith(f"{spec}_") and spec not in NAMED]
+    if splits and not os.path.exists(spec):
         raise UserError(f"{spec} has several parts: give one of {', '.join(splits)}")
     dataset = None if spec in NAMED else _read_path(os.path.expanduser(spec), labelled)
     if dataset is None:

@@ -12,6 +12,7 @@ import dir_jax
 from dir_jax.data.datasets import create_dataset
 from dir_jax.errors import UserError
 from dir_jax.evaluation import evaluate_descriptors
+from dir_jax.model_recipe import Recipe, write_recipe
 
 
 @pytest.fixture
@@ -162,6 +163,15 @@ def test_features_of_any_origin_need_no_model(run, model, labelled, oxford, tmp_
     assert "--checkpoint is missing" in run(*bad, "--whiten", "set")[2]
     assert "7 dimensions, the model's have" in run(*bad, "--checkpoint", model)[2]
     assert "--checkpoint is missing" in run("test_dir", "--dataset", labelled)[2]
+
+
+def test_features_of_a_database_and_of_queries_are_made_in_one_way(run, oxford, tmp_path):
+    for name, rows, recipe in (("db", 21, Recipe(whiten="a")), ("q", 3, Recipe())):
+        path = str(tmp_path / f"x.{name}descs.npy")
+        np.save(path, np.ones((rows, 7), np.float32))
+        write_recipe(path, recipe)
+    code, _, err = run("test_dir", "--dataset", oxford, "--load-feats", tmp_path / "x.npy")
+    assert (code, "were not made in one way" in err) == (2, True), err
 
 
 def test_features_that_are_not_finite_are_refused_or_counted(run, labelled, tmp_path):

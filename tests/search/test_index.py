@@ -27,7 +27,7 @@ from dir_jax.search.building import (
 )
 from dir_jax.search.index import Index, describe_model_of
 
-from .conftest import descriptors, new_images
+from .conftest import MODEL, descriptors, new_images
 
 
 @pytest.fixture(scope="module")
@@ -200,6 +200,7 @@ def test_files_that_are_not_what_was_written(path, kind):
     ("key", "value"),
     [("count", 0), ("count", 11), ("size", "16"), ("size", 1 << 40), ("files", {}), ("files", 3),
      ("engine", {"name": "exact", "x": 1}), ("engine", {}), ("recipe", {}), ("model", {}),
+     ("model", MODEL | {"options": {"seed": 1}}), ("model", MODEL | {"options": {"dtype": 1}}),
      ("format_version", 2), ("root", None)],
 )  # fmt: skip
 def test_a_description_that_is_not_one(path, key, value):
