@@ -212,7 +212,7 @@ def test_a_description_that_is_not_one(path, key, value):
 
 
 def test_what_is_no_index(tmp_path, path):
-    with pytest.raises(UserError, match=r"does not exist: it has no index\.json"):
+    with pytest.raises(UserError, match="none does not exist; `dir-jax index` makes an index"):
         dir_jax.open_index(tmp_path / "none")
     with pytest.raises(UserError, match=r"is not an index: it has no index\.json"):
         dir_jax.open_index(tmp_path)
