@@ -27,9 +27,11 @@ $(BIN)/python:
 quickstart: setup  ## a training run on synthetic landmarks, about six minutes on two cores
 	$(BIN)/python -m experiments.synthetic_landmarks --output runs/synthetic-landmarks
 	$(BIN)/python -m dir_jax.train --config experiments/quickstart.py --workdir runs/quickstart
-	$(BIN)/dir-jax index --dataset runs/synthetic-landmarks/test.txt --checkpoint runs/quickstart \
-	  --output runs/quickstart/test.index --overwrite
-	@echo 'search the test pictures: $(BIN)/dir-jax search runs/quickstart/test.index PICTURE'
+	[ -e runs/quickstart/test.index ] || $(BIN)/dir-jax index --checkpoint runs/quickstart \
+	  --dataset runs/synthetic-landmarks/test.txt --output runs/quickstart/test.index
+	@echo "search the test pictures, for instance:"
+	@sed -n '1s|^\([^ ]*\) .*|  $(BIN)/dir-jax search runs/quickstart/test.index runs/synthetic-landmarks/\1|p' \
+	  runs/synthetic-landmarks/test.txt
 
 test: setup-dev  ## all tests
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal

@@ -49,7 +49,9 @@ def _main(args: argparse.Namespace) -> None:
     if Path(args.output).exists() and not args.overwrite:
         raise UserError(f"--output {args.output} exists; choose another, or add --overwrite")
     from converters.conversion import convert
+    from dir_jax.runtime.folders import check_replaceable
 
+    check_replaceable(Path(args.output), "model/model.json", "a model")
     files = ("checkpoint", "output", "overwrite", "verify")
     options = {name: value for name, value in vars(args).items() if name not in files}
     converted = convert(args.checkpoint, **options)

@@ -47,11 +47,15 @@ def _main(args: argparse.Namespace) -> None:
     from dir_jax.describe.describer import NoUsableImageError
     from dir_jax.describe.feature_files import save_kapture
     from dir_jax.describe.kapture_features import GlobalFeatures
+    from dir_jax.published import published_name
+    from dir_jax.published.hub import SCHEME
 
     changes = recipe_changes(args)
     name = args.global_features_type
     if not name:
-        name = os.path.splitext(os.path.basename(os.path.normpath(args.checkpoint)))[0]
+        name = os.path.basename(os.path.normpath(args.checkpoint))
+        if not (published_name(args.checkpoint) or args.checkpoint.startswith(SCHEME)):
+            name = os.path.splitext(name)[0]  # the others have dots, but no suffix
         print(f"global_features_type set to {name}")
     if re.search(r"[/\\]", name) or name in ("", ".", ".."):
         raise UserError(f"--global-features-type {name!r} is not a valid folder name")

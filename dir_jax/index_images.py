@@ -17,6 +17,7 @@ if __name__ == "__main__":  # before the other imports, so that Ctrl-C ends them
 import argparse
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dir_jax.commands.flags import (
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
 
 _NAMED = 5  # images without a descriptor that are named
 _OPTIONS = ("center_bias", "dtype", "precision")  # of a network; they change its descriptors
-_RECIPE = ("trfs", "exif", "pooling", "gemp", "whiten", "whitenp", "whitenv", "whitenm", *_OPTIONS)
+_RECIPE = ("trfs", "multiscale", "exif", "pooling", "gemp", "whiten", "whitenp", "whitenv",
+           "whitenm", *_OPTIONS)  # fmt: skip
 
 
 def main(prog: str | None = None) -> int:
@@ -81,6 +83,8 @@ def _main(args: argparse.Namespace) -> None:
         return
     if args.engine and not changes_engine:
         raise UserError("--engine is of a new index, or changes that of one without --dataset")
+    if args.thumbnails:
+        raise UserError("--thumbnails is of a new index; an index keeps small copies or does not")
     with changing(args.output) as before:
         if changes_engine:
             set_up_devices(args)
@@ -112,6 +116,7 @@ def _main(args: argparse.Namespace) -> None:
 
 def _create(args: argparse.Namespace, dataset: ImageDataset | None) -> None:
     from dir_jax.describe.feature_files import make_folder
+    from dir_jax.runtime.folders import check_replaceable
     from dir_jax.search.building import NewImages, create_index, images_of, marks_of
     from dir_jax.search.index import describe_model_of
 
@@ -124,6 +129,7 @@ def _create(args: argparse.Namespace, dataset: ImageDataset | None) -> None:
         raise UserError(
             f"{shown(output)} exists already; --overwrite replaces it, --add adds to it"
         )
+    check_replaceable(Path(output), "index.json", "an index")
     changes = recipe_changes(args)
     images = images_of(dataset, os.path.abspath(dataset.root))
     marks = marks_of(images)

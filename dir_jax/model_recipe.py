@@ -74,7 +74,7 @@ class Recipe:
             chains = [filter(None, (chain, *([f"Interpolate({f})"] if f != 1 else [])))
                       for chain in parts.get("trfs", self.trfs) for f in scales]  # fmt: skip
             parts["trfs"] = tuple(", ".join(chain) for chain in chains)
-            if self.whiten and self.whiten[-3:] in ("-ss", "-ms"):
+            if self.whiten and self.whiten[-3:] in ("-ss", "-ms") and "whiten" not in parts:
                 fitting = "-ms" if len(parts["trfs"]) > 1 else "-ss"
                 parts = {"whiten": self.whiten[:-3] + fitting, "whitenv": self.whitenv} | parts
         if "whiten" in parts:

@@ -40,6 +40,7 @@ def main(prog: str | None = None) -> int:
 
 def _main(args: argparse.Namespace) -> None:
     from dir_jax.published.hub import SCHEME, check_address, send_to_hub
+    from dir_jax.runtime.folders import check_replaceable
 
     if not re.fullmatch(r"[\w.+-]*", args.license):
         raise UserError(f"--license {shown(args.license)} is not a name such as cc-by-4.0")
@@ -48,6 +49,8 @@ def _main(args: argparse.Namespace) -> None:
         check_address(args.to)
     elif Path(args.to).exists() and not args.overwrite:
         raise UserError(f"--to {args.to} exists; choose another folder, or add --overwrite")
+    else:
+        check_replaceable(Path(args.to), "model.json", "a published model")
     from dir_jax.loading import load_model
 
     checkpoint = load_model(args.model)

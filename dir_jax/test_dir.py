@@ -299,6 +299,11 @@ def _load_features(
             made, read = opened.recipe, [(np.array(part.rows), part.failures) for part in parts]
         else:
             made, skip = recipe_beside(paths[0]), args.on_error == "skip"
+            if made is not None and recipe_beside(paths[-1]) not in (None, made):
+                raise UserError(
+                    f"{' and '.join(paths)} were not made in one way, as the .recipe.json files "
+                    "beside them say; describe both again"
+                )
             read = [
                 load_descriptors(path, images.names, skip_failures=skip)
                 for path, images in zip(paths, lists, strict=True)

@@ -25,7 +25,7 @@ from dir_jax.commands.flags import (
     recipe_changes,
 )
 from dir_jax.commands.running import Parser, run_parsed
-from dir_jax.errors import UserError, quoted
+from dir_jax.errors import UserError, quoted, shown
 
 
 def main(prog: str | None = None) -> int:
@@ -56,6 +56,8 @@ def _main(args: argparse.Namespace) -> None:
     from dir_jax.describe.learned_whitening import learn_from_images
     from dir_jax.description import notes_of
     from dir_jax.loading import load_model
+    from dir_jax.published import published_name
+    from dir_jax.published.hub import SCHEME
     from dir_jax.retrieval.whitening import WHITENING_NAME
 
     changes = recipe_changes(args)
@@ -70,6 +72,11 @@ def _main(args: argparse.Namespace) -> None:
         advice = "name a folder for the model with the whitening by --output DIR"
         if os.path.isfile(args.checkpoint):
             raise UserError(f"nothing can be added to the file {args.checkpoint}; {advice}")
+        name = not os.path.exists(args.checkpoint) and published_name(args.checkpoint)
+        shared = os.path.join(args.checkpoint, "model.safetensors")
+        if name or args.checkpoint.startswith(SCHEME) or os.path.isfile(shared):
+            what = f"the published model {shown(args.checkpoint)}"
+            raise UserError(f"nothing can be added to {what}; {advice}")
         target = find_checkpoint(args.checkpoint)
         if (target / "train").exists():
             raise UserError(f"{target} is a step of a training run and stays as it is; {advice}")

@@ -19,8 +19,7 @@ benchmarks/RESULTS.md; not measured on a GPU).
 
 Expected result: Brown et al. report a recall@1 of 80.1 per cent for their own smoothed AP with this
 network, these batches and 512 dimensions; for the loss used here nobody has reported one in this
-protocol, as far as we know. Recall@K is `topK` of the summary. We have run it only on generated
-images in the published layout: we have neither the pictures nor a GPU.
+protocol, as far as we know. It has not been run: we have neither the pictures nor a GPU.
 """
 
 import ml_collections

@@ -22,6 +22,11 @@ def test_another_whitening_has_all_its_dimensions():
     assert TWO_SCALES.changed(whiten="a").whitenv == 8
     assert TWO_SCALES.changed(whiten="b").whitenv is None
     assert TWO_SCALES.changed(whiten="b", whitenv=4).whitenv == 4
+    one_scale = dataclasses.replace(TWO_SCALES, trfs=("",), whiten="a-ss")
+    for whiten, found in ((None, "a-ms"), ("a-ss", "a-ss"), ("b", "b"), ("", None)):
+        changed = one_scale.changed(whiten=whiten, scales=(1, 0.5))
+        assert changed.whiten == found
+        assert changed.whitenv == (8 if found in ("a-ms", "a-ss") else None)
 
 
 def test_empty_is_no_whitening():

@@ -30,26 +30,42 @@ def whitened_distractors(
 ) -> StoredRows | None:
     """Distractors from a file, whitened by the describer unless their recipe says that they are.
 
-    Without a describer they are searched as they are, with a database that was made as `base` says.
-    Raises UserError where the two do not go together.
+    The database is whitened by the describer. Without one, both are searched as they are, and the
+    database was made as `base` says. Raises UserError where the two do not go together.
     """
     if stored is None:
         return None
     made = recipe_beside(stored.path)
     print("Distractors:", made or f"as they are in {stored.path}")
-    if made is not None and base is not None and (made.whiten or "") != (base.whiten or ""):
-        raise UserError(
-            f"--distractors: {stored.path} has the whitening {made.whiten or ''!r}, the "
-            f"database {base.whiten or ''!r}; describe both in one way"
-        )
-    if describer is None or (made is not None and made.whiten):
+    base = base if describer is None else describer.recipe
+    is_finished = describer is None or (made is not None and made.whiten)
+    if is_finished and made is not None and base is not None:
+        _refuse_another_whitening(stored.path, made, base)
+    if is_finished:
         return stored
+    assert describer is not None
     if stored.shape[1] != describer.descriptor_size:
         raise UserError(
             f"--distractors: {stored.path} has descriptors of {stored.shape[1]} dimensions, the "
             f"model's have {describer.descriptor_size} before whitening"
         )
     return StoredRows(stored.path, describer.whiten, describer.finished_size)
+
+
+def _refuse_another_whitening(path: str, made: Recipe, base: Recipe) -> None:
+    """Raises UserError unless distractors were whitened as the database was."""
+    if (made.whiten or "") != (base.whiten or ""):
+        raise UserError(
+            f"--distractors: {path} has the whitening {made.whiten or ''!r}, the "
+            f"database {base.whiten or ''!r}; describe both in one way"
+        )
+    for name in ("whitenp", "whitenv", "whitenm") if made.whiten else ():
+        there, here = getattr(made, name), getattr(base, name)
+        if there != here:
+            raise UserError(
+                f"--distractors: {path} was whitened with --{name} {there}, the database with "
+                f"{here}; describe both in one way"
+            )
 
 
 def saved_distractors(folder: str, listed: ImageDataset) -> StoredRows:

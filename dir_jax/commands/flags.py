@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from dir_jax.describe.describer import Describer
     from dir_jax.search.index import Index
 
+log = logging.getLogger(__name__)
+
 
 # fmt: off
 def add_dataset_flags(parser: Parser) -> None:
@@ -96,7 +98,7 @@ def add_model_flags(parser: Parser, *, optional: bool = False, whitens: bool = T
     add("--on-error", choices=("stop", "skip"), default="stop",
         help="what to do where an image cannot be used: stop, or skip it (default: stop)")
     add("--dbg", nargs="*", metavar="OPTION",
-        help="accepted, as the original takes it, and without effect")
+        help="accepted because the original has it; without effect")
 
 
 def add_running_flags(parser: Parser) -> argparse._ArgumentGroup:
@@ -139,11 +141,13 @@ def recipe_changes(args: argparse.Namespace) -> dict[str, Any]:
     changes["trfs"] = None if args.trfs is None else tuple(args.trfs)
     if args.multiscale is not None:
         changes["scales"] = tuple(map(_factor, args.multiscale)) or MULTISCALE
-    try:
-        recipe = Recipe().changed(**changes)
-        recipe.transforms()
-    except UserError as e:
-        raise UserError(f"--trfs: {e}") from e
+    chains = {**changes, "scales": None}
+    for flag, parts in (("--trfs", chains), ("--multiscale", changes)):
+        try:
+            recipe = Recipe().changed(**parts)
+            recipe.transforms()
+        except UserError as e:
+            raise UserError(f"{flag}: {e}") from e
     recipe.check("flags")
     return changes
 
@@ -196,6 +200,11 @@ def create_describer(
     names = ("center_bias", "dtype", "precision")
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     checkpoint = load_model(args.checkpoint, **given)
+    if learn_from is None and (changes.get("whiten") or "").startswith("learn:"):
+        raise UserError(
+            f"--whiten {shown(changes['whiten'])}: only test-dir learns a whitening for one "
+            "evaluation; dir-jax whiten adds one to the model"
+        )
     arch = checkpoint.model.config.arch
     if args.center_bias is not None and "_fpn" in arch:
         raise UserError(f"--center-bias does not apply to {arch}, which has no centre bias")
@@ -209,8 +218,18 @@ def create_describer(
         from dir_jax.describe.learned_whitening import learn_from_images
 
         plain = describer_of(checkpoint, checkpoint.recipe.changed(**{**changes, "whiten": ""}))
-        whitening = learn_from_images(plain, learn_from, dims=changes["whitenv"])
+        dims, width = changes["whitenv"], plain.descriptor_size
+        if dims is not None and dims > width:
+            raise UserError(
+                f"cannot keep {dims} dimensions (--whitenv): the descriptors have {width}"
+            )
+        whitening = learn_from_images(plain, learn_from, dims=dims)
         checkpoint.whitenings[changes["whiten"]] = whitening
     describer = describer_of(checkpoint, checkpoint.recipe.changed(**changes))
+    idle = [
+        f"--{name}" for name in ("whitenp", "whitenv", "whitenm") if changes.get(name) is not None
+    ]
+    if idle and not describer.recipe.whiten:
+        log.warning("%s: without effect, as nothing is whitened (see --whiten)", ", ".join(idle))
     print("Descriptors:", describer)
     return describer

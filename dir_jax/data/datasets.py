@@ -141,7 +141,8 @@ def create_dataset(
         from dir_jax.data.tfds import TfdsDataset
 
         return TfdsDataset(spec, db_root)
-    if splits := [name for name in NAMED if name.startswith(f"{spec}_") and spec not in NAMED]:
+    splits = [name for name in NAMED if name.startswith(f"{spec}_") and spec not in NAMED]
+    if splits and not os.path.exists(spec):
         raise UserError(f"{spec} has several parts: give one of {', '.join(splits)}")
     dataset = None if spec in NAMED else _read_path(os.path.expanduser(spec), labelled)
     if dataset is None:
@@ -235,8 +236,8 @@ def _read_named(name: str, db_root: str | None) -> ImageDataset:
     folder = db_root or os.path.expanduser(os.environ.get("DB_ROOT", ""))
     if not folder:
         raise UserError(
-            f"{name} needs the folder that holds the data sets: set it with "
-            "export DB_ROOT=/path/to/datasets"
+            f"{name} needs the folder that holds the data sets: give it by --db-root (in training "
+            "by --config.data.db_root), or set it once with export DB_ROOT=/path/to/datasets"
         )
     file, read = NAMED[name]
     path = os.path.join(folder, file)

@@ -20,6 +20,8 @@ from dir_jax.errors import UserError, shown
 class _Images(ImageDataset):
     """Images of which some are files and others in memory, whole or cut to a box of each."""
 
+    is_listed = False
+
     def __init__(self, images: Sequence[Any], boxes: Sequence[Sequence[float]] | None = None):
         super().__init__([_name(i, image) for i, image in enumerate(images)])
         self._images = [None if isinstance(x, str | os.PathLike) else _as_image(x) for x in images]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from dir_jax.data.images import ImageDataset
+from dir_jax.data.images import NO_FILE, ImageDataset
 from dir_jax.errors import UserError
 from dir_jax.runtime.progress import progress_bar
 
@@ -16,7 +16,7 @@ _BLOCK = 64  # images that a thread takes at once
 _FAILURES_SHOWN = 5
 
 IS_ROOT_RIGHT = "is the root right, the data set's second argument?"
-"""What to say where not one image can be read."""
+"""What to say where not one image of a list exists."""
 
 
 def check_dataset(dataset: ImageDataset) -> np.ndarray:
@@ -28,7 +28,14 @@ def check_dataset(dataset: ImageDataset) -> np.ndarray:
 
 def refuse_unreadable(failures: Mapping[int, str], total: int, advice: str = "") -> None:
     """As `refuse_failures`, for files of which the headers cannot be read."""
-    refuse_failures(failures, total, IS_ROOT_RIGHT if len(failures) == total else advice)
+    if len(failures) == total:
+        advice = IS_ROOT_RIGHT if all_missing(failures.values()) else ""
+    refuse_failures(failures, total, advice)
+
+
+def all_missing(failures: Iterable[str]) -> bool:
+    """Whether no image could be used because none of the files exists."""
+    return all(failure.startswith(NO_FILE) for failure in failures)
 
 
 def refuse_failures(failures: Mapping[int, str], total: int, advice: str = "") -> None:

@@ -37,6 +37,9 @@ SUFFIXES = (
 )  # fmt: skip
 
 
+NO_FILE = "there is no image file"
+
+
 def is_picture(name: str) -> bool:
     """Whether a file's name ends as that of a picture."""
     return name[-6:].lower().endswith(SUFFIXES)
@@ -50,10 +53,12 @@ class ImageDataset:
       root: the folder to which the names are relative; '' is the current folder.
       pairs: (P, 2) int64, matching pairs of images by number, where the data set lists such pairs.
       exif: whether images are turned as their EXIF data says.
+      is_listed: whether the names are those of a list, not given one by one.
     """
 
     pairs: np.ndarray | None = None
     exif = False
+    is_listed = True
 
     def __init__(self, names: list[str], root: str = ""):
         self.names = names
@@ -147,7 +152,7 @@ class ImageDataset:
         except UserError:
             raise
         except FileNotFoundError as e:
-            raise ImageError(f"there is no image file {shown(self.path(i))}") from e
+            raise ImageError(f"{NO_FILE} {shown(self.path(i))}") from e
         except Image.UnidentifiedImageError as e:
             path, known = shown(self.path(i)), ", ".join(_formats())
             if "HEIF" not in known and self._is_heif(i):

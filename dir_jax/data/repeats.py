@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import copy
 import logging
 import os
 import unicodedata
@@ -68,11 +69,11 @@ def _without_repeats(dataset: Listed, on_duplicate: str) -> Listed:
         return dataset
     again = {i for found in repeats for i in found[1:]}
     kept = [i for i in range(len(dataset)) if i not in again]
-    names = [dataset.names[i] for i in kept]
-    if not isinstance(dataset, LabelledDataset):
-        return ImageDataset(names, dataset.root)
-    texts = [labels[i] for i in kept]
-    return LabelledDataset(names, texts, dataset.root, dataset.classes, kept_queries)
+    fewer = copy.copy(dataset)  # with its protocol, and whatever else it has
+    fewer.names = [dataset.names[i] for i in kept]
+    if isinstance(dataset, LabelledDataset):
+        vars(fewer).update(labels=dataset.labels[kept], queries=kept_queries)
+    return fewer
 
 
 def _same_where_files_are(dataset: ImageDataset) -> Iterator[str]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from dir_jax.data.ground_truth import QueryDataset
-from dir_jax.data.headers import IS_ROOT_RIGHT, read_sizes, refuse_failures
+from dir_jax.data.headers import IS_ROOT_RIGHT, all_missing, read_sizes, refuse_failures
 from dir_jax.data.images import ImageDataset
 from dir_jax.data.pixels import too_large
 from dir_jax.data.transforms import Transform
@@ -90,7 +90,9 @@ class ImageList:
     def refuse(self, failures: Mapping[int, str], advice: str = "") -> None:
         """Raises UserError where there are failures; `advice` is what can be done about some."""
         if len(self.unreadable) == len(self.dataset):
-            advice = IS_ROOT_RIGHT
+            advice = ""
+            if self.dataset.is_listed and all_missing(self.unreadable.values()):
+                advice = IS_ROOT_RIGHT
         elif len(failures) == len(self):
             advice = ""
         refuse_failures(failures, len(self), advice)

@@ -54,6 +54,9 @@ def learn_from_images(
     if dims is not None and not 1 <= dims <= width:
         raise UserError(f"cannot keep {dims} dimensions (--dims): the descriptors have {width}")
     pairs = _matching_pairs(dataset) if method == "pairs" else None
+    if pairs is not None and not len(pairs):
+        raise UserError("there are no matching pairs to learn a whitening from: no two images have "
+                        "the same label")  # fmt: skip
     wanted = dims or width
     if count <= wanted:
         log.warning(

@@ -18,6 +18,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from dir_jax.errors import UserError, shown
+
 try:
     import fcntl
 except ImportError:  # Windows
@@ -44,6 +46,23 @@ def replacing_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
         elif not _exchange(new, target):
             target.rename(old)
             new.rename(target)
+
+
+def check_replaceable(target: Path, file: str, what: str) -> None:
+    """Refuses to replace a folder that is not of the kind that would replace it, such as photos.
+
+    Args:
+      target: the folder.
+      file: a path in it that every folder of this kind has; an empty folder needs none.
+      what: the kind in words, such as `an index`.
+
+    Raises:
+      UserError: it is another folder, or a file.
+    """
+    if target.is_dir() and ((target / file).exists() or not any(target.iterdir())):
+        return
+    if target.exists():
+        raise UserError(f"{shown(target)} is not {what}; --overwrite replaces nothing else")
 
 
 def left_behind(target: Path) -> Path | None:

@@ -61,6 +61,14 @@ class NewImages:
 def images_of(dataset: ImageDataset, root: str) -> ImageDataset:
     """The image files of a data set, each once, named as in an index of the folder `root`.
 
+    Raises as `names_in` does.
+    """
+    return ImageDataset(list(dict.fromkeys(names_in(root, dataset))), root)
+
+
+def names_in(root: str, dataset: ImageDataset) -> list[str]:
+    """What an index of the folder `root` calls each of N image files, which may repeat.
+
     A name is the path relative to `root`, or absolute outside it.
 
     Raises:
@@ -70,10 +78,10 @@ def images_of(dataset: ImageDataset, root: str) -> ImageDataset:
         raise UserError(f"an index is of image files, which those of {dataset} are not")
     prefix = os.path.join(root, "")
     paths = (os.path.abspath(dataset.path(i)) for i in range(len(dataset)))
-    names = list(dict.fromkeys(path.removeprefix(prefix) for path in paths))
+    names = [path.removeprefix(prefix) for path in paths]
     for name in names:
         check_name(name)
-    return ImageDataset(names, root)
+    return names
 
 
 def marks_of(images: ImageDataset) -> np.ndarray:

@@ -23,6 +23,9 @@ def check_engine(text: str) -> tuple[type[Engine], str]:
     """
     kind, _, argument = text.partition(":")
     if kind not in ENGINES or bool(argument) != bool(ENGINES[kind].form):
+        if kind in ENGINES and ENGINES[kind].form:
+            raise UserError(f"the engine {quoted(text)} is not whole; "
+                            f"expected {kind}:{ENGINES[kind].form}")  # fmt: skip
         forms = ", ".join(f"{name}:{e.form}".rstrip(":") for name, e in ENGINES.items())
         raise UserError(f"there is no engine {quoted(text)}{did_you_mean(kind, ENGINES)}; "
                         f"expected one of {forms}")  # fmt: skip

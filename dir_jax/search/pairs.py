@@ -12,7 +12,7 @@ from dir_jax.data.images import ImageDataset
 from dir_jax.errors import UserError, quoted, shown
 from dir_jax.runtime.files import replacing
 from dir_jax.runtime.progress import progress_bar
-from dir_jax.search.building import images_of
+from dir_jax.search.building import names_in
 from dir_jax.search.index import Index
 
 _QUERIES = 4096  # searched for at once
@@ -99,7 +99,7 @@ def _descriptors(
     names = index.names if queries is None else queries.names
     rows = chosen
     if queries is not None:
-        inside = images_of(queries, index.root).names if len(chosen) else []
+        inside = names_in(index.root, queries)
         found = [index.row(name) for name in inside]
         rows = np.array([-1 if row is None else row for row in found], np.int64)[chosen]
     known = rows >= 0

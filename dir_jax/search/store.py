@@ -29,6 +29,7 @@ import numpy as np
 from dir_jax.errors import UserError, shown
 from dir_jax.fields import Rule, check_fields, is_whole
 from dir_jax.model_recipe import recipe_from_json
+from dir_jax.models.options import OPTION_RULES
 from dir_jax.runtime.files import check_name, open_regular, write_text
 from dir_jax.runtime.reading import MOST_ROWS, read_json
 
@@ -54,6 +55,9 @@ _RULES = {
     "files": _OBJECT,
 }
 _MODEL_RULES = {"path": _TEXT, "arch": _TEXT, "digest": _TEXT, "options": _OBJECT}
+_OPTION_RULES = {
+    name: rule._replace(required=False) for name, rule in OPTION_RULES.items() if name != "arch"
+}
 _FILE_RULES = dict.fromkeys(("number", "bytes", "crc", "modified"), _COUNT)
 
 
@@ -111,10 +115,9 @@ def read_contents(folder: str | os.PathLike[str]) -> Contents:
     """
     folder = Path(folder)
     if not (folder / "index.json").exists():
-        what = "is not an index" if folder.is_dir() else "does not exist"
-        raise UserError(
-            f"{shown(folder)} {what}: it has no index.json; `dir-jax index` makes an index"
-        )
+        is_folder = folder.is_dir()
+        what = "is not an index: it has no index.json" if is_folder else "does not exist"
+        raise UserError(f"{shown(folder)} {what}; `dir-jax index` makes an index")
     try:
         return open_contents(folder, read_about(folder))
     except FileNotFoundError:  # another process has just changed it
@@ -134,6 +137,7 @@ def read_about(folder: Path) -> dict[str, Any]:
         about = {name: value for name, value in about.items() if name != "format_version"}
         check_fields("index.json", about, _RULES)
         check_fields("its model", about["model"], _MODEL_RULES)
+        check_fields("its model's options", about["model"]["options"], _OPTION_RULES)
         recipe_from_json("its recipe", about["recipe"])
         check_fields("its files", about["files"], {
             kind: Rule(lambda v: isinstance(v, dict), "an object", kind in KINDS[:3])

@@ -18,6 +18,8 @@ from dir_jax.data.labelled import LabelledDataset
 from dir_jax.data.marks import mark
 from dir_jax.describe.describer import queries_of
 from dir_jax.errors import UserError, shown
+from dir_jax.losses import LOSSES
+from dir_jax.runtime.processes import is_first
 from dir_jax.training.saving import Resumed
 from dir_jax.training.setup import Setup
 
@@ -35,7 +37,8 @@ def check_images(config: ml_collections.ConfigDict, setup: Setup, resumed: Resum
         if resumed.step:
             log.warning("the checkpoint does not say which images the run began with: not compared")
         return record
-    if resumed.skipped is not None and record.has_rows_of(resumed.images, "config.data.train"):
+    record.same_rows = record.has_rows_of(resumed.images, "config.data.train")
+    if resumed.skipped is not None and record.same_rows:
         # Batches are drawn from the images that the run began with, whatever became of the others.
         record.skipped = np.intersect1d(resumed.skipped, np.arange(len(setup.dataset)))
     changes = record.changes_since(resumed.images, damage_too=config.data.on_error != "skip")
@@ -49,6 +52,12 @@ def check_images(config: ml_collections.ConfigDict, setup: Setup, resumed: Resum
                 "go on with them as they are now by --config.data.on_change=continue"
             )
         log.warning("%s", what)
+        if not record.same_rows and LOSSES[config.loss.name].class_weights:
+            log.warning(
+                "config.loss.name=%r goes on with the vector that each class had by its number: "
+                "that is right only where the classes come in the same order as before",
+                config.loss.name,
+            )
     return record
 
 
@@ -60,10 +69,12 @@ class ImageRecord:
         modification time in nanoseconds, or -1 where it has no file of its own. Of a list of more
         than 200,000 rows the files of some 100,000 are compared, evenly spaced; the others have -1.
       skipped: (K,) int64, the training images that the run began without.
+      same_rows: whether the number of a training image means what it meant when the run began.
     """
 
     def __init__(self, datasets: Mapping[str, ImageDataset], skipped: np.ndarray | None = None):
         self.skipped = np.zeros(0, np.int64) if skipped is None else skipped
+        self.same_rows = True
         self.arrays: dict[str, np.ndarray] = {}
         self._paths: dict[str, Callable[[int], str]] = {}
         for key, dataset in datasets.items():
@@ -84,7 +95,8 @@ class ImageRecord:
     def changes_since(self, before: Mapping[str, Any], *, damage_too: bool = True) -> list[str]:
         """What differs from the arrays of an earlier record: a phrase for each list that does.
 
-        Files that are only lost or damaged since then do not count if `damage_too` is false.
+        Files that are only lost or damaged since then do not count if `damage_too` is false. Of
+        several processes, the first one compares files, and all compare rows.
         """
         found = []
         for name, now in self.arrays.items():
@@ -93,6 +105,8 @@ class ImageRecord:
                 found.append(f"{name} has {len(now)} rows and had {len(old)}")
                 continue
             others, files = old[:, 0] != now[:, 0], (old != now).any(axis=1)
+            if not is_first():  # the record is of process 0's files; this machine may have copies
+                files = others
             if others.any() and (np.sort(old[:, 0]) == np.sort(now[:, 0])).all():
                 found.append(f"{name} has another order, from {self._row(name, others)} on")
             elif others.any():

@@ -71,8 +71,8 @@ def mine_triplets(
     if len(classes) < 2 or counts.max() < 2:
         raise UserError(
             f"the {len(pool)} images to mine from have {len(classes)} classes with at most "
-            f"{counts.max()} images each; triplets need two classes, and two images of one: raise "
-            "config.mining.pool_size"
+            f"{counts.max(initial=0)} images each; triplets need two classes, and two images of "
+            "one: raise config.mining.pool_size"
         )
     anchors = np.flatnonzero(np.isin(labels, classes[counts > 1]))
     k = min(negatives, int(len(labels) - counts.max()))
@@ -127,8 +127,10 @@ def mine_of_pairs(
       block_size: how many queries are compared with the whole pool at once.
 
     Raises:
-      UserError: the pool has only one class.
+      UserError: the pool has only one class, or there are no pairs.
     """
+    if not len(pairs):
+        raise UserError("no matching pair is left to mine from: of each, an image cannot be read")
     classes, classes_of_pool = np.unique(labels[pool], return_inverse=True)
     if len(classes) < 2:
         raise UserError(

@@ -116,6 +116,7 @@ def train(
         check_chunk_size(config, setup.chunk_size, resumed)
         images, collapse = check_images(config, setup, resumed), CollapseWatch()
         setup = setup.without(config, images.skipped)
+        triplets = resumed.triplets if images.same_rows else None  # else mined again
         on_failure = None
         if config.data.on_error == "skip":
             on_failure = SkippedImages(directory, resumes=step > 0).add
@@ -129,7 +130,7 @@ def train(
         described = None  # the held-out sets, as the last evaluation described them
         with (
             MetricsLog(directory, step or None, resumed.rows) as metrics,
-            Feed(config, setup, replicas, current, resumed.triplets, on_failure) as feed,
+            Feed(config, setup, replicas, current, triplets, on_failure) as feed,
         ):
 
             def save() -> None:

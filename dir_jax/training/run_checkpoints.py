@@ -109,8 +109,11 @@ class RunCheckpoints:
             self._manager.save(step, args=ocp.args.Composite(**args), metrics=metrics, force=True)
 
     def latest(self) -> int | None:
-        """The newest complete step, or None."""
-        return self._manager.latest_step()
+        """The newest complete step, or None; as far as this process sees it on the disk."""
+        if is_first():
+            return self._manager.latest_step()
+        steps = [int(step.name) for step in self._root.glob("[0-9]*") if step.name.isdigit()]
+        return max(steps, default=None)
 
     def restore_newest(self) -> tuple[int, Variables, Variables, Any] | None:
         """Reads the newest step that is not damaged; damaged ones after it are put aside.

@@ -185,6 +185,13 @@ def _dataset(config: ml_collections.ConfigDict, key: str) -> ImageDataset | None
 
 def _chunk_size(config: ml_collections.ConfigDict) -> int:
     devices = jax.device_count()
+    shares = collections.Counter(device.process_index for device in jax.devices())
+    if len(set(shares.values())) > 1:
+        raise UserError(
+            "the processes of this run have different numbers of devices "
+            f"({', '.join(str(shares[process]) for process in sorted(shares))}), but each gets an "
+            "equal part of a batch; start them so that all have as many"
+        )
     if config.batch_size % devices:
         below = config.batch_size // devices * devices
         raise UserError(

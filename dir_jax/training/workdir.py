@@ -62,10 +62,10 @@ def _check_config(workdir: Path, config: ml_collections.ConfigDict) -> None:
     if remembered.exists():
         try:
             old = read_json(remembered)
-            if not isinstance(old, dict):
-                raise UserError(f"{remembered} holds {quoted(old)}; expected an object")
+            before = old.get("num_steps") if isinstance(old, dict) else None
+            if before is None:
+                raise UserError(f"{remembered} holds {quoted(old)}; expected the config of a run")
             changed = config_differences(old, config_to_json(config))
-            before = old.get("num_steps")
         except (UserError, RecursionError) as e:
             raise UserError(f"{e}; restore that file, or choose another --workdir") from e
         if changed == ["num_steps"] and isinstance(before, int) and before < config.num_steps:

@@ -86,6 +86,12 @@ def test_features_of_another_making_are_refused(run, model, sets, tmp_path):
     given = ["--load-feats", tmp_path / "b.npy", "--distractors", tmp_path / "w.npy"]
     code, _, err = run("test_dir", "--dataset", base, *given)
     assert (code, "has the whitening 'set', the database ''" in err) == (2, True), err
+    given = ["--checkpoint", model, "--distractors", tmp_path / "w.npy"]
+    code, _, err = run("test_dir", "--dataset", base, *given, "--whiten", "")
+    assert (code, "has the whitening 'set', the database ''" in err) == (2, True), err
+    code, _, err = run("test_dir", "--dataset", base, *given, "--whiten", "set", "--whitenp", 0.5)
+    message = "was whitened with --whitenp 0.25, the database with 0.5"
+    assert (code, message in err) == (2, True), err
 
 
 @pytest.mark.parametrize("order", "CF")

@@ -340,3 +340,13 @@ def test_the_package_is_not_needed(dataset, run, monkeypatch):
     monkeypatch.setitem(sys.modules, "kapture", None)
     code, out, _ = run()
     assert (code, out.splitlines()[-1]) == (0, "Features extracted: 4 images")
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "name"),
+    [("timm/resnet50.tv2_in1k", "resnet50.tv2_in1k"), ("hf://a/net-v1.5", "net-v1.5"),
+     ("models/ap.pt", "ap")],
+)  # fmt: skip
+def test_models_that_differ_after_a_dot_are_not_one_type(run, tmp_path, checkpoint, name):
+    code, out, _ = run("--kapture-root", str(tmp_path / "none"), "--checkpoint", checkpoint)
+    assert (code, out) == (2, f"global_features_type set to {name}\n")

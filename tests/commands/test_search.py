@@ -119,6 +119,19 @@ def test_pairs_of_queries_with_the_database(index, world, run, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["my.index", "pairs.txt", "queries.txt"]
 
 
+def test_queries_that_a_list_has_twice(index, run, tmp_path):
+    queries, output = tmp_path / "queries.txt", tmp_path / "pairs.txt"
+    flags = ("--queries", queries, "--database", index, "--top", 2, "--output", output)
+    found = []
+    for text in ("3.png\n5.png\n", "3.png\n3.png\n5.png\n"):
+        queries.write_text(text)
+        code, _, err = run("write_pairs", *flags)
+        assert code == 0, err
+        found.append(output.read_text().splitlines())
+    once, twice = found
+    assert twice == once[:2] + once
+
+
 def test_pairs_of_the_database_with_itself(index, run, tmp_path):
     output = tmp_path / "pairs.txt"
     flags = ("write_pairs", "--database", index, "--output", output)
@@ -194,6 +207,10 @@ def test_mistakes_are_one_line(index, world, model, run, tmp_path):
         (("index_images", "--output", index, "--dataset", words(world), "--checkpoint", model),
          "exists already"),
         ((*adds, "--dataset", words(world), "--trfs", "Scale(9)"), "--trfs is of a new index"),
+        ((*adds, "--dataset", words(world), "--multiscale"), "--multiscale is of a new index"),
+        ((*adds, "--dataset", words(world), "--thumbnails"), "--thumbnails is of a new index"),
+        (("index_images", "--output", world / "photos", "--dataset", words(world), "--checkpoint",
+          model, "--overwrite"), "photos is not an index; --overwrite replaces nothing else"),
     ):  # fmt: skip
         code, out, err = run(*call)
         assert (code, out) == (2, ""), (call, out)

@@ -12,6 +12,7 @@ import dir_jax
 from dir_jax.data.datasets import create_dataset
 from dir_jax.errors import UserError
 from dir_jax.evaluation import evaluate_descriptors
+from dir_jax.model_recipe import Recipe, write_recipe
 
 
 @pytest.fixture
@@ -110,6 +111,19 @@ def test_oxford_style(run, model, oxford, tmp_path):
     assert {k: found[k] for k in expected} == pytest.approx(expected, abs=1e-9)
 
 
+def test_flags_of_a_whitening_that_is_not_there(run, model, labelled, tmp_path):
+    flags = ["--dataset", labelled, "--checkpoint", model, "--threads", 0]
+    code, _, err = run("test_dir", *flags, "--whiten", "", "--whitenp", 0.5, "--whitenv", 3)
+    assert code == 0
+    assert "--whitenp, --whitenv: without effect" in err
+    code, _, err = run("test_dir", *flags, "--whiten", "set", "--whitenp", 0.5)
+    assert (code, "without effect" in err) == (0, False)
+    more = ["--whiten", f"learn:{labelled}", "--output", tmp_path / "x.npy"]
+    code, _, err = run("extract_features", *flags, *more)
+    assert code == 2
+    assert "only test-dir learns a whitening" in err
+
+
 def test_options_of_the_model(run, model, labelled):
     flags = ["--dataset", labelled, "--checkpoint", model, "--whiten", ""]
     plain = dir_jax.evaluate(labelled, model)
@@ -149,6 +163,15 @@ def test_features_of_any_origin_need_no_model(run, model, labelled, oxford, tmp_
     assert "--checkpoint is missing" in run(*bad, "--whiten", "set")[2]
     assert "7 dimensions, the model's have" in run(*bad, "--checkpoint", model)[2]
     assert "--checkpoint is missing" in run("test_dir", "--dataset", labelled)[2]
+
+
+def test_features_of_a_database_and_of_queries_are_made_in_one_way(run, oxford, tmp_path):
+    for name, rows, recipe in (("db", 21, Recipe(whiten="a")), ("q", 3, Recipe())):
+        path = str(tmp_path / f"x.{name}descs.npy")
+        np.save(path, np.ones((rows, 7), np.float32))
+        write_recipe(path, recipe)
+    code, _, err = run("test_dir", "--dataset", oxford, "--load-feats", tmp_path / "x.npy")
+    assert (code, "were not made in one way" in err) == (2, True), err
 
 
 def test_features_that_are_not_finite_are_refused_or_counted(run, labelled, tmp_path):

@@ -47,12 +47,17 @@ def test_added_beside_the_others(run, mine, photos):
 
 def test_what_is_refused_before_images_are_described(run, mine, photos, tmp_path):
     (tmp_path / "file.pt").write_text("")
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared/model.safetensors").write_text("")
     flags = ["--dataset", DATA.format(photos), "--checkpoint"]
     for more, message in [
         ([mine, "--name", "set"], "has a whitening 'set' already"),
         ([mine, "--name", "a/b"], "--name 'a/b': expected letters"),
         ([mine, "--name", "x", "--output", photos], "exists already"),
         ([tmp_path / "file.pt", "--name", "x"], "nothing can be added to the file"),
+        (["Resnet101-AP-GeM", "--name", "x"], "added to the published model Resnet101-AP-GeM"),
+        (["hf://a/b", "--name", "x"], "nothing can be added to the published model hf://a/b"),
+        ([tmp_path / "shared", "--name", "x"], "nothing can be added to the published model"),
         ([mine, "--name", "x", "--dims", 9], r"cannot keep 9 dimensions (--dims)"),
         ([mine, "--name", "x", "--whiten", "set"], "there is no flag --whiten"),
     ]:
@@ -81,6 +86,8 @@ def test_learned_for_one_evaluation(run, mine, photos):
     measures = [line for line in learned.splitlines() if line.startswith(" * ")]
     assert measures == [line for line in added.splitlines() if line.startswith(" * ")]
     assert set(read_model(mine).whitenings) == {"set", "added"}
+    code, _, err = run("test_dir", *flags, "--whiten", f"learn:{learn}", "--whitenv", 9)
+    assert (code, "cannot keep 9 dimensions (--whitenv)" in err) == (2, True), err
     code, _, err = run("test_dir", *flags, "--whiten", "learn:nothing")
     assert code == 2
     assert "no data set nothing; the names are" in err

@@ -197,6 +197,11 @@ class TestCheck:
         assert str(caught.value).count("no image file") == 5
         assert "\n" not in str(caught.value)
 
+    def test_roots_are_not_blamed_for_damaged_files(self, tmp_path):
+        (tmp_path / "0.png").write_text("x")
+        with pytest.raises(UserError, match=r"1 of 1 images cannot be used: .*is not an image"):
+            check_dataset(ImageDataset(["0.png"], str(tmp_path)))
+
     def test_empty(self):
         with pytest.raises(UserError, match="no images"):
             check_dataset(ImageDataset([]))

@@ -104,9 +104,13 @@ def test_metric_learning(root):
     assert queries.classes == sets["InShop_test"].classes
 
 
-def test_parts_are_listed():
+def test_parts_are_listed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="GLDv2 has several parts: give one of GLDv2_train, "):
         create_dataset("GLDv2")
+    (tmp_path / "GLDv2").mkdir()  # somebody's own folder
+    (tmp_path / "GLDv2/a.jpg").touch()
+    assert create_dataset("GLDv2").names == ["a.jpg"]
 
 
 @pytest.mark.parametrize(

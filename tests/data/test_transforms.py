@@ -265,7 +265,7 @@ class TestText:
             ("Pad(10**9)", "found 10**9", 4),
             ("Scale(2 * '3')", "expected a product of numbers", 6),
             ("Scale(2 * 10000000000)", "expected a product of numbers up to 1,000,000,000", 6),
-            ("Scale(1" + " * 1" * 20 + ")", "expected a number", 6),
+            ("Scale(1" + "*1" * 20 + ")", "expected a number", 6),
             ("Normalize((1, 2))", "mean=(1, 2) should be three numbers, or mean", 0),
             ("Pad(1000000000)", "size=1000000000 should be an integer from 1 to 65535", 0),
             ("ColorJitter(-0.1)", "brightness=-0.1", 0),

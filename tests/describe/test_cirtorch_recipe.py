@@ -145,8 +145,10 @@ def test_multiscale_flag():
     found = changes("--multiscale", "1", "sqrt(2)", "1/sqrt(2)", ".5", "1/2")["scales"]
     assert found == (1, 2**0.5, 1 / 2**0.5, 0.5, 0.5)
     for wrong in ("0", "1/0", "sqrt(2", "2**3", "nan", "", "1/2/3", "5"):
-        with pytest.raises(UserError, match=r"--multiscale|factor=5"):
+        with pytest.raises(UserError, match=r"^--multiscale"):
             changes("--multiscale", wrong)
+    with pytest.raises(UserError, match=r"^--trfs"):
+        changes("--multiscale", "--trfs", "Scale(")
 
 
 def test_interpolation_elsewhere_is_refused():

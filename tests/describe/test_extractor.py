@@ -109,13 +109,13 @@ def test_many_sizes_compile_a_dozen_programs(tmp_path, monkeypatch):
         return describe_lists(extractor, params, stats, [images], identity)[0]
 
     found = call(images)
-    programs = extractor._describe._cache_size()
+    programs = extractor._program(1.0)._cache_size()
     assert 2 <= programs <= 12
     assert "/jax/core/compile/backend_compile_duration" in compiled
     compiled.clear()
     np.testing.assert_array_equal(call(images), found)
     assert "/jax/core/compile/backend_compile_duration" not in compiled
-    assert extractor._describe._cache_size() == programs
+    assert extractor._program(1.0)._cache_size() == programs
     for i in (0, 299, 599):
         alone = call(dataclasses.replace(images, chosen=np.array([i])))
         np.testing.assert_allclose(found[i], alone[0], rtol=0, atol=2e-6)

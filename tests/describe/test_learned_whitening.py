@@ -65,6 +65,9 @@ def test_pairs_of_a_labelled_set(checkpoint, photos):
         learn_from_images(describer, ImageDataset(names, photos), method="pairs")
     with pytest.raises(UserError, match=r"cannot keep 7 dimensions \(--dims\)"):
         learn_from_images(describer, labelled, dims=7)
+    alone = LabelledDataset(NAMES[:3], list("abc"), photos)
+    with pytest.raises(UserError, match="there are no matching pairs"):
+        learn_from_images(describer, alone, method="pairs")
 
 
 def test_too_few_images_are_said_before_they_are_described(checkpoint, photos, caplog):

@@ -11,6 +11,7 @@ import pytest
 from dir_jax.data.datasets import create_dataset
 from dir_jax.data.images import ImageDataset
 from dir_jax.data.labelled import LabelledDataset
+from dir_jax.data.repeats import check_repeats
 from dir_jax.errors import UserError
 from dir_jax.evaluation import check_can_be_evaluated
 from tests.inputs.real_world import LABELLED, LABELS, NAMES, UNLABELLED, write_lists, write_pictures
@@ -288,6 +289,12 @@ class TestRepeats:
         assert create_dataset(plain, on_duplicate="drop").names == ["a.jpg", "b.jpg"]
         queries = create_dataset(f"ImageListLabelsQ('{file}', '{file}')", on_duplicate="drop")
         assert (len(queries), len(queries.queries)) == (3, 3)
+        published = LabelledDataset(["a.jpg", "b.jpg", "a.jpg"], ["x", "y", "x"], str(tmp_path))
+        published.recall_k = (1, 10)
+        fewer = check_repeats(published, "drop")
+        assert (fewer.names, fewer.texts()) == (["a.jpg", "b.jpg"], ["x", "y"])
+        assert fewer.recall_k == (1, 10)
+        assert len(published) == len(published.labels) == 3
         with pytest.raises(UserError, match="on_duplicate is 'merge'; expected 'keep' or 'drop'"):
             create_dataset(plain, on_duplicate="merge")
 

@@ -120,6 +120,7 @@ def test_model_card(published):
         ),
         (["--to", "x", "--license", "a: b"], "--license a: b is not a name such as"),
         (["--to", "{folder}/README.md/x", "--overwrite"], "cannot write"),
+        (["--to", "{folder}/..", "--overwrite"], "is not a published model"),
         ([], "the following arguments are required: --to"),
     ],
 )

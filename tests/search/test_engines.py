@@ -144,7 +144,7 @@ def test_changes_that_were_killed_in_milvus_are_mended(make, tmp_path):
     ("engine", "message"),
     [
         ("fais:Flat", "there is no engine 'fais:Flat'; did you mean faiss?; expected one of exact"),
-        ("faiss", "there is no engine 'faiss'"),
+        ("faiss", "the engine 'faiss' is not whole; expected faiss:SPEC"),
         ("exact:x", "there is no engine 'exact:x'"),
         ("faiss:bogus", "the engine faiss:bogus is not an index for 32 dimensions"),
         ("faiss:IVF4096,SQ8", "needs 4096 images at least, and there are 50"),

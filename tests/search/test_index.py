@@ -27,7 +27,7 @@ from dir_jax.search.building import (
 )
 from dir_jax.search.index import Index, describe_model_of
 
-from .conftest import descriptors, new_images
+from .conftest import MODEL, descriptors, new_images
 
 
 @pytest.fixture(scope="module")
@@ -200,6 +200,7 @@ def test_files_that_are_not_what_was_written(path, kind):
     ("key", "value"),
     [("count", 0), ("count", 11), ("size", "16"), ("size", 1 << 40), ("files", {}), ("files", 3),
      ("engine", {"name": "exact", "x": 1}), ("engine", {}), ("recipe", {}), ("model", {}),
+     ("model", MODEL | {"options": {"seed": 1}}), ("model", MODEL | {"options": {"dtype": 1}}),
      ("format_version", 2), ("root", None)],
 )  # fmt: skip
 def test_a_description_that_is_not_one(path, key, value):
@@ -211,7 +212,7 @@ def test_a_description_that_is_not_one(path, key, value):
 
 
 def test_what_is_no_index(tmp_path, path):
-    with pytest.raises(UserError, match=r"does not exist: it has no index\.json"):
+    with pytest.raises(UserError, match="none does not exist; `dir-jax index` makes an index"):
         dir_jax.open_index(tmp_path / "none")
     with pytest.raises(UserError, match=r"is not an index: it has no index\.json"):
         dir_jax.open_index(tmp_path)

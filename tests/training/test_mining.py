@@ -85,6 +85,15 @@ def test_pool_without_pairs_is_refused():
             mine_triplets(descriptors, labels, np.arange(4), negatives=1, positives="random")
 
 
+def test_where_no_image_can_be_read_nothing_is_mined():
+    none, numbers = np.zeros((0, 4), "f"), np.arange(4)
+    with pytest.raises(UserError, match="the 0 images to mine from have 0 classes"):
+        mine_triplets(none, numbers[:0], numbers[:0], negatives=1, positives="random")
+    pairs = np.zeros((0, 2), int)
+    with pytest.raises(UserError, match="no matching pair is left to mine from"):
+        mine_of_pairs(none, np.eye(4, dtype="f"), numbers, pairs, numbers, negatives=1)
+
+
 def test_negatives_of_pairs_are_the_best_of_other_classes():
     """Against a search by hand; several blocks, a query whose class the pool lacks, few classes."""
     rng = np.random.default_rng(0)

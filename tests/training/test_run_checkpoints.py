@@ -56,6 +56,13 @@ def run(model, tmp_path):
     return tmp_path / "run"
 
 
+def test_another_process_than_the_first_sees_the_newest_step(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("dir_jax.training.run_checkpoints.is_first", lambda: False)
+    (run / "4.orbax-checkpoint-tmp").mkdir()
+    assert RunCheckpoints(run, keep=3).latest() == 3
+    assert RunCheckpoints(tmp_path / "none", keep=3).latest() is None
+
+
 def damage(folder):
     """Makes the training state another one than was written: Orbax finds nothing wrong."""
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:

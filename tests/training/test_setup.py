@@ -1,5 +1,7 @@
 """What a run starts from."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from PIL import ExifTags, Image
@@ -66,3 +68,11 @@ def test_exif_is_a_part_of_the_recipe_and_of_all_images(tmp_path):
     oxford = setup.held_out.sets["eval_oxford"]
     assert oxford.size(0) == (30, 40)
     assert oxford.queries.size(0) == oxford.queries.open(0).size == (30, 30)
+
+
+def test_processes_have_equally_many_devices(monkeypatch):
+    devices = [SimpleNamespace(process_index=process) for process in (0, 0, 1)]
+    monkeypatch.setattr("jax.devices", lambda: devices)
+    monkeypatch.setattr("jax.device_count", lambda: len(devices))
+    with pytest.raises(UserError, match=r"different numbers of devices \(2, 1\)"):
+        create_setup(default_config())

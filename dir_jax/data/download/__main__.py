@@ -18,6 +18,7 @@ import os
 import sys
 
 from dir_jax.commands.running import Parser, run_parsed
+from dir_jax.data.datasets import NAMED
 from dir_jax.data.download import DOWNLOADABLE, download_dataset
 from dir_jax.errors import UserError, did_you_mean, quoted
 
@@ -53,8 +54,9 @@ def _main(args: argparse.Namespace) -> None:
         if collection is None:
             raise UserError(f"{name} has several parts: download one of {', '.join(parts)}")
     elif collection is None and name not in DOWNLOADABLE:
+        meant = "" if name in NAMED else did_you_mean(name, known)
         raise UserError(
-            f"{quoted(name)} cannot be downloaded{did_you_mean(name, known)}; those that can be: "
+            f"{quoted(name)} cannot be downloaded{meant}; those that can be: "
             f"{', '.join(known)}; the documentation says where others are published"
         )
     root = args.db_root or os.environ.get("DB_ROOT")
