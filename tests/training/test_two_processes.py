@@ -18,7 +18,7 @@ from tests.training import tiny_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = tiny_recipe.__file__
-LIMIT = 60  # seconds, for every process
+LIMIT = 200  # seconds, for every process: much more than they take, on a machine as busy as may be
 
 RUNS = {
     "ap": ["loss.name=ap"],
@@ -188,7 +188,7 @@ def test_stopped_failed_and_killed(killed, data, tmp_path):
         pair.wait_for_step(2 if code else pair.saved() + 2)
         pair.processes[process].terminate()
         assert pair.ended() == [(code, []), (code, [])]
-        assert pair.saved() == pair.last_step() > 2
+        assert pair.saved() == pair.last_step() >= 2
 
     # An image that one of them cannot read.
     bad = root / "bad"
