@@ -3,8 +3,11 @@
 All others find candidates, whose scores are then computed exactly from the memory map.
 """
 
+# ruff: noqa: B027 - an engine that needs nothing at some moment leaves that method empty
+
 from __future__ import annotations
 
+import abc
 import logging
 import time
 from collections.abc import Callable
@@ -33,7 +36,7 @@ Adopt = Callable[[Callable[[Path], None]], None]
 Found = tuple[np.ndarray, np.ndarray]  # (Q, k) float32 scores, falling; (Q, k) int64 rows, or −1
 
 
-class Engine:
+class Engine(abc.ABC):
     """Finds rows of an index.
 
     Attributes:
@@ -69,9 +72,9 @@ class Engine:
     def drop(self) -> None:
         """Called when the index is no more, or has another engine."""
 
+    @abc.abstractmethod
     def search(self, queries: np.ndarray, k: int) -> Found:
         """The k best rows of each of (Q, D) queries."""
-        raise NotImplementedError
 
 
 class Exact(Engine):
@@ -129,10 +132,11 @@ def _merged(a: Found, b: Found, k: int) -> Found:
 
 
 class Approximate(Engine):
-    """An engine that gives candidates: (Q, c) int64 rows, −1 for none, in any order."""
+    """An engine that gives candidates, which are then compared exactly."""
 
+    @abc.abstractmethod
     def candidates(self, queries: np.ndarray, count: int) -> np.ndarray:
-        raise NotImplementedError
+        """(Q, c) int64 rows for (Q, D) queries, −1 for none, in any order."""
 
     def search(self, queries: np.ndarray, k: int) -> Found:
         rows = self.candidates(queries, min(self._count(k), len(self.contents)))
