@@ -87,7 +87,13 @@ class Pair:
         return json.loads((self.workdir / "metrics.jsonl").read_text().splitlines()[-1])["step"]
 
     def saved(self):
-        return max(int(p.name) for p in (self.workdir / "checkpoints").glob("[0-9]*"))
+        return max(saved_steps(self.workdir))
+
+
+def saved_steps(run):
+    """step -> folder, without those that are being written."""
+    folders = (run / "checkpoints").glob("[0-9]*")
+    return {int(folder.name): folder for folder in folders if folder.name.isdigit()}
 
 
 def errors(process):
@@ -131,8 +137,8 @@ def run_all(root, data, names, address=""):
 def cut_after(run, step, to):
     """A copy of a run as it was after a step."""
     shutil.copytree(run, to)
-    for folder in (to / "checkpoints").glob("[0-9]*"):
-        if int(folder.name) > step:
+    for saved, folder in saved_steps(to).items():
+        if saved > step:
             shutil.rmtree(folder)
     (to / "summary.json").unlink()
     shutil.rmtree(to / "model")
@@ -141,7 +147,7 @@ def cut_after(run, step, to):
 
 def contents(run):
     """What a run leaves: its last state, the log without times, the summary, and the model."""
-    last = max((run / "checkpoints").glob("[0-9]*"), key=lambda p: int(p.name))
+    last = max(saved_steps(run).items())[1]
     trees = [
         read_arrays(last / "arrays"),
         read_arrays(last / "train"),
