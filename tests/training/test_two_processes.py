@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dir_jax.checkpoint import read_arrays, save_model
+from dir_jax.array_files import open_arrays, read_arrays
+from dir_jax.checkpoint import save_model
 from dir_jax.models import create_model
 from tests.training import tiny_recipe
 
@@ -149,9 +150,9 @@ def contents(run):
     """What a run leaves: its last state, the log without times, the summary, and the model."""
     last = max(saved_steps(run).items())[1]
     trees = [
-        read_arrays(last / "arrays"),
-        read_arrays(last / "train"),
-        read_arrays(run / "model" / "arrays"),
+        read_arrays(open_arrays(last / "arrays")),
+        read_arrays(open_arrays(last / "train")),
+        read_arrays(open_arrays(run / "model" / "arrays")),
     ]
     del trees[1]["log"]
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
