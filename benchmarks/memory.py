@@ -100,9 +100,10 @@ def _tree(process: int) -> list[int]:
 def _resident(process: int) -> int:
     """The bytes that a process has resident; 0 if it has ended."""
     try:
-        return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+        pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
     except OSError:
         return 0
+    return pages * os.sysconf("SC_PAGESIZE")
 
 
 if __name__ == "__main__":

@@ -7,9 +7,10 @@ queries and of the database lie in memory as NumPy arrays. FAISS needs `pip inst
 `--long` adds the augmentation of 100,000, whose similarities would not fit as a whole: NumPy's side
 then takes a block of rows after the other.
 
-An expansion has to compare all queries with all rows, in exact float32: its limit is NumPy's product
-of these two matrices, which is timed beside it. The share of the limit is that product's time over
-ours, turn by turn. An augmentation compares each pair of rows once, and so can be above 100 %.
+An expansion has to compare all queries with all rows, in exact float32: its limit is NumPy's
+product of these two matrices, which is timed beside it. The share of the limit is that product's
+time over ours, turn by turn. An augmentation compares each pair of rows once, so it can be above
+100 %.
 """
 
 from __future__ import annotations
@@ -157,7 +158,6 @@ CASES = [
 ]
 
 
-
 def _shares(results: Sequence[Mapping[str, Any]]) -> str:
     """The share of its limit that each expansion reaches."""
     rows = ["| case | share of the limit: median (min–max) |", "|---|---|"]
@@ -166,9 +166,7 @@ def _shares(results: Sequence[Mapping[str, Any]]) -> str:
             limit, ours = (case["sides"][name]["seconds"] for name in (_LIMIT, "dir_jax"))
             shares = [a / b for a, b in zip(limit, ours, strict=True)]
             middle = statistics.median(shares)
-            rows.append(
-                f"| {case['name']} | {middle:.0%} ({min(shares):.0%}–{max(shares):.0%}) |"
-            )
+            rows.append(f"| {case['name']} | {middle:.0%} ({min(shares):.0%}–{max(shares):.0%}) |")
     return "\n".join(rows) if rows[2:] else ""
 
 

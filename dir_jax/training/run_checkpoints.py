@@ -154,9 +154,8 @@ class RunCheckpoints:
         description = read_description(self.path(step) / "model" / "model.json")
         with reading(what):
             check_files(self.path(step))
-            items = {
-                name: read_arrays(open_arrays(self.path(step) / name)) for name in ("arrays", "train")
-            }
+            parts = {name: self.path(step) / name for name in ("arrays", "train")}
+            items = {name: read_arrays(open_arrays(part)) for name, part in parts.items()}
             check_digests(description, items, what)
             return items["arrays"]["params"], items["arrays"]["batch_stats"], items["train"]
 
