@@ -16,6 +16,7 @@ import functools
 import shutil
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.side_by_side import Case, largest_difference, main
+from dir_jax.runtime.platforms import count_cores
 
 _BOUND = 2e-5
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -42,6 +44,25 @@ class Work:
     for_shapes: int = 1000  # the images of the list that padded shapes are chosen for
     cores: int = 2
     threads: bool = False
+    folder: str = ""  # where the pictures are already
+
+    def sizes(self, count: int) -> np.ndarray:
+        """(count, 2) int, widths and heights of so many such images."""
+        return np.maximum(oxford_sizes(count) * self.longer // 1024, 1)
+
+    def names(self) -> list[str]:
+        """Of the files."""
+        return [f"{number:04}.jpg" for number in range(self.images)]
+
+    def pictures(self) -> Path:
+        """The folder of the pictures, which are written if need be, and then last as long as this
+        process."""
+        if self.folder:
+            return Path(self.folder)
+        folder = Path(tempfile.mkdtemp(prefix="dir_jax_extraction_"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        write_images(folder, self)
+        return folder
 
 
 def oxford_sizes(count: int, seed: int = 0) -> np.ndarray:
@@ -53,27 +74,21 @@ def oxford_sizes(count: int, seed: int = 0) -> np.ndarray:
     return np.where((rng.random(count) < 0.7)[:, None], sizes, sizes[:, ::-1])
 
 
-def _sizes(work: Work, count: int) -> np.ndarray:
-    return np.maximum(oxford_sizes(count) * work.longer // 1024, 1)
+def write_images(folder: Path, work: Work) -> None:
+    """Writes the pictures: clouds of colour under grain."""
 
-
-def write_images(folder: Path, work: Work) -> list[str]:
-    """Writes the pictures, clouds of colour under grain, and returns their names."""
-    rng = np.random.default_rng(1)
-    names = []
-    for i, (width, height) in enumerate(_sizes(work, work.images).tolist()):
+    def write(number: int) -> None:
+        rng = np.random.default_rng([1, number])
         clouds = Image.fromarray(rng.integers(0, 256, (12, 16, 3), np.uint8))
-        pixels = np.asarray(clouds.resize((width, height), Image.Resampling.BICUBIC), np.int16)
-        pixels = pixels + rng.integers(-24, 25, pixels.shape)
-        names.append(f"{i:03}.jpg")
-        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / names[-1], quality=90)
-    return names
+        size = tuple(sizes[number])
+        pixels = np.asarray(clouds.resize(size, Image.Resampling.BICUBIC), np.int16)
+        pixels = pixels + rng.integers(-24, 25, pixels.shape, np.int16)
+        picture = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+        picture.save(folder / names[number], quality=90)
 
-
-def _folder() -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="dir_jax_extraction_"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
+    sizes, names = work.sizes(work.images).tolist(), work.names()
+    with ThreadPoolExecutor(count_cores()) as pool:
+        list(pool.map(write, range(work.images)))
 
 
 def torch_side(work: Work, variant: str = "eager") -> Callable[[], Any]:
@@ -83,10 +98,9 @@ def torch_side(work: Work, variant: str = "eager") -> Callable[[], Any]:
 
     from benchmarks.network import torch_device, torch_network
 
-    folder = _folder()
-    names = write_images(folder, work)
+    folder = work.pictures()
     describe = torch_network(work.arch, variant, dynamic=True)
-    files: Any = _Files(folder, names)
+    files: Any = _Files(folder, work.names())
     pinned = torch_device().type == "cuda"
 
     def call() -> Any:
@@ -125,8 +139,8 @@ def our_side(work: Work, dtype: str = "float32", precision: str = "highest") -> 
     from dir_jax.describe.padded_shapes import choose_shapes
     from dir_jax.models.variables import split_variables
 
-    folder = _folder()
-    dataset = ImageDataset(write_images(folder, work), str(folder))
+    folder = work.pictures()
+    dataset = ImageDataset(work.names(), str(folder))
     model = create_model(work.arch, dtype, precision)
     graphdef, params, stats = split_variables(model)
     extractor = Extractor(
@@ -138,7 +152,7 @@ def our_side(work: Work, dtype: str = "float32", precision: str = "highest") -> 
         prefetch=work.cores if work.threads else 4,
     )
     variables = extractor.replicate(params, stats)
-    shapes = choose_shapes([_sizes(work, work.for_shapes)], extractor.room)
+    shapes = choose_shapes([work.sizes(work.for_shapes)], extractor.room)
 
     def call() -> Any:
         batches = extractor.plan(check_dataset(dataset), shapes)
