@@ -252,7 +252,7 @@ class Service:
 
     def api(self) -> APIRouter:
         """What `/api` answers."""
-        api, index, limits = APIRouter(prefix="/api"), self.index, self.limits
+        api, index, limits = APIRouter(prefix="/api", tags=["search"]), self.index, self.limits
 
         async def place() -> AsyncIterator[None]:
             with self._searches.one():

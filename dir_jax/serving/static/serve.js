@@ -26,7 +26,7 @@ async function ask(path, parameters, options = {}) {
     if (answer.ok) return answer;
     if (answer.status !== 503 || attempt === 30) {
       const text = (await answer.json().catch(() => ({}))).error;
-      throw new Error(text ? text[0].toUpperCase() + text.slice(1) : `Error ${answer.status}`);
+      throw new Error(text ? text.replace(/^the /, "The ") : `Error ${answer.status}`);
     }
     $("status").textContent = "the server is busy, waiting …";
     const seconds = Number(answer.headers.get("Retry-After")) || 1;
@@ -66,8 +66,7 @@ async function load() {
       if (found.query && found.query.width) resize(query, found.query.width, found.query.height);
     }
     $("error").hidden = true;
-    const count = offset.toLocaleString("en");
-    $("status").textContent = more ? `the first ${count}` : `${count} in all`;
+    $("status").textContent = `${number(offset)} of ${number(info.images)}`;
     $("more").hidden = !more;
     watcher.unobserve($("more"));
     if (more) watcher.observe($("more"));
@@ -100,6 +99,8 @@ const watcher = new IntersectionObserver((entries) => {
 }, { rootMargin: "800px" });
 
 // --- Results
+
+const number = (count) => count.toLocaleString("en");
 
 function element(tag, className, text) {
   const made = document.createElement(tag);
@@ -146,7 +147,8 @@ $("results").addEventListener("click", (event) => {
 
 $("results").addEventListener("keydown", (event) => {
   const links = [...$("results").querySelectorAll("a")], at = links.indexOf(event.target);
-  const columns = links.filter((link) => link.offsetTop === links[0].offsetTop).length;
+  const tops = links.map((link) => link.parentElement.offsetTop);
+  const columns = tops.filter((top) => top === tops[0]).length;
   const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns }[event.key];
   if (at < 0 || !step || !links[at + step]) return;
   event.preventDefault();
@@ -177,8 +179,7 @@ function open(query, push) {
 }
 
 async function show(query) {
-  $("frame").hidden = true;
-  $("no-preview").hidden = true;
+  $("frame").hidden = $("hint").hidden = $("no-preview").hidden = true;
   draw();
   const picture = $("picture");
   picture.alt = `Query ${$("name").textContent}`;
@@ -193,7 +194,8 @@ async function show(query) {
     if (asked !== query) return;
     picture.src = url;
     await picture.decode();
-    if (asked === query) $("frame").hidden = false;
+    $("frame").style.setProperty("--ratio", picture.naturalWidth / picture.naturalHeight);
+    if (asked === query) $("frame").hidden = $("hint").hidden = false;
   } catch (error) {
     if (asked !== query || error.name === "AbortError") return;
     $("no-preview").textContent =
@@ -206,15 +208,15 @@ async function show(query) {
 
 function resize(query, width, height) {
   query.size = [width, height];
-  $("size").textContent = `${width} × ${height} pixels`;
+  $("size").textContent = `· ${width} × ${height} pixels`;
   draw();
 }
 
 function take(file) {
   if (!file) return;
   if (file.size > info.largest_upload) {
-    const most = (info.largest_upload / 1e6).toLocaleString("en");
-    complain(`${file.name} is too large: ${(file.size / 1e6).toFixed(1)} MB; at most ${most} MB are taken.`);
+    const [size, most] = [file.size, info.largest_upload].map((bytes) => number(bytes / 1e6));
+    complain(`${file.name} is too large: ${size} MB; at most ${most} MB are taken.`);
     return;
   }
   const query = { file, url: URL.createObjectURL(file) };
@@ -342,8 +344,7 @@ $("all").addEventListener("click", (event) => {
     return complain(error.message);
   }
   $("title").textContent = info.name;
-  const images = info.images.toLocaleString("en");
-  $("summary").textContent = `${images} ${info.images === 1 ? "image" : "images"} · ${info.engine} search`;
+  $("summary").textContent = `${number(info.images)} ${info.images === 1 ? "image" : "images"} · ${info.engine} search`;
   $("summary").title = info.recipe;
   $("version").textContent = `· dir_jax ${info.version}`;
   $("frame").classList.toggle("as-stored", !info.exif);
