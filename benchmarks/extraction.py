@@ -15,6 +15,7 @@ import dataclasses
 import functools
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -98,6 +99,8 @@ def torch_side(work: Work, variant: str = "eager") -> Callable[[], Any]:
 
     from benchmarks.network import torch_device, torch_network
 
+    # JAX warns of the loader's forks, as it is imported; but it has started no threads.
+    warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)
     folder = work.pictures()
     describe = torch_network(work.arch, variant, dynamic=True)
     files: Any = _Files(folder, work.names())

@@ -66,7 +66,7 @@ def _result(loss: float, changes: list[np.ndarray]) -> np.ndarray:
     return np.concatenate([[loss], *(change.ravel() for change in changes)])
 
 
-def difference(a: np.ndarray, b: np.ndarray) -> float:
+def _difference(a: np.ndarray, b: np.ndarray) -> float:
     """The loss's difference, or the change's relative to its norm, whichever is the larger."""
     change = np.linalg.norm(a[1:] - b[1:]) / np.linalg.norm(a[1:])
     return float(max(abs(a[0] - b[0]), change))
@@ -176,7 +176,7 @@ def _case(count: int, *, long: bool) -> Case:
     return Case(
         f"batch {count} in chunks of {work.chunk}",
         sides,
-        difference,
+        _difference,
         _BOUND,
         turns=0 if long else 5,
         work=("images", count),
