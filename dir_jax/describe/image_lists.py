@@ -113,9 +113,14 @@ class Pass:
 def read_list(name: str, dataset: ImageDataset, chosen: np.ndarray | None = None) -> ImageList:
     """Reads the headers of a data set's images, or of the `chosen` ones, (N,) int.
 
+    Of a plain data set, which may be very long, the list then has the chosen images alone.
+
     Raises:
       UserError: the data set has none.
     """
+    if chosen is not None and type(dataset) is ImageDataset:
+        names, exif = [dataset.names[i] for i in chosen.tolist()], dataset.exif
+        dataset, chosen = ImageDataset(names, dataset.root).with_exif(exif), None
     images = ImageList(name, dataset, *read_sizes(dataset, chosen), chosen)
     if isinstance(dataset, QueryDataset):
         dataset.warn_of_cut(images.sizes)
