@@ -131,8 +131,20 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {name: metadata.version(name) for name in _VERSIONS},
         "date": time.strftime("%Y-%m-%d"),
+        "commit": _commit(),
         "command": " ".join([*_blas_settings(), shlex.join(command)]),
     }
+
+
+def _commit() -> str:
+    """The commit that is checked out, with a plus sign where files differ from it; or ''."""
+    git = ["git", "-C", str(ROOT)]
+    try:
+        found = subprocess.check_output([*git, "rev-parse", "--short", "HEAD"], text=True).strip()
+        changed = subprocess.check_output([*git, "status", "--porcelain", "-uno"])
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return found + "+" * bool(changed)
 
 
 def _blas_settings() -> list[str]:
