@@ -17,7 +17,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv .venv
 
 .venv/.installed: $(BIN)/python pyproject.toml setup.py constraints.txt
-	$(BIN)/python -m pip install $(PIP_ARGS) --constraint constraints.txt --editable .
+	$(BIN)/python -m pip install $(PIP_ARGS) --constraint constraints.txt --editable '.[serve]'
 	touch $@
 
 .venv/.installed-dev: .venv/.installed
@@ -29,7 +29,9 @@ quickstart: setup  ## a training run on synthetic landmarks, about six minutes o
 	$(BIN)/python -m dir_jax.train --config experiments/quickstart.py --workdir runs/quickstart
 	[ -e runs/quickstart/test.index ] || $(BIN)/dir-jax index --checkpoint runs/quickstart \
 	  --dataset runs/synthetic-landmarks/test.txt --output runs/quickstart/test.index
-	@echo "search the test pictures, for instance:"
+	@echo "search the test pictures on a page:"
+	@echo "  $(BIN)/dir-jax serve runs/quickstart/test.index"
+	@echo "or from the command line, for instance:"
 	@sed -n '1s|^\([^ ]*\) .*|  $(BIN)/dir-jax search runs/quickstart/test.index runs/synthetic-landmarks/\1|p' \
 	  runs/synthetic-landmarks/test.txt
 
