@@ -15,12 +15,12 @@ images of a batch on n devices, D the length of a descriptor, and P the trained 
     stage 3, each chunk   nothing
     update, once          all-reduce of the gradient: 2 · (n − 1)/n · 4P bytes a device
 
-None of it depends on the number of chunks, and its bytes hardly grow with n. The hops of rings do: an
-all-gather and a reduce-scatter take n − 1, one after the other, an all-reduce twice as many, together
-4 · (n − 1); trees, which NCCL takes for small arrays, would need fewer. The computation does not
-overlap with it, and shrinks as 1/n: of F operations an image and forward pass, a device computes
-4FB/n, one pass in stage 1 and three in stage 3. (The loss itself computes some 6B²D/n, thousands of
-times less.) So the efficiency is 1 / (1 + communication / computation).
+None of it depends on the number of chunks, and its bytes hardly grow with n. The hops of rings do:
+an all-gather and a reduce-scatter take n − 1, one after the other, an all-reduce twice as many,
+together 4 · (n − 1); trees, which NCCL takes for small arrays, would need fewer. The computation
+does not overlap with it, and shrinks as 1/n: of F operations an image and forward pass, a device
+computes 4FB/n, one pass in stage 1 and three in stage 3. (The loss itself computes some 6B²D/n,
+thousands of times less.) So the efficiency is 1 / (1 + communication / computation).
 """
 
 from __future__ import annotations
