@@ -87,7 +87,9 @@ def restore_newest(
             np.asarray(train["skipped"], np.int64).reshape(-1)[1:] if "skipped" in train else None
         )
         chunk_size = int(train["chunk_size"]) if "chunk_size" in train else None
-        before = train["classes"].tolist() if own and "classes" in train else None
+        before = None
+        if own and "classes" in train:
+            before = np.asarray(train["classes"], np.int64).reshape(-1).tolist()
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as e:
         raise UserError(f"{what} does not hold the state of a training run") from e
     if before is not None:

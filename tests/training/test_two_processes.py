@@ -206,7 +206,7 @@ def run_all(data, names, address=""):
         ]
         processes.append(start([RECIPE, str(i), address, *arguments], i, data, devices=2 // count))
     for process in processes:
-        assert process.wait(LIMIT * 2) == 0, said(process)
+        assert process.wait(LIMIT * 5) == 0, said(process)
 
 
 def cut_after(run, step, to):
