@@ -72,9 +72,10 @@ def _main(args: argparse.Namespace) -> None:
     try:
         import uvicorn
 
-        from dir_jax.serving.app import Limits, Service, create_app
+        from dir_jax.serving.app import create_app
         from dir_jax.serving.guard import check_origin
         from dir_jax.serving.searching import Searcher
+        from dir_jax.serving.service import Limits, Service
     except ImportError as e:
         raise UserError(f"serving needs the package {e.name}, which is not installed: "
                         "pip install 'dir_jax[serve]'") from e  # fmt: skip
@@ -89,7 +90,7 @@ def _main(args: argparse.Namespace) -> None:
         index = open_index(args, args.index)
         searcher = Searcher(index)
         searcher.warm_up()
-        service = Service(searcher, limits)
+        service = Service(searcher, limits, processes=args.threads)
         try:
             app = create_app(service, host=args.host, origins=origins)
             config = uvicorn.Config(app, log_level="warning", server_header=False,

@@ -1,9 +1,12 @@
 """An index of small photographs, and what serves it; no network describes them."""
 
+import socket
+import threading
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import uvicorn
 from PIL import Image
 
 import dir_jax
@@ -12,8 +15,9 @@ from dir_jax.describe.padded_shapes import Room
 from dir_jax.errors import UserError
 from dir_jax.model_recipe import Recipe
 from dir_jax.search.building import NewImages, create_index, marks_of
-from dir_jax.serving.app import Limits, Service
+from dir_jax.serving.app import create_app
 from dir_jax.serving.searching import Searcher
+from dir_jax.serving.service import Limits, Service
 
 COUNT = 90
 MODEL = {"path": "no/model", "arch": "resnet18_rmac", "digest": "0" * 64, "options": {}}
@@ -74,3 +78,17 @@ def service(searcher):
     service = Service(searcher, Limits(size=100_000, pixels=90_000))
     yield service
     service.close()
+
+
+@pytest.fixture(scope="session")
+def address(service):
+    """Where a server listens, as `http://127.0.0.1:PORT/`."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(create_app(service, host="127.0.0.1"), log_level="warning")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
+    server.should_exit = True
+    thread.join()
+    listening.close()

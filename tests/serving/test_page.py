@@ -1,34 +1,16 @@
 """The page in headless Chromium: with a picture, a box, the mouse, a finger and the keyboard."""
 
 import shutil
-import socket
-import threading
 import urllib.parse
 
 import pytest
-import uvicorn
 from playwright.sync_api import sync_playwright
-
-from dir_jax.serving.app import create_app
 
 from .conftest import COUNT
 
 PATIENCE = 60_000  # ms; the machine may be busy
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 QUERY = "a b/3.png"
-
-
-@pytest.fixture(scope="module")
-def address(service):
-    listening = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(create_app(service, host="127.0.0.1"), log_level="warning")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-    thread.start()
-    yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
-    server.should_exit = True
-    thread.join()
-    listening.close()
 
 
 @pytest.fixture(scope="module")
@@ -244,7 +226,7 @@ def test_what_goes_wrong_is_said(open_page, world, tmp_path):
 
 def test_a_picture_can_be_dropped_and_the_server_may_be_busy(open_page, world, service):
     page = open_page()
-    taken, service._searches._left = service._searches._left, 0
+    taken, service.searches._left = service.searches._left, 0
     data = list((world / "photos" / QUERY).read_bytes())
     page.evaluate("""data => {
       const transfer = new DataTransfer();
@@ -252,7 +234,7 @@ def test_a_picture_can_be_dropped_and_the_server_may_be_busy(open_page, world, s
       document.dispatchEvent(new DragEvent("drop", {dataTransfer: transfer, bubbles: true}));
     }""", data)  # fmt: skip
     page.get_by_text("the server is busy").wait_for()
-    service._searches._left = taken
+    service.searches._left = taken
     page.locator("#results .score").first.wait_for()
     assert results(page)[0] == QUERY
     assert page.locator("#name").inner_text() == "dropped.png"
