@@ -5,7 +5,7 @@ BIN := .venv/bin
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev quickstart test fuzz lint docs docs-serve bench wheel clean
+.PHONY: help setup setup-dev quickstart test fuzz lint docs docs-serve bench bench-gpu wheel clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,14 @@ bench: setup-dev  ## the benchmarks, as JSON in runs/bench/
 	$(BIN)/python -m pip install $(PIP_ARGS) --constraint constraints.txt --editable '.[bench]'
 	for name in ap_loss network extraction training_step loader evaluation search startup digests; do \
 	  $(BIN)/python -m benchmarks.$$name --json runs/bench/$$name.json || exit 1; done
+
+# At most eight minutes, a table at the end; without a GPU a trial at small size. Where no package can
+# be fetched, `python -m benchmarks.gpu` runs with what is installed: benchmarks/RESULTS.md.
+bench-gpu: setup  ## what a GPU makes of it, as JSON in runs/bench/gpu.json
+	if command -v nvidia-smi >/dev/null; then \
+	  $(BIN)/python -m pip install $(PIP_ARGS) --editable '.[cuda,bench]'; else \
+	  $(BIN)/python -m pip install $(PIP_ARGS) --constraint constraints.txt --editable '.[bench]'; fi
+	$(BIN)/python -m benchmarks.gpu --json runs/bench/gpu.json
 
 wheel: setup  ## what `pip install` installs, in dist/
 	$(BIN)/python -m pip wheel $(PIP_ARGS) --no-deps --wheel-dir dist .
