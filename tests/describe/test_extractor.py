@@ -88,7 +88,7 @@ def test_no_image_can_be_read(tmp_path):
 def test_many_sizes_compile_a_dozen_programs(tmp_path, monkeypatch):
     """600 images of 300 sizes, in order; a second call compiles nothing."""
     # As if there were 5,000 of them; and with half as many layers to compile for each shape.
-    monkeypatch.setattr("dir_jax.describe.padded_shapes._PROGRAM", 0)
+    monkeypatch.setattr("dir_jax.describe.extractor.PROGRAM_CPU", 0)
     monkeypatch.setitem(RESNETS, "resnet18", Variant(BASIC, (1, 1, 1, 1)))
     rng = np.random.default_rng(0)
     sizes = np.array([(24 + i % 20, 24 + i // 20) for i in range(300)])[rng.permutation(600) % 300]
