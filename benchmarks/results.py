@@ -53,7 +53,8 @@ def section(figures: Mapping[str, Any]) -> str:
     """What RESULTS.md says of one benchmark: how it was measured, then the table."""
     on = figures["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in on["versions"].items())
-    how = f"`{on['command']}`, {on['date']}: {describe_machine(on)}; Python {on['python']}"
+    when = f"{on['date']}, commit {on['commit']}" if on.get("commit") else on["date"]
+    how = f"`{on['command']}`, {when}: {describe_machine(on)}; Python {on['python']}"
     return f"{how}, {versions}.\n\n{figures['table']}"
 
 

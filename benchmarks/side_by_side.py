@@ -131,8 +131,16 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {name: metadata.version(name) for name in _VERSIONS},
         "date": time.strftime("%Y-%m-%d"),
+        "commit": _commit(),
         "command": " ".join([*_blas_settings(), shlex.join(command)]),
     }
+
+
+def _commit() -> str:
+    """The commit that is measured; with «+» where files differ from it; '' outside a checkout."""
+    command = ["git", "describe", "--always", "--abbrev=8", "--exclude=*", "--dirty=+"]
+    found = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=False)
+    return found.stdout.strip()
 
 
 def _blas_settings() -> list[str]:
