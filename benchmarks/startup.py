@@ -19,8 +19,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
