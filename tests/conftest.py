@@ -23,6 +23,11 @@ if "DIR_JAX_TESTS_CACHE" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{_CACHE.name}/dir_jax/xla"
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
+# Several workers have no core to spare: PyTorch's threads would wait for each other by spinning,
+# which takes many times the processor time of one thread.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # A shell's background jobs ignore Ctrl-C, and so would the processes that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
