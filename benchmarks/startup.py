@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -92,9 +92,10 @@ def run(arguments: list[str], root: Path = ROOT) -> Taken:
     return Taken(seconds, processor)
 
 
-def second_runs(folder: Path, root: Path = ROOT) -> dict[str, dict[str, list]]:
+def second_runs(folder: Path, root: Path = ROOT) -> dict[str, dict[str, list[Any]]]:
     """What commands take in a checkout when they have run before, and what each run compiled."""
-    commands, cache, found = _commands(folder), folder / "xla", {}
+    commands, cache = _commands(folder), folder / "xla"
+    found: dict[str, dict[str, list[Any]]] = {}
     index = ["--dataset", f"{folder}/pictures", "--output", f"{folder}/index"]
     index += ["--checkpoint", f"{folder}/model", "--compilation-cache", str(cache)]
     run(["dir_jax.index_images", *index], root)
