@@ -105,7 +105,7 @@ def test_a_box_is_the_part_of_the_picture(world):
         ((8, 4, 8, 36), "is not inside"),
         ((1, 2, 3), "expected left, top, right and bottom in pixels for each of 1 pictures"),
         ((1, 2, 3, float("nan")), "expected left, top"),
-        ([(0, 0, 9, 9)] * 2, "for each of 1 pictures"),
+        ([(0, 0, 9, 9)] * 2, "2 boxes for 1 pictures; expected one for each"),
     ):
         with pytest.raises(UserError, match=message):
             index.search(file, box=box)
