@@ -42,12 +42,12 @@ def whitened_distractors(
     made = stored.recipe
     print("Distractors:", made or f"as they are in {stored.path}")
     base = base if describer is None else describer.recipe
-    if describer is not None:
-        digest = describer.model_digest(whitened=bool(made and made.whiten))
-        check_same_model(stored.path, stored.model, digest, "the database's")
     is_finished = describer is None or (made is not None and made.whiten)
     if is_finished and made is not None and base is not None:
         _refuse_another_whitening(stored.path, made, base)
+    if describer is not None:
+        digest = describer.model_digest(whitened=bool(is_finished))
+        check_same_model(stored.path, stored.model, digest, "the database's")
     if is_finished:
         return stored
     assert describer is not None

@@ -159,7 +159,8 @@ def as_made(changes: dict[str, Any], made: Recipe, *, finished: bool) -> dict[st
     the flags, say otherwise.
     """
     names = ["trfs", "exif", "pooling", "gemp"]
-    names += ["whiten", "whitenp", "whitenv", "whitenm"] if finished else []
+    names += ["whiten"] if finished else []
+    names += ["whitenp", "whitenv", "whitenm"] if made.whiten else []
     given = {name: changes[name] for name in names if changes[name] is not None}
     asked = made.changed(**given, scales=changes.get("scales"))
     for name in names:
@@ -168,6 +169,6 @@ def as_made(changes: dict[str, Any], made: Recipe, *, finished: bool) -> dict[st
             raise UserError(f"--{flag}: --load-feats has features that were described with {made}; "
                             "leave the flag out, or describe the images again")  # fmt: skip
     own = {name: getattr(made, name) for name in names} | {"scales": None}
-    if finished:
-        own["whiten"] = made.whiten or ""
+    if finished and not made.whiten:
+        return {**changes, **own, "whiten": ""}
     return {**changes, **own}

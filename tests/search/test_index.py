@@ -194,6 +194,9 @@ def test_files_that_are_not_what_was_written(path, kind):
     file.unlink()
     with pytest.raises(UserError, match=rf"is damaged: {kind}.* is missing"):
         dir_jax.open_index(path)
+    file.mkdir()
+    with pytest.raises(UserError, match=r"copy\.index cannot be read: it is a folder"):
+        dir_jax.open_index(path)
 
 
 @pytest.mark.parametrize(
