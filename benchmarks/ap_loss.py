@@ -54,7 +54,10 @@ def _descriptors(size: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _sample(loss: Any, gradient: Any) -> np.ndarray:
     """The loss, and the gradient's first rows: what the sides are compared by."""
-    return np.concatenate([[float(loss)], np.asarray(gradient[:8]).ravel()])
+    gradient = gradient[:8]
+    if hasattr(gradient, "cpu"):  # PyTorch's
+        gradient = gradient.cpu()
+    return np.concatenate([[float(loss)], np.asarray(gradient).ravel()])
 
 
 def _difference(a: np.ndarray, b: np.ndarray) -> float:
@@ -79,12 +82,13 @@ def _our_scores(size: int, form: str) -> Callable[[], Any]:
 def _torch_scores(size: int, form: str) -> Callable[[], Any]:
     import torch
 
+    from benchmarks.network import torch_device
     from tests.torch_reference import losses
 
     name, options = FORMS[form]
     loss = getattr(losses, name.replace("_dist", ""))
-    scores, relevance = _scores(size)
-    x, y = torch.from_numpy(scores).requires_grad_(), torch.from_numpy(relevance)
+    x, y = (torch.from_numpy(array).to(torch_device()) for array in _scores(size))
+    x.requires_grad_()
 
     def call() -> Any:
         similarity = losses.by_distance(x) if "_dist" in name else x
@@ -111,11 +115,12 @@ def _our_descriptors(size: int) -> Callable[[], Any]:
 def _torch_descriptors(size: int) -> Callable[[], Any]:
     import torch
 
+    from benchmarks.network import torch_device
     from tests.torch_reference.losses import average_precision_loss
 
     descriptors, labels = _descriptors(size)
-    x = torch.from_numpy(descriptors).requires_grad_()
-    relevance = torch.from_numpy(np.equal.outer(labels, labels).astype(np.float32))
+    x = torch.from_numpy(descriptors).to(torch_device()).requires_grad_()
+    relevance = torch.from_numpy(np.equal.outer(labels, labels).astype(np.float32)).to(x.device)
 
     def call() -> Any:
         # An image's score with itself is a constant, as in our loss.
@@ -141,7 +146,8 @@ def _from_scores(form: str, size: int, calls: int) -> Case:
     )
 
 
-def _from_descriptors(size: int, *, alone: bool = False, long: bool = False) -> Case:
+def from_descriptors(size: int, *, alone: bool = False, long: bool = False) -> Case:
+    """The loss and its gradient from descriptors; ours `alone` where the peer does not fit."""
     sides = {"PyTorch": _torch_descriptors, "dir_jax": _our_descriptors}
     if alone:
         del sides["PyTorch"]
@@ -158,9 +164,9 @@ def _from_descriptors(size: int, *, alone: bool = False, long: bool = False) -> 
 CASES = [
     *(_from_scores(form, 1024, 5) for form in FORMS),
     *(_from_scores(form, 4096, 3) for form in FORMS),
-    _from_descriptors(4096),
-    _from_descriptors(16384, alone=True),
-    _from_descriptors(65536, alone=True, long=True),
+    from_descriptors(4096),
+    from_descriptors(16384, alone=True),
+    from_descriptors(65536, alone=True, long=True),
 ]
 
 main(__name__, __doc__, CASES)

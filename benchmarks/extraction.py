@@ -5,14 +5,19 @@
 ResNet-50 at native resolution: the longer side 1024, every aspect ratio, as Oxford5k's. PyTorch
 takes one image at a time, decoded ahead by a DataLoader's two workers. Ours uses the padded shapes
 chosen for 1,000 such images; a tenth of what their compilation takes counts to the 100 images.
+(`benchmarks.gpu` measures the same with other networks, number formats and cores.)
 """
 
 from __future__ import annotations
 
 import atexit
+import dataclasses
+import functools
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +25,45 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.side_by_side import Case, largest_difference, main
+from dir_jax.runtime.platforms import count_cores
 
-_ARCH = "resnet50_rmac"
-_NUM_IMAGES, _NUM_FOR_SHAPES = 100, 1000
 _BOUND = 2e-5
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """What is described: how many images, their longer side in pixels, and the network.
+
+    `cores` decode: a DataLoader's workers and ours, or threads of ours where `threads` is set. They
+    start at once, where workers take seconds, which count in a list of thousands of images only.
+    """
+
+    arch: str = "resnet50_rmac"
+    images: int = 100
+    longer: int = 1024
+    for_shapes: int = 1000  # the images of the list that padded shapes are chosen for
+    cores: int = 2
+    threads: bool = False
+    folder: str = ""  # where the pictures are already
+
+    def sizes(self, count: int) -> np.ndarray:
+        """(count, 2) int, widths and heights of so many such images."""
+        return np.maximum(oxford_sizes(count) * self.longer // 1024, 1)
+
+    def names(self) -> list[str]:
+        """Of the files."""
+        return [f"{number:04}.jpg" for number in range(self.images)]
+
+    def pictures(self) -> Path:
+        """The folder of the pictures, which are written if need be, and then last as long as this
+        process."""
+        if self.folder:
+            return Path(self.folder)
+        folder = Path(tempfile.mkdtemp(prefix="dir_jax_extraction_"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        write_images(folder, self)
+        return folder
 
 
 def oxford_sizes(count: int, seed: int = 0) -> np.ndarray:
@@ -36,40 +75,40 @@ def oxford_sizes(count: int, seed: int = 0) -> np.ndarray:
     return np.where((rng.random(count) < 0.7)[:, None], sizes, sizes[:, ::-1])
 
 
-def write_images(folder: Path) -> list[str]:
-    """Writes the pictures, clouds of colour under grain, and returns their names."""
-    rng = np.random.default_rng(1)
-    names = []
-    for i, (width, height) in enumerate(oxford_sizes(_NUM_IMAGES).tolist()):
+def write_images(folder: Path, work: Work) -> None:
+    """Writes the pictures: clouds of colour under grain."""
+
+    def write(number: int) -> None:
+        rng = np.random.default_rng([1, number])
         clouds = Image.fromarray(rng.integers(0, 256, (12, 16, 3), np.uint8))
-        pixels = np.asarray(clouds.resize((width, height), Image.Resampling.BICUBIC), np.int16)
-        pixels = pixels + rng.integers(-24, 25, pixels.shape)
-        names.append(f"{i:03}.jpg")
-        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / names[-1], quality=90)
-    return names
+        size = tuple(sizes[number])
+        pixels = np.asarray(clouds.resize(size, Image.Resampling.BICUBIC), np.int16)
+        pixels = pixels + rng.integers(-24, 25, pixels.shape, np.int16)
+        picture = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+        picture.save(folder / names[number], quality=90)
+
+    sizes, names = work.sizes(work.images).tolist(), work.names()
+    with ThreadPoolExecutor(count_cores()) as pool:
+        list(pool.map(write, range(work.images)))
 
 
-def _folder() -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="dir_jax_extraction_"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
-
-
-def _torch() -> Callable[[], Any]:
+def torch_side(work: Work, variant: str = "eager") -> Callable[[], Any]:
+    """PyTorch's side, one image at a time, in a variant of `network.torch_network`."""
     import torch
     from torch.utils.data import DataLoader
 
-    from benchmarks.network import create_network
+    from benchmarks.network import torch_device, torch_network
 
-    folder = _folder()
-    names = write_images(folder)
-    network = create_network(_ARCH)
-    files: Any = _Files(folder, names)
+    # JAX warns of the loader's forks, as it is imported; but it has started no threads.
+    warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)
+    folder = work.pictures()
+    describe = torch_network(work.arch, variant, dynamic=True)
+    files: Any = _Files(folder, work.names())
+    pinned = torch_device().type == "cuda"
 
     def call() -> Any:
-        with torch.no_grad():
-            loader = DataLoader(files, batch_size=1, num_workers=2)
-            descriptors = torch.cat([network(image) for image in loader]).numpy()
+        loader = DataLoader(files, batch_size=1, num_workers=work.cores, pin_memory=pinned)
+        descriptors = torch.cat([describe(image) for image in loader]).cpu().numpy()
         np.save(folder / "descriptors.npy", descriptors)
         return descriptors
 
@@ -93,7 +132,8 @@ class _Files:
         return (x - torch.tensor(_MEAN)[:, None, None]) / torch.tensor(_STD)[:, None, None]
 
 
-def _ours() -> Callable[[], Any]:
+def our_side(work: Work, dtype: str = "float32", precision: str = "highest") -> Callable[[], Any]:
+    """Our side, in batches of padded shapes."""
     from benchmarks.network import create_model
     from dir_jax.data.headers import check_dataset
     from dir_jax.data.images import ImageDataset
@@ -102,15 +142,20 @@ def _ours() -> Callable[[], Any]:
     from dir_jax.describe.padded_shapes import choose_shapes
     from dir_jax.models.variables import split_variables
 
-    folder = _folder()
-    dataset = ImageDataset(write_images(folder), str(folder))
-    model = create_model(_ARCH)
+    folder = work.pictures()
+    dataset = ImageDataset(work.names(), str(folder))
+    model = create_model(work.arch, dtype, precision)
     graphdef, params, stats = split_variables(model)
     extractor = Extractor(
-        graphdef, width=model.descriptor_size, mean=_MEAN, std=_STD, num_workers=2
+        graphdef,
+        width=model.descriptor_size,
+        mean=_MEAN,
+        std=_STD,
+        num_workers=0 if work.threads else work.cores,
+        prefetch=work.cores if work.threads else 4,
     )
     variables = extractor.replicate(params, stats)
-    shapes = choose_shapes([oxford_sizes(_NUM_FOR_SHAPES)], extractor.room)
+    shapes = choose_shapes([work.sizes(work.for_shapes)], extractor.room)
 
     def call() -> Any:
         batches = extractor.plan(check_dataset(dataset), shapes)
@@ -124,15 +169,19 @@ def _ours() -> Callable[[], Any]:
     return call
 
 
+_WORK = Work()
 CASES = [
     Case(
-        f"{_ARCH}, {_NUM_IMAGES} JPEG files",
-        {"PyTorch eager": _torch, "dir_jax": _ours},
+        f"{_WORK.arch}, {_WORK.images} JPEG files",
+        {
+            "PyTorch eager": functools.partial(torch_side, _WORK),
+            "dir_jax": functools.partial(our_side, _WORK),
+        },
         largest_difference,
         _BOUND,
         turns=1,
-        work=("images", _NUM_IMAGES),
-        first_call_share=_NUM_IMAGES / _NUM_FOR_SHAPES,
+        work=("images", _WORK.images),
+        first_call_share=_WORK.images / _WORK.for_shapes,
     )
 ]
 

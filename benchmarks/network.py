@@ -11,6 +11,7 @@ our commands give themselves; PyTorch without, as its users have it, and once wi
 from __future__ import annotations
 
 import functools
+import importlib.util
 import shutil
 from collections.abc import Callable
 from typing import Any
@@ -38,26 +39,45 @@ def create_network(arch: str) -> Any:
     return network.eval()
 
 
-def create_model(arch: str, dtype: str = "float32") -> Any:
-    """Ours, with the same weights."""
+def create_model(arch: str, dtype: str = "float32", precision: str = "highest") -> Any:
+    """Ours, with the same weights; where there is no PyTorch to make them, with our own."""
     from dir_jax import models
-    from tests.torch_reference.weights import load_state_dict
 
-    model = models.create_model(arch, dtype=dtype)
-    load_state_dict(model, create_network(arch).state_dict())
+    model = models.create_model(arch, dtype=dtype, precision=precision)
+    if importlib.util.find_spec("torch"):
+        from tests.torch_reference.weights import load_state_dict
+
+        load_state_dict(model, create_network(arch).state_dict())
     return model
 
 
 def forward_flops(arch: str, height: int, width: int) -> float:
     """Operations of an image's products and convolutions, a multiplication and an addition each."""
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
+    from dir_jax.models.resnet import RESNETS
 
-    from tests.torch_reference.networks import create_network
+    variant = RESNETS[arch.removesuffix("_rmac")]
+    sizes, expansion = variant.block.kernel_sizes, variant.block.expansion
 
-    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
-        create_network(arch).eval()(torch.empty(1, 3, height, width))
-    return counter.get_total_flops()
+    def halved(height: int, width: int) -> tuple[int, int]:
+        return -(-height // 2), -(-width // 2)
+
+    at = halved(height, width)
+    products = at[0] * at[1] * 64 * 3 * 7 * 7
+    at, features = halved(*at), 64
+    for stage, depth in enumerate(variant.depths):
+        for number in range(depth):
+            before, narrow = features, 64 << stage
+            strided = stage > 0 and number == 0
+            for i, size in enumerate(sizes, start=1):
+                previous, features = (
+                    features,
+                    narrow * (expansion if i == len(sizes) else 1),
+                )
+                at = halved(*at) if strided and i == variant.block.strided else at
+                products += at[0] * at[1] * previous * features * size * size
+            if strided or before != features:  # the shortcut has a convolution of its own
+                products += at[0] * at[1] * before * features
+    return 2.0 * (products + features * 2048)
 
 
 def torch_device() -> Any:
@@ -67,33 +87,65 @@ def torch_device() -> Any:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _torch(arch: str, size: tuple[int, int, int], variant: str) -> Callable[[], Any]:
+def torch_layout(variant: str) -> Any:
+    """PyTorch's memory format of a variant, see `torch_network`."""
     import torch
 
-    device = torch_device()
-    network = create_network(arch).to(device)
-    images = torch.from_numpy(_images(*size)).to(device).permute(0, 3, 1, 2).contiguous()
-    if variant != "eager":
-        network = network.to(memory_format=torch.channels_last)
-        images = images.contiguous(memory_format=torch.channels_last)
-    if variant == "compiled":
-        network = torch.compile(network)
-
-    def call() -> Any:
-        bfloat16 = variant == "bfloat16"
-        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-            return network(images).float().cpu().numpy()
-
-    return call
+    last = {"channels_last", "bfloat16", "compiled"} & set(variant.split())
+    return torch.channels_last if last else torch.contiguous_format
 
 
-def _ours(arch: str, size: tuple[int, int, int], dtype: str) -> Callable[[], Any]:
+def torch_network(arch: str, variant: str, *, dynamic: bool | None = None) -> Callable[[Any], Any]:
+    """PyTorch's network as a function: (N, 3, H, W) float32 -> (N, D) float32 on its device.
+
+    Args:
+      arch: the architecture.
+      variant: 'eager' as the original runs it, which on a GPU lets convolutions use TF32; or words
+        of 'exact' (float32 indeed), 'channels_last', 'bfloat16' (autocast) and 'compiled', of which
+        the last two are channels-last as well.
+      dynamic: whether compilation is for any size of images.
+    """
+    import torch
+
+    words, device, layout = variant.split(), torch_device(), torch_layout(variant)
+    torch.backends.cudnn.benchmark = True  # as the original has it
+    torch.backends.cudnn.allow_tf32 = "exact" not in words  # PyTorch's default is True
+    network: Any = create_network(arch).to(device, memory_format=layout)
+    if "compiled" in words:
+        network = torch.compile(network, dynamic=dynamic)
+
+    def describe(images: Any) -> Any:
+        images = images.to(device, non_blocking=True, memory_format=layout)
+        enabled = "bfloat16" in words
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=enabled):
+            return network(images).float()
+
+    return describe
+
+
+def torch_side(
+    arch: str, size: tuple[int, int, int], variant: str, *, at_once: int | None = None
+) -> Callable[[], Any]:
+    """PyTorch's side for images (N, H, W), of which it is given all, or some, at once."""
+    import torch
+
+    describe = torch_network(arch, variant)
+    images = torch.from_numpy(_images(*size)).permute(0, 3, 1, 2).to(torch_device())
+    images = images.contiguous(memory_format=torch_layout(variant))
+    parts = images.split(at_once or len(images))
+    return lambda: torch.cat([describe(part) for part in parts]).cpu().numpy()
+
+
+def our_side(
+    arch: str, size: tuple[int, int, int], dtype: str, precision: str = "highest"
+) -> Callable[[], Any]:
+    """Our side, for images (N, H, W)."""
     import jax
 
     from dir_jax.models.variables import merge_variables, split_variables
     from dir_jax.runtime.compiler import compiler_options
 
-    graphdef, params, stats = split_variables(create_model(arch, dtype))
+    graphdef, params, stats = split_variables(create_model(arch, dtype, precision))
     describe = jax.jit(
         lambda params, stats, x: merge_variables(graphdef, params, stats)(x),
         compiler_options=compiler_options(jax.default_backend()),
@@ -116,8 +168,8 @@ def _case(arch: str, size: tuple[int, int, int], dtype: str, turns: int = 7) -> 
     return Case(
         name,
         {
-            **{peer: functools.partial(_torch, arch, size, way) for peer, way in peers.items()},
-            "dir_jax": functools.partial(_ours, arch, size, dtype),
+            **{peer: functools.partial(torch_side, arch, size, way) for peer, way in peers.items()},
+            "dir_jax": functools.partial(our_side, arch, size, dtype),
         },
         largest_difference if dtype == "float32" else cosine_distance,
         _BOUND if dtype == "float32" else 0.01,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     text = RESULTS.read_text()
     for file in args.files:
-        text = _replace(text, file.stem, section(json.loads(file.read_text())))
+        figures = json.loads(file.read_text())
+        if figures.get("trial"):
+            print(f"{file}: a trial at small size, which is no result; left out", file=sys.stderr)
+            continue
+        text = _replace(text, file.stem, section(figures))
     write_text(RESULTS, text)
 
 
@@ -53,7 +58,8 @@ def section(figures: Mapping[str, Any]) -> str:
     """What RESULTS.md says of one benchmark: how it was measured, then the table."""
     on = figures["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in on["versions"].items())
-    how = f"`{on['command']}`, {on['date']}: {describe_machine(on)}; Python {on['python']}"
+    commit = f" at commit {on['commit']}" if on.get("commit") else ""
+    how = f"`{on['command']}`, {on['date']}{commit}: {describe_machine(on)}; Python {on['python']}"
     return f"{how}, {versions}.\n\n{figures['table']}"
 
 
@@ -64,6 +70,8 @@ def describe_machine(on: Mapping[str, Any]) -> str:
     )
     processor = f"{on['processor']}, {on['cores']} cores"
     device = "" if on["device"]["platform"] == "cpu" else f", {on['device']['kind']}"
+    if "gigabytes_a_second" in on["device"]:
+        speeds += f"; copies: {on['device']['gigabytes_a_second']:.0f} GB/s"
     return f"{processor}{device} (matrix products: {speeds})"
 
 

@@ -86,6 +86,54 @@ def _our_search(rows: int, num_queries: int) -> Callable[[], Any]:
     return lambda: top_k(queries, database, _TOP)[0]
 
 
+def _resident(rows: int, num_queries: int) -> tuple[np.ndarray, int, np.ndarray]:
+    """A sixteenth of a database, how often it is to be repeated, and queries.
+
+    Repeated with its dimensions shifted by one more each time, so that no rows are alike: a million
+    of them are made on the device in a moment.
+    """
+    return _descriptors(rows // 16, 0), 16, _descriptors(num_queries, 1)
+
+
+def our_resident(rows: int, num_queries: int) -> Callable[[], Any]:
+    """Our search in a database that lies on the device."""
+    import jax
+    import jax.numpy as jnp
+
+    from dir_jax.retrieval.search import top_k
+
+    part, times, queries = _resident(rows, num_queries)
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def fill(database: jax.Array, part: jax.Array, i: jax.Array) -> jax.Array:
+        shifted = jnp.roll(part, i, axis=1)
+        return jax.lax.dynamic_update_slice(database, shifted, (i * len(part), 0))
+
+    database, on_device = jnp.zeros((len(part) * times, _WIDTH)), jnp.asarray(part)
+    for i in range(times):
+        database = fill(database, on_device, jnp.int32(i))
+    return lambda: top_k(queries, database, _TOP)[0]
+
+
+def torch_resident(rows: int, num_queries: int) -> Callable[[], Any]:
+    """The same as PyTorch users write it: all products, then the largest."""
+    import torch
+
+    from benchmarks.network import torch_device
+
+    part, times, queries = _resident(rows, num_queries)
+    on_device = torch.from_numpy(part).to(torch_device())
+    database = torch.empty(len(part) * times, _WIDTH, device=on_device.device)
+    for i in range(times):
+        database[i * len(part) : (i + 1) * len(part)] = on_device.roll(i, 1)
+
+    def call() -> Any:
+        scores = torch.from_numpy(queries).to(database.device) @ database.T
+        return torch.topk(scores, _TOP).values.cpu().numpy()
+
+    return call
+
+
 def _augmentation_difference(rows: int, a: np.ndarray, b: np.ndarray) -> float:
     """max |a − b|, without rows whose k-th and next neighbour are equally near but for rounding.
 

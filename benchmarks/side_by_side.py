@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import json
 import os
 import platform
@@ -48,6 +49,7 @@ class Case:
       work: name and amount of what a call does, for a rate; such as ('images', 100).
       flops: gives the floating-point operations of a call as the formula has them, whatever a side
         does; the table then has their rate, and its share of the device's matrix products'.
+      bytes: that a call has to read of the device's memory, where that is what bounds it.
       first_call_share: of what the first call takes beyond the others, the share that counts to
         each call: 0.1 where a compilation serves ten times a call's work.
       tuned: sides that run with the allocator's settings that our commands give themselves.
@@ -62,6 +64,7 @@ class Case:
     calls: Mapping[str, int] = dataclasses.field(default_factory=dict)
     work: tuple[str, float] | None = None
     flops: Callable[[], float] | None = None
+    bytes: float | None = None
     first_call_share: float = 0
     tuned: Sequence[str] = ("dir_jax",)
     long: bool = False
@@ -129,10 +132,27 @@ def machine() -> dict[str, Any]:
         # In a process of its own: this one stays out of the sides' way.
         "device": json.loads(subprocess.check_output([sys.executable, "-m", __name__], cwd=ROOT)),
         "python": platform.python_version(),
-        "versions": {name: metadata.version(name) for name in _VERSIONS},
+        "versions": {name: _version(name) for name in _VERSIONS},
+        "commit": _commit(),
         "date": time.strftime("%Y-%m-%d"),
         "command": " ".join([*_blas_settings(), shlex.join(command)]),
     }
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _commit() -> str:
+    """The commit that is measured, with a + where files differ from it; '' outside git."""
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty=+", "--exclude=*"]
+    try:
+        return subprocess.check_output(command, text=True, stderr=subprocess.DEVNULL).strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
 
 
 def _blas_settings() -> list[str]:
@@ -213,23 +233,44 @@ def _measure(case: Case) -> dict[str, Any]:
 
 
 def _device() -> dict[str, Any]:
-    """JAX's device, and how many billion operations a second its matrix products reach."""
+    """JAX's device, and how many billion operations a second its matrix products reach; of an
+    accelerator also the gigabytes a second of a copy, and those of memory that JAX may use."""
     import jax
     import jax.numpy as jnp
 
-    size, speeds = 4096, {}
-    for dtype in ("float32", "bfloat16"):
-        x = jax.random.normal(jax.random.key(0), (size, size), jnp.dtype(dtype))
-        product = jax.jit(lambda x: jnp.dot(x, x, preferred_element_type=jnp.float32))
-        jax.block_until_ready(product(x))
-        seconds = []
-        for _ in range(5):
-            started = time.perf_counter()
-            jax.block_until_ready(product(x))
-            seconds.append(time.perf_counter() - started)
-        speeds[dtype] = 2 * size**3 / min(seconds) / 1e9
     device = jax.devices()[0]
-    return {"platform": device.platform, "kind": device.device_kind, "gigaflops": speeds}
+    found: dict[str, Any] = {"platform": device.platform, "kind": device.device_kind}
+    accelerated = device.platform != "cpu"
+    # Of an accelerator, products that take milliseconds, and several sent at once: starting one
+    # takes a tenth of a millisecond.
+    size, calls = (8192, 8) if accelerated else (4096, 1)
+
+    def seconds(function: Any, x: Any) -> float:
+        def run() -> float:
+            started = time.perf_counter()
+            jax.block_until_ready([function(x) for _ in range(calls)])
+            return (time.perf_counter() - started) / calls
+
+        run()
+        return min(run() for _ in range(5))
+
+    kinds = {"float32": "highest", "TF32": "default", "bfloat16": "default"}
+    if not accelerated:
+        del kinds["TF32"]
+    found["gigaflops"] = {}
+    for kind, precision in kinds.items():
+        dtype = jnp.bfloat16 if kind == "bfloat16" else jnp.float32
+        x = jax.random.normal(jax.random.key(0), (size, size), dtype)
+        options: Any = {"precision": precision, "preferred_element_type": jnp.float32}
+        product = jax.jit(functools.partial(jnp.dot, **options))
+        taken = seconds(lambda x, product=product: product(x, x), x)
+        found["gigaflops"][kind] = 2 * size**3 / taken / 1e9
+    if accelerated:
+        x = jnp.zeros(1 << 27, jnp.float32)
+        taken = seconds(jax.jit(lambda x: x + 1), x)
+        found["gigabytes_a_second"] = 2 * x.nbytes / taken / 1e9  # read, and written
+        found["memory"] = (device.memory_stats() or {}).get("bytes_limit", 0) / 1e9
+    return found
 
 
 def _module() -> str:
@@ -255,6 +296,8 @@ class Worker:
         self.output = Path(folder) / f"{list(case.sides).index(side)}.npy"
         command = [sys.executable, "-m", module or _module(), "--worker", case.name, side, folder]
         tuned = {"GLIBC_TUNABLES": ALLOCATOR} if side in case.tuned else {}
+        # The sides share an accelerator, of whose memory JAX would take three quarters at once.
+        tuned["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
         self._process = subprocess.Popen(
             command,
             cwd=root,
@@ -284,8 +327,8 @@ class Worker:
 def _work(case: Case, side: str, folder: Path) -> None:
     """In a side's process: does what it is asked on standard input."""
     call = case.sides[side]()
-    before = _peak()
-    answers = {"memory": lambda: (_peak() - before) / 1e6, "device memory": _device_peak}
+    before = peak()
+    answers = {"memory": lambda: (peak() - before) / 1e6, "device memory": device_peak}
     for what in map(str.strip, sys.stdin):
         if what in answers:
             print(f"= {answers[what]()}", flush=True)
@@ -299,13 +342,13 @@ def _work(case: Case, side: str, folder: Path) -> None:
             np.save(folder / f"{list(case.sides).index(side)}.npy", np.asarray(result))
 
 
-def _peak() -> int:
+def peak() -> int:
     """The highest resident size of this process until now, in bytes."""
     scale = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
 
 
-def _device_peak() -> float:
+def device_peak() -> float:
     """The most memory that this process had of an accelerator, in MB; 0 without one."""
     torch, jax = sys.modules.get("torch"), sys.modules.get("jax")
     if torch is not None and torch.cuda.is_initialized():

@@ -10,29 +10,56 @@ state; what is compared is the loss and two layers' change.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from benchmarks.network import create_model, create_network, forward_flops, torch_device
+from benchmarks.network import (
+    create_model,
+    create_network,
+    forward_flops,
+    torch_device,
+    torch_layout,
+)
 from benchmarks.side_by_side import Case, main
 
-_ARCH, _SIDE, _CHUNK, _BINS = "resnet50_rmac", 224, 8, 20
-_RATE = 1.0
+_BINS, _RATE = 20, 1.0
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # A ReLU on whose kink the two fall on different sides changes what is below it.
 _BOUND = 1e-2
 _LAYERS = ("conv1.weight", "fc.weight")
 
 
-def _batch(count: int) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(0)
-    labels = np.arange(count, dtype=np.int32) % (count // 4)
-    grid = rng.integers(0, 256, (count // 4, 14, 14, 3), np.uint8)
-    images = grid[labels].repeat(16, axis=1).repeat(16, axis=2)
-    return images ^ rng.integers(0, 64, images.shape, np.uint8), labels
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """What a step trains: a batch of `count` square images, `side` pixels high, in chunks."""
+
+    count: int
+    chunk: int = 8
+    side: int = 224
+    arch: str = "resnet50_rmac"
+    distinct: int = 1024  # the most images in memory; a batch of more has each several times
+
+    @property
+    def flops(self) -> float:
+        """Forward twice, and backward as much as two forwards."""
+        return 4 * self.count * forward_flops(self.arch, self.side, self.side)
+
+    def batch(self) -> tuple[list[np.ndarray], np.ndarray]:
+        """The chunks, each (chunk, side, side, 3) uint8, and (count,) labels."""
+        rng = np.random.default_rng(0)
+        count = min(self.count, self.distinct)
+        labels = np.arange(count, dtype=np.int32) % max(count // 4, 1)
+        tiles = self.side // 16
+        grid = rng.integers(0, 256, (max(count // 4, 1), tiles, tiles, 3), np.uint8)
+        images = grid[labels].repeat(16, axis=1).repeat(16, axis=2)
+        images ^= rng.integers(0, 64, images.shape, np.uint8)
+        chunks = np.split(images, count // self.chunk)
+        times = self.count // count
+        return chunks * times, np.tile(labels, times)
 
 
 def _result(loss: float, changes: list[np.ndarray]) -> np.ndarray:
@@ -45,7 +72,8 @@ def _difference(a: np.ndarray, b: np.ndarray) -> float:
     return float(max(abs(a[0] - b[0]), change))
 
 
-def _ours(count: int) -> Callable[[], Any]:
+def our_side(work: Step, dtype: str = "float32") -> Callable[[], Any]:
+    """Our step."""
     import jax
     import optax
 
@@ -58,7 +86,7 @@ def _ours(count: int) -> Callable[[], Any]:
     from dir_jax.training.three_stage import Forward
 
     set_up_jax("", asynchronous=False)  # as the command does
-    model = create_model(_ARCH)
+    model = create_model(work.arch, dtype)
     graphdef, params, stats = split_variables(model)
     optimizer, replicas = optax.sgd(_RATE), create_replicas("shard_map", jax.devices()[:1])
     step = ThreeStageStep(
@@ -66,13 +94,12 @@ def _ours(count: int) -> Callable[[], Any]:
         functools.partial(listwise_average_precision_loss, num_bins=_BINS),
         optimizer,
         replicas,
-        batch_size=count,
-        chunk_size=_CHUNK,
+        batch_size=work.count,
+        chunk_size=work.chunk,
     )
     state = replicas.replicate(create_state(params, stats, optimizer, batch_norm="frozen"))
     before = {name: np.asarray(state.trained[_our_name(name)]) for name in _LAYERS}
-    images, labels = _batch(count)
-    chunks = images.reshape(-1, _CHUNK, _SIDE, _SIDE, 3)
+    chunks, labels = work.batch()
 
     def call() -> Any:
         new, metrics = step(state, chunks, labels)
@@ -90,21 +117,26 @@ def _our_name(name: str) -> str:
     return name.replace("weight", "kernel")
 
 
-def _torch(count: int, variant: str) -> Callable[[], Any]:
+def torch_side(work: Step, variant: str) -> Callable[[], Any]:
+    """The same in PyTorch, in a variant of `network.torch_network`, of which it has no 'exact'."""
     import torch
 
     from tests.torch_reference.losses import average_precision_loss
 
     device = torch_device()
-    layout = torch.channels_last if variant == "channels_last" else torch.contiguous_format
-    network = create_network(_ARCH).to(device, memory_format=layout)
+    layout = torch_layout(variant)
+    network: Any = create_network(work.arch).to(device, memory_format=layout)
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.requires_grad_(False)
     trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
     before = {name: p.detach().clone() for name, p in trained.items()}
+    describe = torch.compile(network) if "compiled" in variant else network
     optimizer = torch.optim.SGD(trained.values(), lr=_RATE)
-    images, labels = _batch(count)
+    chunks, labels = work.batch()
+    autocast = functools.partial(
+        torch.autocast, device.type, torch.bfloat16, enabled="bfloat16" in variant
+    )
     mean, std = (torch.tensor(x, device=device)[:, None, None] for x in (_MEAN, _STD))
     relevance = torch.from_numpy(np.equal.outer(labels, labels).astype(np.float32)).to(device)
 
@@ -116,16 +148,17 @@ def _torch(count: int, variant: str) -> Callable[[], Any]:
         with torch.no_grad():
             for name, parameter in trained.items():
                 parameter.copy_(before[name])
-        chunks = np.split(images, count // _CHUNK)
         optimizer.zero_grad()
-        with torch.no_grad():
-            descriptors = torch.cat([network(prepare(chunk)) for chunk in chunks])
+        with torch.no_grad(), autocast():
+            descriptors = torch.cat([describe(prepare(chunk)).float() for chunk in chunks])
         descriptors.requires_grad_()
         loss = average_precision_loss(descriptors @ descriptors.T, relevance, num_bins=_BINS)
         loss.backward()
         gradients: Any = descriptors.grad
-        for chunk, gradient in zip(chunks, gradients.split(_CHUNK), strict=True):
-            network(prepare(chunk)).backward(gradient)
+        for chunk, gradient in zip(chunks, gradients.split(work.chunk), strict=True):
+            with autocast():
+                found = describe(prepare(chunk)).float()
+            found.backward(gradient)
         optimizer.step()
         changes = [(trained[n].detach() - before[n]).cpu().numpy() for n in _LAYERS]
         return _result(loss.item(), changes)
@@ -134,20 +167,20 @@ def _torch(count: int, variant: str) -> Callable[[], Any]:
 
 
 def _case(count: int, *, long: bool) -> Case:
+    work = Step(count)
     sides: dict[str, Callable[[], Callable[[], Any]]] = {
-        "PyTorch eager": functools.partial(_torch, count, "eager"),
-        "PyTorch channels_last": functools.partial(_torch, count, "channels_last"),
-        "dir_jax": functools.partial(_ours, count),
+        "PyTorch eager": functools.partial(torch_side, work, "eager"),
+        "PyTorch channels_last": functools.partial(torch_side, work, "channels_last"),
+        "dir_jax": functools.partial(our_side, work),
     }
     return Case(
-        f"batch {count} in chunks of {_CHUNK}",
+        f"batch {count} in chunks of {work.chunk}",
         sides,
         _difference,
         _BOUND,
         turns=0 if long else 5,
         work=("images", count),
-        # Forward twice, and backward as much as two forwards.
-        flops=lambda: 4 * count * forward_flops(_ARCH, _SIDE, _SIDE),
+        flops=lambda: work.flops,
         long=long,
     )
 

@@ -19,7 +19,7 @@ import sys
 
 from dir_jax.commands.flags import add_index_flags, open_index
 from dir_jax.commands.running import Parser, run_parsed
-from dir_jax.errors import UserError, quoted
+from dir_jax.errors import UserError
 
 
 def main(prog: str | None = None) -> int:
@@ -48,12 +48,12 @@ def _parser() -> Parser:
 def _main(args: argparse.Namespace) -> None:
     import numpy as np
 
-    from dir_jax.data.given import as_images
+    from dir_jax.data.given import as_images, read_box
     from dir_jax.describe.feature_files import make_folder
 
     if args.top < 1:
         raise UserError(f"--top is {args.top}; expected 1 or more")
-    boxes = None if args.box is None else [_box(text) for text in args.box]
+    boxes = None if args.box is None else [read_box("--box", text) for text in args.box]
     aqe = None if args.aqe is None else _expansion(*args.aqe)
     pictures = as_images(args.pictures, boxes)
     if args.page:
@@ -93,16 +93,6 @@ def _main(args: argparse.Namespace) -> None:
             settings["Query expansion"] = f"{aqe[0]} neighbours, α = {aqe[1]:g}"
         write_rankings(args.page, rankings, index.view, title="Search", summary=summary,
                        settings=settings)  # fmt: skip
-
-
-def _box(text: str) -> list[float]:
-    try:
-        box = [float(x) for x in text.split(",")]
-    except ValueError:
-        box = []
-    if len(box) != 4:
-        raise UserError(f"--box is {quoted(text)}; expected left,top,right,bottom in pixels")
-    return box
 
 
 def _expansion(k: str, alpha: str) -> tuple[int, float]:

@@ -22,7 +22,7 @@ ROWS = (
     ("describe", "evaluation", "evaluators"),
     ("loading", "training"),
     ("search",),
-    ("api",),
+    ("api", "serving"),
 )
 LEVEL = {room: level for level, row in enumerate(ROWS) for room in row}
 
@@ -78,11 +78,11 @@ def test_torch_is_imported_in_converters_alone_and_when_it_is_used():
 
 
 @pytest.mark.parametrize(
-    "package", ["jax", "torch", "requests", "jinja2", "matplotlib", "h5py", "faiss"]
+    "package", ["jax", "torch", "requests", "jinja2", "matplotlib", "h5py", "faiss", "fastapi"]
 )
 def test_commands_import_heavy_packages_where_they_are_used(package):
     for name in ("train", "test_dir", "extract_features", "extract_kapture", "index_images",
-                 "search_index", "write_pairs", "find_duplicates"):  # fmt: skip
+                 "search_index", "write_pairs", "find_duplicates", "serve"):  # fmt: skip
         start = imports(MODULES[f"dir_jax.{name}"], at_start=True)
         assert package not in {m.split(".")[0] for m in start}
 

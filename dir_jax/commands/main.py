@@ -34,6 +34,7 @@ COMMANDS = {
     "duplicates": Command(
         "dir_jax.find_duplicates", "find images that are nearly the same", computes=True
     ),
+    "serve": Command("dir_jax.serve", "a page to search an index on", computes=True),
     "whiten": Command("dir_jax.whiten", "learn a whitening, and add it to a model", computes=True),
     "download": Command(
         "dir_jax.data.download.__main__",

@@ -14,7 +14,7 @@ from dir_jax.data.datasets import create_dataset
 from dir_jax.data.ground_truth import round_box
 from dir_jax.data.images import ImageDataset
 from dir_jax.data.transforms.views import Box, Size
-from dir_jax.errors import UserError, shown
+from dir_jax.errors import UserError, quoted, shown
 
 
 class _Images(ImageDataset):
@@ -40,14 +40,30 @@ class _Images(ImageDataset):
     def _box(self, i: int, size: Size) -> Box:
         if self._boxes is None:
             return super()._box(i, size)
-        left, top, right, bottom = round_box(self._boxes[i])
-        if not (0 <= left < right <= size[0] and 0 <= top < bottom <= size[1]):
-            box = ",".join(f"{x:g}" for x in self._boxes[i])
-            raise UserError(
-                f"the box {box} is not inside the image {shown(self.path(i))}, which has {size[0]} "
-                f"x {size[1]} pixels; expected left,top,right,bottom"
-            )
-        return left, top, right, bottom
+        return check_box(self._boxes[i], size, self.path(i))
+
+
+def check_box(box: Sequence[float], size: Size, path: str) -> Box:
+    """A box in whole pixels; raises UserError where it is not inside the picture of a path."""
+    left, top, right, bottom = round_box(box)
+    if not (0 <= left < right <= size[0] and 0 <= top < bottom <= size[1]):
+        text = ",".join(f"{x:g}" for x in box)
+        raise UserError(
+            f"the box {text} is not inside the image {shown(path)}, which has {size[0]} x {size[1]}"
+            " pixels; expected left,top,right,bottom"
+        )
+    return left, top, right, bottom
+
+
+def read_box(what: str, text: str) -> list[float]:
+    """The box that a text such as '10,20,300,200' means; `what` is where the text was given."""
+    try:
+        box = [float(x) for x in text.split(",")]
+    except ValueError:
+        box = []
+    if not _is_box(box):
+        raise UserError(f"{what} is {quoted(text)}; expected left,top,right,bottom in pixels")
+    return box
 
 
 def as_dataset(images: Any) -> ImageDataset:

@@ -22,7 +22,7 @@ from dir_jax.data.labelled import LabelledDataset
 from dir_jax.describe.descriptors import Descriptors
 from dir_jax.describe.extractor import Extractor
 from dir_jax.describe.image_lists import ImageList, Pass, read_list
-from dir_jax.describe.padded_shapes import Shape
+from dir_jax.describe.padded_shapes import Room, Shape
 from dir_jax.describe.passes import (
     ArraySink,
     plan_passes,
@@ -93,6 +93,7 @@ class Describer:
             num_workers=min(threads, count_cores()),
             devices=self.devices,
         )
+        self._variables: Any = None
         self._model = dataclasses.asdict(model.config)
         self._preprocess = colours
 
@@ -126,15 +127,17 @@ class Describer:
         datasets: Sequence[tuple[str, ImageDataset]],
         partial: str | None = None,
         *,
+        shapes: Sequence[Shape] | None = None,
         images_may_change: bool = False,
         whiten: bool = True,
     ) -> Described:
         """Describes lists of images at every scale, after reading all their headers.
 
         Args:
-          datasets: for each list, what progress bars call it, and the images.
+          datasets: for each list, what progress bars call it ('' for no bar), and the images.
           partial: a folder where descriptors are kept as they come, from which the same call
             resumes after it was killed. Without a descriptor in it, it is deleted.
+          shapes: the padded shapes; by default chosen for these images.
           images_may_change: starts again, instead of refusing, where images that the folder has
             descriptors of have been replaced, or the list has changed.
           whiten: False gives the descriptors before whitening; see the method `whiten`.
@@ -145,10 +148,12 @@ class Describer:
             is not finite; or the folder cannot be used.
         """
         skip, extractor = self._skip, self._extractor
-        variables = extractor.replicate(self._params, self._stats)
+        variables = self._variables or extractor.replicate(self._params, self._stats)
         datasets = [(name, images.with_exif(self.recipe.exif)) for name, images in datasets]
         lists = [read_list(name, dataset) for name, dataset in datasets]
-        passes = plan_passes(extractor, lists, self._transforms, skip_failures=skip, advice=_ADVICE)
+        passes = plan_passes(
+            extractor, lists, self._transforms, shapes=shapes, skip_failures=skip, advice=_ADVICE
+        )
         store = None
         if partial is not None:
             store = PartialDescriptors(
@@ -170,6 +175,21 @@ class Describer:
             described.lists.append(Descriptors(dataset, failures, scales, finish))
         _refuse_unusable(described, [name for name, _ in datasets])
         return described
+
+    def stay_on_devices(self) -> None:
+        """Leaves the network on the devices from one call of `describe` to the next."""
+        self._variables = self._extractor.replicate(self._params, self._stats)
+
+    @property
+    def room(self) -> Room:
+        """How much one device is given at once."""
+        return self._extractor.room
+
+    def output_sizes(self, sizes: np.ndarray) -> np.ndarray:
+        """(S, n, 2) int64, width and height at each of S scales, of pictures whose sizes are
+        (n, 2) int; 1 × 1 for one that cannot be used."""
+        images = ImageList("", ImageDataset([""] * len(sizes)), sizes)
+        return np.stack([images.output_sizes(transform)[0] for transform in self._transforms])
 
     def finish(self, scales: list[np.ndarray]) -> np.ndarray:
         """Pools the scales of some images and whitens: (n, D') float32 from (n, D) at each."""

@@ -18,7 +18,14 @@ from dir_jax.data.images import ImageDataset
 from dir_jax.data.transforms import Transform, without_interpolation
 from dir_jax.data.workers import Prefetcher
 from dir_jax.describe.padded_loader import PaddedLoader
-from dir_jax.describe.padded_shapes import Batch, Room, Shape, plan_batches
+from dir_jax.describe.padded_shapes import (
+    PROGRAM_ACCELERATOR,
+    PROGRAM_CPU,
+    Batch,
+    Room,
+    Shape,
+    plan_batches,
+)
 from dir_jax.errors import NotFiniteError
 from dir_jax.models.network import RetrievalNetwork
 from dir_jax.models.preprocess import interpolate, normalize
@@ -30,6 +37,13 @@ from dir_jax.runtime.replicas import REPLICATED, ROWS, MeshReplicas
 _PIXELS_CPU, _PIXELS_ACCELERATOR = 1 << 20, 1 << 23
 # A worker process takes seconds to start; with fewer images than this for each, threads are faster.
 _IMAGES_PER_WORKER = 64
+
+
+def room_of(platform: str, rows: int = 64) -> Room:
+    """How much a device of a platform is given at once, and at most `rows` images."""
+    if platform == "cpu":
+        return Room(_PIXELS_CPU, rows, PROGRAM_CPU)
+    return Room(_PIXELS_ACCELERATOR, rows, PROGRAM_ACCELERATOR)
 
 
 class Extractor:
@@ -69,9 +83,9 @@ class Extractor:
         self._num_workers, self._prefetch = num_workers, prefetch
         self.width = width
         platform = (devices or jax.devices())[0].platform
-        pixels = _PIXELS_CPU if platform == "cpu" else _PIXELS_ACCELERATOR
         count = self._replicas.count
-        self.room = Room(pixels, 64 if max_batch_size is None else -(-max_batch_size // count))
+        rows = 64 if max_batch_size is None else -(-max_batch_size // count)
+        self.room = room_of(platform, rows)
 
         def describe(
             factor: float, params: Any, stats: Any, images: jax.Array, sizes: jax.Array | None

@@ -27,7 +27,7 @@ MAX_PIXELS = 40_000_000
 class ImageList:
     """Images to describe, and what their files' headers say."""
 
-    name: str  # what progress bars call the list
+    name: str  # what progress bars call the list; '' for no bar
     dataset: ImageDataset
     # (len(dataset), 2) int, width and height of each file in pixels; 0 if its header was not read
     sizes: np.ndarray

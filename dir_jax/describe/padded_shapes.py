@@ -16,8 +16,9 @@ import numpy as np
 
 MAX_CANVASES = 12
 # What compiling a program costs, in pixels that the network could have described in that time. A
-# canvas that saves less padding than this does not pay.
-_PROGRAM = 4_000_000
+# canvas that saves less padding than this does not pay. An accelerator describes hundreds of
+# megapixels a second, and its compiler takes several times as long, as it also times algorithms.
+PROGRAM_CPU, PROGRAM_ACCELERATOR = 4_000_000, 2_000_000_000  # the second estimated, not measured
 # The sides of canvases that are larger than their images anyway are multiples of this, so that
 # another list is likely to have the same ones, whose programs are compiled already.
 _STEP = 16
@@ -51,10 +52,12 @@ class Room:
     Attributes:
       pixels: about how many pixels; a canvas that is larger has one row.
       rows: the most images.
+      program: what compiling a shape's program costs, in pixels described in that time.
     """
 
     pixels: int
     rows: int = 64
+    program: int = PROGRAM_CPU
 
     def for_canvas(self, width: int, height: int) -> int:
         """How many images of a canvas there is room for."""
@@ -66,12 +69,14 @@ def sample_places(total: int) -> np.ndarray:
     return np.arange(total) if total <= _SAMPLE else np.arange(_SAMPLE) * total // _SAMPLE
 
 
-def choose_canvases(sizes: np.ndarray, max_canvases: int = MAX_CANVASES) -> np.ndarray:
+def choose_canvases(
+    sizes: np.ndarray, max_canvases: int = MAX_CANVASES, *, program: float = PROGRAM_CPU
+) -> np.ndarray:
     """Chooses at most `max_canvases` shapes that hold all the images with little padding.
 
     Starts with a canvas for each distinct size, and merges the two whose merger adds the fewest
     pixels of padding in all, until there are few enough and another merger would cost more than the
-    program that it saves.
+    `program` that it saves, in pixels.
 
     `sizes` is (N, 2) int, width and height of each image in pixels, N > 0; the result is (K, 2)
     int64, width and height of each canvas, the smallest area first.
@@ -85,7 +90,7 @@ def choose_canvases(sizes: np.ndarray, max_canvases: int = MAX_CANVASES) -> np.n
     alive = len(groups)
     while alive > 1:
         i, j = np.unravel_index(np.argmin(added), added.shape)
-        if alive <= max_canvases and added[i, j] > _PROGRAM:
+        if alive <= max_canvases and added[i, j] > program:
             break
         groups[i] = np.maximum(groups[i], groups[j])
         count[i], count[j] = count[i] + count[j], 0
@@ -109,7 +114,7 @@ def choose_shapes(scales: Sequence[np.ndarray], room: Room, *, share: float = 1)
     sizes = np.concatenate([np.asarray(each, np.int64) for each in scales])
     if not len(sizes):
         return []
-    canvases = choose_canvases(sizes)
+    canvases = choose_canvases(sizes, program=room.program * share)
     members = [
         np.bincount(_smallest_that_holds(canvases, each), minlength=len(canvases))
         for each in scales

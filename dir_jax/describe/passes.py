@@ -164,7 +164,7 @@ def run_passes(
                               skip_failures=skip_failures)  # fmt: skip
         with (
             contextlib.closing(found),
-            progress_bar(each.name, rows, "img", shown=True, done=done, delay=1) as bar,
+            progress_bar(each.name, rows, "img", bool(each.name), done, delay=1) as bar,
         ):
             for number, batch, (described, failures) in zip(todo, batches, found, strict=True):
                 places = batch.places

@@ -60,8 +60,9 @@ class Conv(nnx.Module):
     ) -> jax.Array:
         """Convolves (N, H, W, features_in) to (N, ceil(H / stride), ceil(W / stride), features).
 
-        The maps are rounded to `dtype`, and so is the result; with a `factor`, (features,) float32,
-        it is then multiplied by that, and float32. `sizes`: see `dir_jax.models.padding`.
+        The maps are rounded to `dtype`, and so is the result. With a `factor`, (features,) float32,
+        it, or a 1×1 kernel, is multiplied by that, and the result is float32. `sizes`: see
+        `dir_jax.models.padding`.
         """
         x = x.astype(self.dtype)
         if self.kernel.shape[0] > 1:  # it looks at neighbours

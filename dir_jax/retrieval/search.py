@@ -11,10 +11,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from dir_jax.errors import UserError
-from dir_jax.retrieval.blockwise import Rows, blocks, dot_products, largest, rows_of
+from dir_jax.retrieval.blockwise import (
+    Rows,
+    blocks,
+    device_of,
+    dot_products,
+    largest,
+    rows_of,
+)
 
 # The queries compared with the database at once; bounds memory where both are large.
 _QUERIES = 1024
+# The most scores at once of a database that lies on an accelerator as a whole, and with how few
+# queries at once it is rather sliced. One product of fewer is bound by reading the database.
+_SCORES_ON_ACCELERATOR, _FEW_QUERIES = 1 << 27, 16
 
 _Best = tuple[jax.Array, jax.Array]  # (Q, k) scores, the largest first, and (Q, k) indices
 
@@ -31,7 +41,8 @@ def top_k(
     The database is read in blocks and the best so far are kept, so that memory on the device is
     O(1024 · (block_size + k)) besides the arguments. A NumPy database, which may be a memory map,
     stays on the host and is sent block by block; pass a jax.Array where it fits and there are many
-    queries.
+    queries. One on an accelerator is read where it lies, for as many queries at once as have some
+    0.5 GB of scores: a block of it would be a copy, and its memory be read and written thrice.
 
     Args:
       queries: (Q, D) float.
@@ -54,6 +65,9 @@ def top_k(
     scores = np.empty((len(queries), k), np.float32)
     indices = np.empty((len(queries), k), np.int32)
     query_size, size = min(_QUERIES, len(queries)), min(block_size, len(database))
+    if isinstance(database, jax.Array) and database.dtype == jnp.float32:
+        platform = device_of(database).platform
+        query_size, size = at_once_where_it_lies(platform, query_size, size, len(database))
     for query_start, _ in blocks(len(queries), query_size) if query_size else ():
         rows = slice(query_start, query_start + query_size)
         few = rows_of(queries, query_start, query_size)
@@ -63,6 +77,17 @@ def top_k(
         scores[rows], indices[rows] = best
     scores[scores == _LOWEST] = np.nan
     return scores, indices
+
+
+def at_once_where_it_lies(
+    platform: str, queries: int, block_size: int, rows: int
+) -> tuple[int, int]:
+    """How many queries `top_k` takes at once, and how many of the rows of a database that is on a
+    device of that platform, where it would take `queries` and `block_size` of one on the host."""
+    whole = _SCORES_ON_ACCELERATOR // rows
+    if platform == "cpu" or whole < min(queries, _FEW_QUERIES):
+        return queries, block_size
+    return min(queries, whole), rows
 
 
 def nearest_others(

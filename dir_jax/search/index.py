@@ -50,8 +50,10 @@ class Index:
       path: its folder.
       names: of its N images, relative to `root`, or absolute.
       root: the folder of the images.
+      images: the images' files.
       descriptors: (N, D) float32 of unit norm, a memory map.
       recipe: how they were described.
+      engine: the text of what finds them, such as 'exact'.
     """
 
     def __init__(
@@ -75,9 +77,10 @@ class Index:
         self.root: str = contents.about["root"]
         self.descriptors = contents.descriptors
         self.recipe = recipe_from_json(f"{path}: its recipe", contents.about["recipe"])
-        self._dataset = ImageDataset(self.names, self.root).with_exif(self.recipe.exif)
+        self.images = ImageDataset(self.names, self.root).with_exif(self.recipe.exif)
         self._rows: dict[str, int] | None = None
         self._engine = engine_of(contents)
+        self.engine = str(self._engine)
         with jax.default_device(self._devices[0]):
             self._engine.open()
 
@@ -96,11 +99,11 @@ class Index:
 
     def image_path(self, row: int) -> str:
         """The path of an image."""
-        return self._dataset.path(row)
+        return self.images.path(row)
 
     def view(self, row: int) -> View:
         """The picture of an image. Raises UserError where it is missing or damaged."""
-        return self._dataset.view(row)
+        return self.images.view(row)
 
     def thumbnail(self, row: int) -> bytes:
         """A small JPEG copy of an image: the one that the index has, or else made of the file.
@@ -108,7 +111,11 @@ class Index:
         Raises:
           UserError: the image is missing or damaged.
         """
-        return self._contents.thumbnail(row) or small_copy(self.view(row))
+        return self.stored_thumbnail(row) or small_copy(self.view(row))
+
+    def stored_thumbnail(self, row: int) -> bytes | None:
+        """The small JPEG copy of an image that the index has, or None."""
+        return self._contents.thumbnail(row)
 
     def search(
         self,

@@ -87,7 +87,7 @@ def test_no_image_can_be_read(tmp_path):
 def test_many_sizes_compile_a_dozen_programs(tmp_path, monkeypatch):
     """600 images of 300 sizes, in order; a second call compiles nothing."""
     monkeypatch.setattr(
-        "dir_jax.describe.padded_shapes._PROGRAM", 0
+        "dir_jax.describe.extractor.PROGRAM_CPU", 0
     )  # as if there were 5,000 of them
     rng = np.random.default_rng(0)
     sizes = np.array([(24 + i % 20, 24 + i // 20) for i in range(300)])[rng.permutation(600) % 300]

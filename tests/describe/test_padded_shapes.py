@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.extraction import oxford_sizes
+from dir_jax.describe.extractor import room_of
 from dir_jax.describe.padded_shapes import (
     MAX_CANVASES,
     Room,
@@ -55,6 +56,13 @@ def test_one_size_is_one_exact_shape():
 def test_few_images_are_not_worth_many_programs():
     assert len(choose_canvases(oxford_sizes(10))) == 1
     assert len(choose_canvases(oxford_sizes(5000))) == MAX_CANVASES
+
+
+def test_an_accelerator_pads_rather_than_compiles_for_a_list_that_takes_it_seconds():
+    room, sizes = room_of("gpu"), oxford_sizes(1000)
+    assert room.program > room_of("cpu").program
+    assert len(choose_shapes([sizes], room)) == 1
+    assert len(choose_shapes([sizes], room, share=1e-3)) == MAX_CANVASES  # of a million images
 
 
 def test_a_part_gets_the_programs_of_the_whole():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import jax
@@ -12,7 +13,7 @@ import pytest
 from dir_jax.errors import UserError
 from dir_jax.retrieval import search
 from dir_jax.retrieval.blockwise import device_of, rows_of
-from dir_jax.retrieval.search import nearest_others, rank_all, top_k
+from dir_jax.retrieval.search import at_once_where_it_lies, nearest_others, rank_all, top_k
 
 
 def whole_numbers(shape: tuple[int, int], seed: int = 0, largest: int = 9) -> np.ndarray:
@@ -107,6 +108,27 @@ def test_one_compilation_and_bounded_memory() -> None:
     ).compile()
     # A few arrays of 4 × 1024; the matrix of all scores would be 1.6 MB.
     assert program.memory_analysis().temp_size_in_bytes < 200_000
+
+
+def test_a_database_on_an_accelerator_is_read_where_it_lies() -> None:
+    """As a whole, by as many queries as have room; one of very many rows is still sliced."""
+    sizes = functools.partial(at_once_where_it_lies, block_size=16384)
+    assert sizes("gpu", 70, rows=1_000_000) == (70, 1_000_000)
+    assert sizes("gpu", 1024, rows=1_000_000) == (134, 1_000_000)
+    assert sizes("gpu", 1024, rows=100_000_000) == (1024, 16384)
+    assert sizes("cpu", 70, rows=1_000_000) == (70, 16384)
+
+
+def test_a_database_on_an_accelerator_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def on_accelerator(_: str, queries: int, *rest: int) -> tuple[int, int]:
+        return at_once_where_it_lies("gpu", queries, *rest)
+
+    queries, database = whole_numbers((21, 8)), whole_numbers((100, 8), seed=1)
+    monkeypatch.setattr(search, "_SCORES_ON_ACCELERATOR", 1600)  # of 16 queries at once
+    monkeypatch.setattr(search, "at_once_where_it_lies", on_accelerator)
+    found = top_k(queries, jnp.asarray(database), 5, block_size=7)
+    for mine, theirs in zip(found, top_k(queries, database, 5, block_size=7), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
 
 
 def test_rows_that_could_not_be_read_come_last() -> None:

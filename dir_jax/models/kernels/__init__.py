@@ -41,7 +41,7 @@ def convolve(
       kernel: (size, size, C, D); it is rounded to x's type. `size` is odd.
       stride: of the output's positions, in both directions.
       precision: of the products: 'default', 'high' or 'highest'.
-      factor: (D,) float32, which each output channel is multiplied by after rounding.
+      factor: (D,) float32, which each output channel, or instead a 1×1 kernel, is multiplied by.
 
     Returns:
       (N, ceil(H / stride), ceil(W / stride), D), of x's type; float32 with `factor`.

@@ -22,8 +22,13 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int, precision: str) -> ja
 def convolve_scaled(
     x: jax.Array, kernel: jax.Array, factor: jax.Array, stride: int, precision: str
 ) -> jax.Array:
-    """The same times `factor`, (D,) float32: float32."""
-    return convolve(x, kernel.astype(x.dtype), stride, precision) * factor
+    """The same times `factor`, (D,) float32: float32.
+
+    The factor goes with the kernel, of C·D numbers. With the map it would be one more pass over it,
+    and the factor's own gradient would take the convolution again.
+    """
+    kernel = (kernel * factor).astype(x.dtype)
+    return convolve(x, kernel, stride, precision).astype(jnp.float32)
 
 
 def add_relu(x: jax.Array, y: jax.Array) -> jax.Array:

@@ -57,6 +57,24 @@ def test_one_network_is_two_programs():
     assert operations(gradient, params, images, platform="cpu")["select_and_scatter"] == 0
 
 
+def test_a_gpu_trains_by_convolutions_of_the_format_that_was_chosen():
+    """Forward and both ways back, each once, with the gradients of BatchNorm's scales."""
+    images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+    for dtype, name in (("bfloat16", "bf16"), ("float32", "f32")):
+        model = create_model("resnet18_rmac", out_dim=8, dtype=dtype)
+        graphdef, params, stats = split_variables(model)
+
+        def loss(params, images, graphdef=graphdef, stats=stats):
+            return merge_variables(graphdef, params, stats)(images).sum()
+
+        lowered = jax.jit(jax.grad(loss)).trace(params, images).lower(lowering_platforms=("cuda",))
+        found = re.findall(
+            r"stablehlo\.convolution.*: \(tensor<[\dx]*(\w+)>, tensor<[\dx]*(\w+)>\)",
+            lowered.as_text(),
+        )
+        assert Counter(found) == {(name, name): 3 * 20 - 1}  # images have no gradient
+
+
 def test_sums_of_products_are_for_bfloat16_on_a_cpu():
     x, kernel = _random(1, 9, 9, 128, dtype="bfloat16"), _random(3, 3, 128, 8)
     for dtype, platform, products in (

@@ -1,0 +1,1 @@
+"""An index as a page and a JSON API: `dir-jax serve`."""

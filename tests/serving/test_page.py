@@ -1,0 +1,249 @@
+"""The page in headless Chromium: with a picture, a box, the mouse, a finger and the keyboard."""
+
+import shutil
+import urllib.parse
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+from .conftest import COUNT
+
+PATIENCE = 60_000  # ms; the machine may be busy
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+QUERY = "a b/3.png"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    program = next(filter(None, map(shutil.which, NAMES)), None)
+    if program is None:
+        pytest.skip(f"no Chromium to load the page in (looked for {', '.join(NAMES)})")
+    with sync_playwright() as playwright:
+        flags = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        yield playwright.chromium.launch(executable_path=program, args=flags)
+
+
+@pytest.fixture
+def open_page(browser, address):
+    """Opens an address in a window; at the end, the page must not have complained."""
+    contexts, complaints = [], []
+
+    def open_page(path="", width=1280, height=900, scheme="light"):
+        context = browser.new_context(
+            viewport={"width": width, "height": height}, color_scheme=scheme,
+            has_touch=width < 600, is_mobile=width < 600,
+        )  # fmt: skip
+        context.set_default_timeout(PATIENCE)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: complaints.append(request.url)
+                if not request.url.startswith((address, "blob:", "data:")) else None)  # fmt: skip
+        page.goto(address + path)
+        settled(page)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    # Of an answer that is an error, the browser writes so itself.
+    assert [c for c in complaints if "Failed to load resource" not in c] == []
+
+
+def settled(page):
+    page.locator('#found[aria-busy="false"]').wait_for()
+
+
+def results(page):
+    return page.locator("#results a").evaluate_all("all => all.map(a => a.dataset.image)")
+
+
+def drag(page, *corners):
+    """Draws a box; the corners are shares of the picture."""
+    frame = page.locator("#canvas").bounding_box()
+    left, top, right, bottom = (
+        frame["xy"[i % 2]] + share * frame[("width", "height")[i % 2]]
+        for i, share in enumerate(corners)
+    )
+    page.mouse.move(left, top)
+    page.mouse.down()
+    page.mouse.move((left + right) / 2, bottom)
+    page.mouse.move(right, bottom)
+    page.mouse.up()
+
+
+def expected(searcher, world, box=None, count=40):
+    return searcher.index.search(world / "photos" / QUERY, count, box=box).names[0]
+
+
+def test_a_picture_then_a_box_then_a_result(open_page, world, searcher):
+    page = open_page()
+    assert page.title() == "my.index"
+    assert page.locator("#status").inner_text() == f"40 of {COUNT + 2}"
+    assert results(page) == [f"a b/{i}.png" for i in range(40)]
+    assert page.locator("#query").is_hidden()
+
+    page.set_input_files("#file", world / "photos" / QUERY)
+    page.locator("#results .score").first.wait_for()
+    settled(page)
+    assert results(page) == expected(searcher, world)
+    first = page.locator("#results li").first
+    assert first.locator(".rank").inner_text() == "1"
+    assert first.locator(".score").inner_text() == "1.000"
+    assert page.locator("figcaption").inner_text() == "3.png · 64 × 48 pixels"
+
+    page.locator("#canvas").wait_for()
+    drag(page, 0.25, 0.25, 0.75, 0.75)
+    page.locator("#box").wait_for(state="attached")
+    page.wait_for_timeout(100)
+    settled(page)
+    assert page.locator("#part").inner_text() == "Box: 16, 12 – 48, 36"
+    assert results(page) == expected(searcher, world, (16, 12, 48, 36))
+    page.locator("#whole").click()
+    page.wait_for_timeout(100)
+    settled(page)
+    assert results(page) == expected(searcher, world)
+
+    page.locator("#results a").nth(1).click()
+    settled(page)
+    name = expected(searcher, world)[1]
+    assert results(page)[0] == name
+    assert urllib.parse.parse_qs(urllib.parse.urlsplit(page.url).query) == {"image": [name]}
+    assert page.title() == f"{name} – my.index"
+    page.go_back()
+    page.wait_for_timeout(100)
+    settled(page)
+    assert results(page) == expected(searcher, world)  # the picture is still there
+    page.go_back()
+    page.wait_for_timeout(100)
+    settled(page)
+    assert results(page)[0] == "a b/0.png"
+
+
+def test_an_address_brings_the_query_back_with_its_box(open_page, world, searcher):
+    page = open_page("?" + urllib.parse.urlencode({"image": QUERY, "box": "8,4,40,36"}))
+    assert results(page) == expected(searcher, world, (8, 4, 40, 36))
+    page.locator("#canvas").wait_for()
+    frame = page.locator("#canvas").bounding_box()
+    drawn = page.locator("#box .over").bounding_box()
+    shares = [(drawn["x"] - frame["x"]) / frame["width"], drawn["height"] / frame["height"]]
+    assert shares == pytest.approx([8 / 64, 32 / 48], abs=0.02)
+    page.locator("#link").click()
+    settled(page)
+    assert page.locator("#part").inner_text() == "Box: 8, 4 – 40, 36"
+
+
+def test_scrolling_shows_all(open_page):
+    page = open_page("?image=a%20b/3.png")
+    for _ in range(10):
+        page.mouse.wheel(0, 20_000)
+        if page.locator("#results li").count() == COUNT + 2:
+            break
+        page.wait_for_timeout(300)
+    page.locator("#results li").nth(COUNT + 1).wait_for()
+    assert len(set(results(page))) == COUNT + 2
+    assert page.locator("#status").inner_text() == f"{COUNT + 2} of {COUNT + 2}"
+    ranks = page.locator("#results .rank").all_inner_texts()
+    assert ranks == [str(i + 1) for i in range(COUNT + 2)]
+    page.locator("#results .missing").nth(1).wait_for()  # two images have no file
+    assert page.locator("#more").is_hidden()
+
+
+def test_by_keyboard_alone(open_page):
+    page = open_page()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "file"
+    page.keyboard.press("Tab")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowDown")
+    chosen = page.evaluate("document.activeElement.dataset.image")
+    columns = int(chosen.removeprefix("a b/").removesuffix(".png")) - 1
+    assert 3 <= columns <= 8
+    page.keyboard.press("Enter")
+    page.locator("#results .score").first.wait_for()
+    settled(page)
+    assert results(page)[0] == chosen
+    page.locator("#canvas").wait_for()
+    page.keyboard.press("Shift+Tab")  # from the heading back to the query
+    for _ in range(4):
+        if page.evaluate("document.activeElement.id") == "canvas":
+            break
+        page.keyboard.press("Shift+Tab")
+    size = page.locator("figcaption").inner_text().split("· ")[1]
+    width, height = (int(part) for part in size.split() if part.isdecimal())
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Shift+ArrowDown")
+    part = [width // 4, height // 4, width - width // 4, height - height // 4 + round(height / 40)]
+    text = f"Box: {part[0]}, {part[1]} – {part[2]}, {part[3]}"
+    assert page.locator("#part").inner_text() == text
+    page.wait_for_timeout(800)
+    settled(page)
+    assert urllib.parse.quote_plus(",".join(map(str, part))) in page.url
+    assert results(page)[0] == chosen
+    page.keyboard.press("Delete")
+    page.wait_for_timeout(800)
+    assert "box" not in page.url
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_as_wide_as_the_window_and_as_dark_as_the_system(open_page, world, width, scheme):
+    page = open_page(width=width, scheme=scheme)
+    page.set_input_files("#file", world / "photos" / QUERY)
+    page.locator("#results .score").first.wait_for()
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (ground == "rgb(255, 255, 255)") == (scheme == "light")
+    tops = page.locator("#results li").evaluate_all("all => all.map(e => e.offsetTop)")
+    assert tops.count(tops[0]) == (3 if width == 390 else 5)
+    if width == 390:
+        page.locator("#results a").nth(2).tap()
+        page.wait_for_url("**/?image=*")
+
+
+def test_what_goes_wrong_is_said(open_page, world, tmp_path):
+    page = open_page()
+    error = page.locator("#error")
+    (tmp_path / "notes.txt").write_text("no picture")
+    page.set_input_files("#file", tmp_path / "notes.txt")
+    error.wait_for()
+    assert error.inner_text().startswith("notes.txt is not an image in a supported format")
+    assert page.locator("#no-preview").is_visible()
+    assert page.locator("#canvas").is_hidden()
+    page.set_input_files("#file", world / "photos" / QUERY)
+    page.locator("#results .score").first.wait_for()
+    assert error.is_hidden()
+    (tmp_path / "large.jpg").write_bytes(bytes(100_001))
+    page.set_input_files("#file", tmp_path / "large.jpg")
+    error.wait_for()
+    assert "large.jpg is too large" in error.inner_text()
+    page = open_page("?image=nothing.png")
+    assert page.locator("#error").inner_text() == "The index has no image nothing.png"
+    page = open_page("?" + urllib.parse.urlencode({"image": QUERY, "box": "8,4,400,36"}))
+    assert "the box 8,4,400,36 is not inside" in page.locator("#error").inner_text().lower()
+
+
+def test_a_picture_can_be_dropped_and_the_server_may_be_busy(open_page, world, service):
+    page = open_page()
+    taken, service.searches._left = service.searches._left, 0
+    data = list((world / "photos" / QUERY).read_bytes())
+    page.evaluate("""data => {
+      const transfer = new DataTransfer();
+      transfer.items.add(new File([new Uint8Array(data)], "dropped.png"));
+      document.dispatchEvent(new DragEvent("drop", {dataTransfer: transfer, bubbles: true}));
+    }""", data)  # fmt: skip
+    page.get_by_text("the server is busy").wait_for()
+    service.searches._left = taken
+    page.locator("#results .score").first.wait_for()
+    assert results(page)[0] == QUERY
+    assert page.locator("#name").inner_text() == "dropped.png"
+
+
+def test_the_api_has_its_page(open_page, browser, address):
+    page = browser.new_context().new_page()
+    requests = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(address + "docs")
+    page.get_by_text("/api/search/descriptor").wait_for()
+    assert all(url.startswith((address, "data:")) for url in requests)
