@@ -103,7 +103,7 @@ def save_model(
     if target.exists() and not overwrite:
         raise UserError(f"{target} exists already; choose another directory, or overwrite it")
     if overwrite:
-        check_replaceable(target, "model.json", "a model")
+        check_replaceable(target, "model/model.json", "a model")
     _, params, stats = split_variables(model)
     arrays = arrays_of(params, stats, whitenings or {})
     description = describe_model(
