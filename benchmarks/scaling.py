@@ -10,14 +10,17 @@ On paper, `communication` and `expected_efficiency` count what a step of AP-GeM 
 images of a batch on n devices, D the length of a descriptor, and P the trained parameters:
 
     stage 1, each chunk   nothing
-    stage 2, once         all-gather of the descriptors, forward and again backward, and a
-                          reduce-scatter of their gradient: 3 · (n − 1)/n · 4BD bytes a device
+    stage 2, once         all-gather of the descriptors, and reduce-scatter of their gradient:
+                          2 · (n − 1)/n · 4BD bytes a device
     stage 3, each chunk   nothing
     update, once          all-reduce of the gradient: 2 · (n − 1)/n · 4P bytes a device
 
-None of it depends on the number of chunks, or grows with n. The computation does not overlap with
-it, and shrinks as 1/n: of F operations an image and forward pass, a device computes 4FB/n, one pass
-in stage 1 and three in stage 3. So the efficiency is 1 / (1 + communication / computation).
+None of it depends on the number of chunks, and its bytes hardly grow with n. The hops of rings do:
+an all-gather and a reduce-scatter take n − 1, one after the other, an all-reduce twice as many,
+together 4 · (n − 1); trees, which NCCL takes for small arrays, would need fewer. The computation
+does not overlap with it, and shrinks as 1/n: of F operations an image and forward pass, a device
+computes 4FB/n, one pass in stage 1 and three in stage 3. (The loss itself computes some 6B²D/n,
+thousands of times less.) So the efficiency is 1 / (1 + communication / computation).
 """
 
 from __future__ import annotations
@@ -41,13 +44,14 @@ _BATCH, _CHUNK, _SIDE, _ROUNDS = 32, 8, 96, 5
 # AP-GeM (arXiv 1906.07589): ResNet-101 at 800 × 800, its convolutions, projection and GeM's power.
 _AP_GEM = {"batch": 4096, "width": 2048, "parameters": 46_700_000, "flops": 199e9}
 _LINK = 25e9  # bytes a second and device: one port of 200 Gbit/s for each GPU
+_HOP = 5e-6  # seconds for a message without content
 _SPEEDS = {"float32": 30e12, "bfloat16": 200e12}  # operations a second that an H100 sustains here
 
 
 def communication(devices: int, batch: int, width: int, parameters: int) -> tuple[float, float]:
     """Bytes that a device sends in one step: of descriptors (stage 2), and of gradients."""
     share = (devices - 1) / devices
-    return 3 * share * 4 * batch * width, 2 * share * 4 * parameters
+    return 2 * share * 4 * batch * width, 2 * share * 4 * parameters
 
 
 def expected_efficiency(
@@ -56,6 +60,7 @@ def expected_efficiency(
     """The seconds of computing and of sending in one step, and the share that is computing."""
     computing = 4 * flops * batch / devices / speed
     sending = sum(communication(devices, batch, width, parameters)) / _LINK
+    sending += 4 * (devices - 1) * _HOP
     return computing, sending, computing / (computing + sending)
 
 
@@ -115,9 +120,7 @@ def _measure(process: int, count: int, address: str) -> None:
     gradient = state.trained
 
     def collectives(descriptors: Any, gradient: Any) -> Any:
-        for _ in range(2):
-            every = jax.lax.all_gather(descriptors, AXIS, tiled=True)
-            descriptors = descriptors + every[: len(descriptors)] * 1e-9
+        every = jax.lax.all_gather(descriptors, AXIS, tiled=True)
         scattered = jax.lax.psum_scatter(every, AXIS, tiled=True)
         total = jax.lax.psum(gradient, AXIS)
         return scattered, jax.tree.map(lambda x: x.ravel()[:1], total)

@@ -8,7 +8,7 @@ import functools
 import importlib.util
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import BinaryIO, Never, Self
 
 import numpy as np
@@ -60,7 +60,7 @@ class ImageDataset:
     exif = False
     is_listed = True
 
-    def __init__(self, names: list[str], root: str = ""):
+    def __init__(self, names: Sequence[str], root: str = ""):
         self.names = names
         self.root = root
 

@@ -30,7 +30,7 @@ class LabelledDataset(ImageDataset):
 
     def __init__(
         self,
-        names: list[str],
+        names: Sequence[str],
         labels: Sequence[str],
         root: str = "",
         classes: list[str] | None = None,

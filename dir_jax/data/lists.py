@@ -7,19 +7,31 @@ docs/own-data.md.
 
 from __future__ import annotations
 
+import array
+import bisect
+import functools
+import hashlib
 import logging
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import overload
 
 from dir_jax.data.images import ImageDataset, is_picture
 from dir_jax.data.tables import Listing, read_json_list, read_table
-from dir_jax.errors import UserError, quoted
+from dir_jax.errors import UserError, quoted, shown
 from dir_jax.runtime.files import check_inside, check_name
-from dir_jax.runtime.reading import read_rows, row_error
+from dir_jax.runtime.reading import (
+    MOST_ROWS,
+    read_blocks,
+    read_rows,
+    row_error,
+    split_rows,
+)
 
 log = logging.getLogger(__name__)
 
+_LONG = 64 << 20  # bytes of a list without labels, above which it is not held in memory
 _COMMENT = re.compile(r"\s#(\s.*)?$")
 _WORD = re.compile(r"\S+")
 _WHOLE = re.compile(r"-?\d+")
@@ -29,9 +41,11 @@ _ADVICE = "put a tab between the path and the label, or write a CSV file"
 def read_image_list(file: str, root: str = "") -> ImageDataset:
     """Reads a list of images, whose labels, if it has any, are not used.
 
-    In a text file each row is a path as a whole; for the other kinds see `read_listing`. Paths are
-    relative to `root`, or else to the current folder.
+    In a text file each row is a path as a whole, and the file may have any length; for the other
+    kinds see `read_listing`. Paths are relative to `root`, or else to the current folder.
     """
+    if _is_text(file) and os.path.isfile(file) and os.path.getsize(file) > _LONG:
+        return ImageDataset(NamesInFile(file, root), root)
     listing = read_listing(file, labelled=False)
     return ImageDataset(check_names(listing.names, root, listing.where), root)
 
@@ -46,10 +60,9 @@ def read_listing(file: str, *, labelled: bool | None = None) -> Listing:
     Raises:
       UserError: there is no such file, it is empty, or a row can be read in two ways.
     """
-    suffix = os.path.splitext(file)[1].lower()
-    if suffix == ".json":
+    if file.lower().endswith(".json"):
         listing = read_json_list(file, labelled=labelled)
-    elif suffix in (".csv", ".tsv"):
+    elif not _is_text(file):
         listing = read_table(file, labelled=labelled)
     else:
         rows, where = _text_rows(file)
@@ -61,6 +74,88 @@ def read_listing(file: str, *, labelled: bool | None = None) -> Listing:
         else:
             listing = Listing(rows, None, where)
     return listing
+
+
+def _is_text(file: str) -> bool:
+    return not file.lower().endswith((".json", ".csv", ".tsv"))
+
+
+class NamesInFile(Sequence[str]):
+    """The images of a long text file: rows are read as they are used, and few are in memory.
+
+    One pass over the file counts them, and keeps where each block of rows begins: 24 bytes for
+    64 KiB. A row's name is checked when it is used. Picklable; several threads may use it.
+
+    Attributes:
+      digest: the SHA-256 of the names, each with a line feed, as the file has them.
+    """
+
+    def __init__(self, file: str, root: str):
+        """Counts the images; raises UserError as `read_image_list`."""
+        self._file, self._root, self._state = file, root, _state_of(file)
+        self._offsets, self._lines, self._firsts = (array.array("q") for _ in range(3))
+        self._count, digest = 0, hashlib.sha256()
+        for offset, line, text in read_blocks(file):
+            self._offsets.append(offset)
+            self._lines.append(line)
+            self._firsts.append(self._count)
+            names, _ = _names_of_block(file, line, text)
+            self._count += len(names)
+            digest.update("".join([f"{name}\n" for name in names]).encode())
+        if not self._count:
+            raise UserError(f"the image list {file} is empty; expected a row for each image")
+        self.digest = digest.hexdigest()
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, which: int) -> str: ...
+    @overload
+    def __getitem__(self, which: slice) -> list[str]: ...
+    def __getitem__(self, which: int | slice) -> str | list[str]:
+        if isinstance(which, slice):
+            return [self[i] for i in range(*which.indices(len(self)))]
+        row = range(len(self))[which]  # as a list takes negative numbers, and refuses others
+        block = bisect.bisect_right(self._firsts, row) - 1
+        return self._names(block)[row - self._firsts[block]]
+
+    def __iter__(self) -> Iterator[str]:
+        for block in range(len(self._firsts)):
+            yield from self._names(block)
+
+    def _names(self, block: int) -> list[str]:
+        where = self._offsets[block], self._lines[block]
+        return _read_names(self._file, self._root, *where, self._state)
+
+
+@functools.lru_cache(8)
+def _read_names(file: str, root: str, offset: int, line: int, state: tuple[int, int]) -> list[str]:
+    if _state_of(file) != state:
+        raise UserError(f"{file} has changed since this program began to read it; start it again")
+    _, _, text = next(read_blocks(file, offset, line))
+    names, lines = _names_of_block(file, line, text)
+    return check_names(names, root, lambda i: f"{file}, line {lines[i]}")
+
+
+def _state_of(file: str) -> tuple[int, int]:
+    try:
+        status = os.stat(file)
+    except OSError as e:
+        raise UserError(f"{shown(file)} cannot be read: {e.strerror or e}") from e
+    return status.st_size, status.st_mtime_ns
+
+
+def _names_of_block(file: str, line: int, text: str) -> tuple[list[str], Sequence[int]]:
+    """The rows of a block, without blank ones and comments, and the number of each one's line."""
+    rows = list(split_rows(file, text, line))
+    if "#" in text:
+        rows = [_without_comment(file, i, row) if "#" in row else row
+                for i, row in enumerate(rows, line)]  # fmt: skip
+    if rows[-1] == "" and all(rows[:-1]):  # nearly always
+        return rows[:-1], range(line, line + len(rows) - 1)
+    kept = [(i, row) for i, row in enumerate(rows, line) if row]
+    return [row for _, row in kept], [i for i, _ in kept]
 
 
 def settle_labels(*listings: Listing) -> None:
@@ -122,6 +217,11 @@ def check_names(names: list[str], root: str, where: Callable[[int], str]) -> lis
 
 def _text_rows(file: str) -> tuple[list[str], Callable[[int], str]]:
     """The rows of a text file without blank ones and comments, and where each of them is."""
+    if os.path.isfile(file) and os.path.getsize(file) > MOST_ROWS:
+        raise UserError(
+            f"{shown(file)} has more than {MOST_ROWS >> 20} MiB, in which labels are not looked "
+            "for; ImageList(file, root) reads a list of any length as images without labels"
+        )
     rows = []
     for number, row in read_rows(file):
         if "#" in row:

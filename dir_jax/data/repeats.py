@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from dir_jax.data.images import ImageDataset
 from dir_jax.data.labelled import LabelledDataset
+from dir_jax.data.lists import NamesInFile
 from dir_jax.errors import UserError, quoted, shown
 
 log = logging.getLogger(__name__)
@@ -27,16 +28,24 @@ def check_repeats(dataset: Listed, on_duplicate: str) -> Listed:
 
     Args:
       dataset: images, of a labelled set the queries as well.
-      on_duplicate: 'keep' all rows, or 'drop' those of a file that an earlier row has.
+      on_duplicate: 'keep' all rows, or 'drop' those of a file that an earlier row has. In a list
+        that is too long for memory, repeats are not looked for.
 
     Returns:
       The data set, or one without the rows that were dropped.
 
     Raises:
-      UserError: `on_duplicate` is something else.
+      UserError: `on_duplicate` is something else, or 'drop' for such a long list.
     """
     if on_duplicate not in ("keep", "drop"):
         raise UserError(f"on_duplicate is {quoted(on_duplicate)}; expected 'keep' or 'drop'")
+    if isinstance(dataset.names, NamesInFile):
+        if on_duplicate == "drop":
+            raise UserError(
+                "on_duplicate='drop' is not for a list as long as this one, which is not held in "
+                "memory; drop its repeats first, as sort -u does"
+            )
+        return dataset
     if isinstance(dataset, LabelledDataset):
         _warn_of_labels(dataset.classes)
     return _without_repeats(dataset, on_duplicate)

@@ -15,6 +15,7 @@ from dir_jax.data.pixels import too_large
 from dir_jax.data.transforms import Transform
 from dir_jax.describe.padded_shapes import Batch
 from dir_jax.errors import UserError
+from dir_jax.runtime.processes import gather, have_the_same
 
 log = logging.getLogger(__name__)
 
@@ -112,9 +113,14 @@ class Pass:
 def read_list(name: str, dataset: ImageDataset, chosen: np.ndarray | None = None) -> ImageList:
     """Reads the headers of a data set's images, or of the `chosen` ones, (N,) int.
 
+    Of a plain data set, which may be very long, the list then has the chosen images alone.
+
     Raises:
       UserError: the data set has none.
     """
+    if chosen is not None and type(dataset) is ImageDataset:
+        names, exif = [dataset.names[i] for i in chosen.tolist()], dataset.exif
+        dataset, chosen = ImageDataset(names, dataset.root).with_exif(exif), None
     images = ImageList(name, dataset, *read_sizes(dataset, chosen), chosen)
     if isinstance(dataset, QueryDataset):
         dataset.warn_of_cut(images.sizes)
@@ -132,6 +138,25 @@ def sample_list(name: str, dataset: ImageDataset) -> ImageList:
         message = "checking the headers of %d of %d images; the others are checked as they are used"
         log.info(message, count, len(dataset))
     return ImageList(name, dataset, *read_sizes(dataset, chosen))
+
+
+def agree(images: ImageList, *, skip: bool) -> ImageList:
+    """The list as all processes of a run use it; all of them call this at the same point.
+
+    With `skip`, what one of them cannot read is unreadable in all. Raises UserError where machines
+    have different copies of the images.
+    """
+    if skip:
+        images = dataclasses.replace(images, unreadable=gather(images.unreadable))
+    elif images.unreadable:
+        return images  # whose images are then refused
+    readable = ~np.isin(images.indices, list(images.unreadable))
+    if not have_the_same(images.sizes[images.indices[readable]].tobytes()):
+        raise UserError(
+            f"the machines of this run have different copies of some images ({images.name}): their "
+            "sizes in pixels are not the same; give all machines the same files"
+        )
+    return images
 
 
 def headers_to_read(count: int) -> np.ndarray:

@@ -17,7 +17,7 @@ import numpy as np
 
 from dir_jax.data.transforms import Transform
 from dir_jax.describe.extractor import Extractor
-from dir_jax.describe.image_lists import ImageList, Pass
+from dir_jax.describe.image_lists import ImageList, Pass, agree
 from dir_jax.describe.padded_shapes import Shape, choose_shapes, sample_places
 from dir_jax.describe.resume import PartialDescriptors, StoredSink
 from dir_jax.errors import NotFiniteError, shown
@@ -220,6 +220,7 @@ def describe_lists(
       NotFiniteError: the network or a descriptor is not finite.
     """
     skip = on_failure is not None
+    lists = [agree(images, skip=skip) for images in lists]
     passes = plan_passes(extractor, lists, [transform], skip_failures=skip)
     variables = extractor.replicate(params, stats)
     sinks = run_passes(extractor, variables, passes, on_batch=on_batch, skip_failures=skip)

@@ -17,6 +17,7 @@ rows of one run over everything. `sharded_files` reads the folder.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import time
@@ -27,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from dir_jax.data.images import ImageDataset
+from dir_jax.data.lists import NamesInFile
 from dir_jax.describe.describer import Describer
 from dir_jax.describe.feature_files import failed_rows, make_folder
 from dir_jax.describe.image_lists import read_list
@@ -63,7 +65,7 @@ class ShardedExtraction:
         turned = [dataset.with_exif(describer.recipe.exif) for dataset in datasets]
         self._lists = list(zip(LISTS, turned, strict=False))
         for _, dataset in self._lists:
-            for name in dataset.names:
+            for name in () if isinstance(dataset.names, NamesInFile) else dataset.names:
                 check_name(name)
         make_folder(str(self._folder / "manifest.json"))
         self._shapes = self._agree()
@@ -75,13 +77,14 @@ class ShardedExtraction:
             with contextlib.suppress(BusyError), _locked(self._folder / "manifest.lock"):
                 if not file.exists():
                     shapes = self._describer.choose_shapes(self._lists)
-                    manifest = {**self._identity(), "shapes": [list(shape) for shape in shapes]}
+                    manifest = {**self._identity, "shapes": [list(shape) for shape in shapes]}
                     write_text(file, json.dumps(manifest, indent=1) + "\n")
             time.sleep(0 if file.exists() else _SECONDS_BETWEEN_LOOKS)
         there = read_manifest(self._folder)
         self._refuse_another(there)
         return there.shapes
 
+    @functools.cached_property
     def _identity(self) -> dict[str, Any]:
         return {
             "shards": self._count,
@@ -94,7 +97,7 @@ class ShardedExtraction:
         }
 
     def _refuse_another(self, there: Manifest) -> None:
-        here = json.loads(json.dumps(self._identity()))
+        here = json.loads(json.dumps(self._identity))
         differing = [key for key in here if here[key] != there.fields.get(key)]
         differing += [key for key in there.fields if key not in (*here, "shapes")]
         if "shards" in differing:
@@ -189,6 +192,8 @@ class ShardedExtraction:
 
 def digest_of_names(names: Sequence[str]) -> str:
     """The SHA-256 of a list's names, in their order."""
+    if isinstance(names, NamesInFile):
+        return names.digest
     digest = hashlib.sha256()
     for start in range(0, len(names), 1 << 14):
         digest.update("".join(f"{name}\n" for name in names[start : start + (1 << 14)]).encode())

@@ -7,6 +7,7 @@ what is not the same everywhere, such as where to resume, and it alone writes.
 from __future__ import annotations
 
 import glob
+import hashlib
 import importlib.util
 import json
 import logging
@@ -165,7 +166,10 @@ def from_first(number: int) -> int:
 
 
 def gather(own: Mapping[int, str]) -> dict[int, str]:
-    """The entries of all processes together; all of them have to call this at the same point."""
+    """The entries of all processes together, by number; all have to call this at the same point.
+
+    Where an entry is not this process's own, it says whose it is.
+    """
     import jax
     import numpy as np
     from jax.experimental import multihost_utils
@@ -179,8 +183,23 @@ def gather(own: Mapping[int, str]) -> dict[int, str]:
     padded = np.zeros(lengths.max(), np.uint8)
     padded[: len(data)] = data
     rows = multihost_utils.process_allgather(padded)
-    texts = [row[:length].tobytes() for row, length in zip(rows, lengths, strict=True)]
-    return {key: why for text in texts if text for key, why in json.loads(text)}
+    found = dict(own)
+    for process, (row, length) in enumerate(zip(rows, lengths, strict=True)):
+        for key, why in json.loads(row[:length].tobytes() or b"[]"):
+            found.setdefault(key, f"{why} (in {name(process, len(rows))})")
+    return dict(sorted(found.items()))
+
+
+def have_the_same(data: bytes) -> bool:
+    """Whether all processes have the same data; all have to call this at the same point."""
+    import jax
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    if jax.process_count() == 1:
+        return True
+    digest = np.frombuffer(hashlib.sha256(data).digest(), np.uint8)
+    return bool((multihost_utils.process_allgather(digest) == digest).all())
 
 
 def check_shared(folder: Path, flag: str) -> None:

@@ -16,6 +16,7 @@ Path = str | os.PathLike[str]
 
 MOST_ROWS = 1 << 29  # bytes: a list of ten million images
 _MOST = 64 << 20  # bytes
+_BLOCK = 1 << 16  # bytes, more than any row may have
 _LONGEST_ROW = 10_000  # characters; a path has at most 4096 bytes
 _LONGEST_CSV_ROW = 1 << 22  # bytes; GLDv2 lists the images of a landmark in one row
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -45,12 +46,7 @@ def read_text(path: Path, *, most: int = _MOST) -> str:
     Raises:
       UserError: as `read_bytes`, or a line, which is named, is not text.
     """
-    content = read_bytes(path, most=most)
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as e:
-        line = content.count(b"\n", 0, e.start) + 1
-        raise row_error(path, line, "it is not UTF-8 text") from e
+    return _as_text(path, read_bytes(path, most=most))
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, str]]:
@@ -59,12 +55,56 @@ def read_rows(path: Path) -> Iterator[tuple[int, str]]:
     Raises:
       UserError: as `read_text`, or a row is too long or contains a NUL byte.
     """
-    for number, row in enumerate(read_text(path, most=MOST_ROWS).split("\n"), start=1):
-        if len(row) > _LONGEST_ROW:
-            raise row_error(path, number, f"more than {_LONGEST_ROW} characters in one row")
-        if "\0" in row:
-            raise row_error(path, number, "it has a NUL byte: it is not a text file")
-        yield number, row.strip()
+    yield from enumerate(split_rows(path, read_text(path, most=MOST_ROWS)), start=1)
+
+
+def split_rows(path: Path, text: str, first: int = 1) -> Iterator[str]:
+    """The rows, stripped, of a text that begins at a file's line `first`; raises as `read_rows`."""
+    rows = text.split("\n")
+    if "\0" in text or len(max(rows, key=len)) > _LONGEST_ROW:
+        for number, row in enumerate(rows, first):
+            if len(row) > _LONGEST_ROW:
+                raise row_error(path, number, f"more than {_LONGEST_ROW} characters in one row")
+            if "\0" in row:
+                raise row_error(path, number, "it has a NUL byte: it is not a text file")
+    return map(str.strip, rows)
+
+
+def read_blocks(path: Path, offset: int = 0, line: int = 1) -> Iterator[tuple[int, int, str]]:
+    """Yields a UTF-8 file of any size in blocks of whole rows, of some 64 KiB, one at a time.
+
+    From byte `offset` on, which begins a block and is in line `line`. Each block comes with the
+    offset and the line of its beginning.
+
+    Raises:
+      UserError: as `read_text`, or a row is too long.
+    """
+    try:
+        with open_regular(path) as file:
+            file.seek(offset)
+            rest = b""
+            while data := rest + file.read(_BLOCK - len(rest)):
+                block = data[: data.rfind(b"\n") + 1]
+                if not block and len(data) == _BLOCK:
+                    raise row_error(path, line, f"more than {_LONGEST_ROW} characters in one row")
+                block = block or data  # the last row may have no end
+                text = _as_text(path, block, line, is_start=not offset)
+                yield offset, line, text
+                offset, line, rest = (
+                    offset + len(block),
+                    line + text.count("\n"),
+                    data[len(block) :],
+                )
+    except OSError as e:
+        raise UserError(f"{shown(path)} cannot be read: {e.strerror or e}") from e
+
+
+def _as_text(path: Path, content: bytes, line: int = 1, *, is_start: bool = True) -> str:
+    try:
+        return content.decode("utf-8-sig" if is_start else "utf-8")
+    except UnicodeDecodeError as e:
+        line += content.count(b"\n", 0, e.start)
+        raise row_error(path, line, "it is not UTF-8 text") from e
 
 
 def read_csv(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:

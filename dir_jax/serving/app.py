@@ -18,6 +18,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from dir_jax import __version__
 from dir_jax.errors import UserError
+from dir_jax.serving.decoding import Job
 from dir_jax.serving.guard import Guard
 from dir_jax.serving.searching import MOST_RESULTS
 from dir_jax.serving.service import COPY, THUMBNAIL, Answer, Info, Names, Service
@@ -161,6 +162,12 @@ def _api(service: Service) -> APIRouter:
         The header Picture-Size has the width and height of the image itself.
         """
         return await service.copy(image, COPY)
+
+    @api.post("/picture", dependencies=[Depends(place)], openapi_extra=upload, **jpeg)
+    async def copy_of_picture(request: Request) -> Response:
+        """The same of a picture that is sent, for browsers that do not know its format."""
+        data = await service.body(request)
+        return await service.small(Job(data, "upload", most=service.limits.pixels, side=COPY))
 
     return api
 

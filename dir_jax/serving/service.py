@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import anyio
@@ -28,6 +28,7 @@ from dir_jax.serving.searching import MOST_RESULTS, ROWS, Found, Query, Searcher
 COPY, THUMBNAIL = 1024, 256
 """The longer sides, in pixels, of the copy that a box is drawn on and of what lists show."""
 _COPIES = 256  # that may wait to be made
+_NEVER = {"Cache-Control": "no-store"}
 _AN_HOUR = {"Cache-Control": "private, max-age=3600"}
 
 
@@ -158,7 +159,10 @@ class Service:
 
     async def decode(self, job: Job) -> Decoded:
         limiter = self._threads[job.side is not None]
-        return await anyio.to_thread.run_sync(self.decoders.decode, job, limiter=limiter)
+        try:
+            return await anyio.to_thread.run_sync(self.decoders.decode, job, limiter=limiter)
+        except TooLargeError as e:
+            raise HTTPException(413, str(e)) from e
 
     def file(self, image: str) -> str:
         """The path of an image, unless it leads out of the folder of the images."""
@@ -169,19 +173,23 @@ class Service:
         return path
 
     async def copy(self, image: str, side: int) -> Response:
-        headers = dict(_AN_HOUR)
+        """A JPEG copy of an image of the index."""
         data, row = None, self.row(image)
         with contextlib.suppress(OSError):  # a change of the index may have deleted them
             data = self.index.stored_thumbnail(row) if side == THUMBNAIL else None
-        if data is None:
-            job = Job(self.file(image), image, side=side)
-            with self._copies.one():
-                try:
-                    done = await self.decode(job)
-                except UserError as e:
-                    raise HTTPException(404, str(e)) from e
-            data, headers["Picture-Size"] = done.data, f"{done.whole[0]}x{done.whole[1]}"
-        return Response(data, media_type="image/jpeg", headers=headers)
+        if data is not None:
+            return Response(data, media_type="image/jpeg", headers=_AN_HOUR)
+        with self._copies.one():
+            try:
+                return await self.small(Job(self.file(image), image, side=side), _AN_HOUR)
+            except UserError as e:
+                raise HTTPException(404, str(e)) from e
+
+    async def small(self, job: Job, headers: Mapping[str, str] = _NEVER) -> Response:
+        """A JPEG copy, with the size of the picture itself in a header."""
+        done = await self.decode(job)
+        size = {"Picture-Size": f"{done.whole[0]}x{done.whole[1]}"}
+        return Response(done.data, media_type="image/jpeg", headers={**headers, **size})
 
     async def body(self, request: Request) -> bytes:
         """What was sent, in memory."""
@@ -223,10 +231,7 @@ class Service:
     ) -> Answer:  # fmt: skip
         edges = None if box is None else read_box("the box", box)
         job = Job(source, name, tuple(edges) if edges else None, self.limits.pixels)
-        try:
-            done = await self.decode(job)
-        except TooLargeError as e:
-            raise HTTPException(413, str(e)) from e
+        done = await self.decode(job)
         width, height = done.whole
         asked = {"image": image, "width": width, "height": height, "box": edges}
         return await self.search(done.pixels(), offset, top, **asked)

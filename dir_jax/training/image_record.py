@@ -18,11 +18,11 @@ from dir_jax.data.labelled import LabelledDataset
 from dir_jax.data.marks import mark
 from dir_jax.describe.describer import queries_of
 from dir_jax.errors import UserError, shown
-from dir_jax.losses import LOSSES
 from dir_jax.runtime.processes import is_first
 from dir_jax.training.saving import Resumed
 from dir_jax.training.setup import Setup
 
+_PAIRS = " (pairs)"
 _MOST_FILES = 100_000  # of a list, of which the system is asked for size and time
 log = logging.getLogger(__name__)
 
@@ -37,13 +37,15 @@ def check_images(config: ml_collections.ConfigDict, setup: Setup, resumed: Resum
         if resumed.step:
             log.warning("the checkpoint does not say which images the run began with: not compared")
         return record
-    record.same_rows = record.has_rows_of(resumed.images, "config.data.train")
+    record.same_rows = record.has_rows_of(resumed.images, train := "config.data.train")
+    pairs = f"{train}{_PAIRS}"
+    record.same_pairs = pairs not in resumed.images or record.has_rows_of(resumed.images, pairs)
     if resumed.skipped is not None and record.same_rows:
         # Batches are drawn from the images that the run began with, whatever became of the others.
         record.skipped = np.intersect1d(resumed.skipped, np.arange(len(setup.dataset)))
     changes = record.changes_since(resumed.images, damage_too=config.data.on_error != "skip")
     if not changes:
-        record.arrays = dict(resumed.images)
+        record.arrays |= resumed.images
     else:
         what = f"the data of this run have changed: {'; '.join(changes)}"
         if config.data.on_change != "continue":
@@ -52,12 +54,6 @@ def check_images(config: ml_collections.ConfigDict, setup: Setup, resumed: Resum
                 "go on with them as they are now by --config.data.on_change=continue"
             )
         log.warning("%s", what)
-        if not record.same_rows and LOSSES[config.loss.name].class_weights:
-            log.warning(
-                "config.loss.name=%r goes on with the vector that each class had by its number: "
-                "that is right only where the classes come in the same order as before",
-                config.loss.name,
-            )
     return record
 
 
@@ -70,11 +66,12 @@ class ImageRecord:
         than 200,000 rows the files of some 100,000 are compared, evenly spaced; the others have -1.
       skipped: (K,) int64, the training images that the run began without.
       same_rows: whether the number of a training image means what it meant when the run began.
+      same_pairs: whether the matching pairs of training images are those that it began with.
     """
 
     def __init__(self, datasets: Mapping[str, ImageDataset], skipped: np.ndarray | None = None):
         self.skipped = np.zeros(0, np.int64) if skipped is None else skipped
-        self.same_rows = True
+        self.same_rows = self.same_pairs = True
         self.arrays: dict[str, np.ndarray] = {}
         self._paths: dict[str, Callable[[int], str]] = {}
         for key, dataset in datasets.items():
@@ -89,8 +86,8 @@ class ImageRecord:
 
     def has_rows_of(self, before: Mapping[str, Any], name: str) -> bool:
         """Whether a list's rows, but not necessarily its files, are those of an earlier record."""
-        old, now = np.asarray(before.get(name, ())), self.arrays[name]
-        return old.shape == now.shape and bool((old[:, 0] == now[:, 0]).all())
+        old, now = (np.asarray(arrays.get(name, ())) for arrays in (before, self.arrays))
+        return np.array_equal(old[..., :1], now[..., :1])
 
     def changes_since(self, before: Mapping[str, Any], *, damage_too: bool = True) -> list[str]:
         """What differs from the arrays of an earlier record: a phrase for each list that does.
@@ -100,6 +97,8 @@ class ImageRecord:
         """
         found = []
         for name, now in self.arrays.items():
+            if name.endswith(_PAIRS) and name not in before:
+                continue  # an earlier version did not keep them
             old = np.asarray(before.get(name, np.zeros((0, 3), np.int64)))
             if old.shape != now.shape:
                 found.append(f"{name} has {len(now)} rows and had {len(old)}")
@@ -141,6 +140,8 @@ def _lists(
     elif isinstance(dataset, QueryDataset) and dataset.boxes is not None:
         rows = list(zip(dataset.names, dataset.boxes.tolist(), strict=True))
     yield name, rows, dataset.path
+    if dataset.pairs is not None:
+        yield f"{name}{_PAIRS}", dataset.pairs.tolist(), lambda _: ""
     if (queries := queries_of(dataset)) is not None:
         yield from _lists(f"{name} (queries)", queries)
     if isinstance(dataset, RelevantsDataset):

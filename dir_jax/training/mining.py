@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -78,16 +79,10 @@ def mine_triplets(
     k = min(negatives, int(len(labels) - counts.max()))
     num_positives = int(counts.max()) - 1
     on_device = jnp.asarray(descriptors), jnp.asarray(labels)
-    processes = jax.process_count()
-    padded = np.pad(anchors, (0, -len(anchors) % (block_size * processes)), mode="edge")
-    blocks = [
-        jax.device_get(_most_similar(*on_device, jnp.asarray(rows), k, num_positives))
-        for rows in padded.reshape(processes, -1, block_size)[jax.process_index()]
-    ]
-    own = tuple(np.concatenate(x) for x in zip(*blocks, strict=True))
-    hardest, similar = (
-        x[: len(anchors)] for x in multihost_utils.process_allgather(own, tiled=True)
-    )
+    hardest, similar = _in_blocks(
+        lambda rows: _most_similar(*on_device, jnp.asarray(rows), k, num_positives),
+        anchors, block_size,
+    )  # fmt: skip
     available = counts[np.searchsorted(classes, labels[anchors])] - 1
     if positives == "random":  # all; shorter rows start again, so that all columns are filled
         columns = np.arange(num_positives)[None] % available[:, None]
@@ -116,6 +111,7 @@ def mine_of_pairs(
 
     As Radenović et al. mine (TPAMI 2018, section 3.2): from each class (cluster) other than the
     query's its image that is most similar to the query, and of these the most similar ones.
+    Several processes divide the work as in `mine_triplets`.
 
     Args:
       queries: (A, D) float32 of norm 1, descriptors of the pairs' first images.
@@ -143,13 +139,25 @@ def mine_of_pairs(
         min(negatives, len(classes) - 1),
         jax.device_put((pool_descriptors, classes_of_pool)),
     )
-    places = np.pad(np.arange(len(pairs)), (0, -len(pairs) % block_size), mode="edge")
-    hardest = [
-        jax.device_get(_hardest_of_classes(queries[rows], own[rows], *on_device, len(classes), k))
-        for rows in places.reshape(-1, block_size)
+    (hardest,) = _in_blocks(
+        lambda rows: (_hardest_of_classes(queries[rows], own[rows], *on_device, len(classes), k),),
+        np.arange(len(pairs)), block_size,
+    )  # fmt: skip
+    return MinedTriplets(anchors=pairs[:, 0], positives=pairs[:, 1:], negatives=pool[hardest])
+
+
+def _in_blocks(
+    compute: Callable[[np.ndarray], tuple[jax.Array, ...]], rows: np.ndarray, block_size: int
+) -> list[np.ndarray]:
+    """What `compute` gives for the (N,) `rows`, (N, …) each, in blocks that processes divide."""
+    processes = jax.process_count()
+    padded = np.pad(rows, (0, -len(rows) % (block_size * processes)), mode="edge")
+    blocks = [
+        jax.device_get(compute(block))
+        for block in padded.reshape(processes, -1, block_size)[jax.process_index()]
     ]
-    numbers = pool[np.concatenate(hardest)[: len(pairs)]]
-    return MinedTriplets(anchors=pairs[:, 0], positives=pairs[:, 1:], negatives=numbers)
+    own = tuple(np.concatenate(x) for x in zip(*blocks, strict=True))
+    return [x[: len(rows)] for x in multihost_utils.process_allgather(own, tiled=True)]
 
 
 @functools.partial(jax.jit, static_argnums=(4, 5))

@@ -108,7 +108,7 @@ def train(
         if together:
             together.before_leaving = checkpoints.wait
         # Resume, or begin.
-        resumed = restore_newest(checkpoints, state)
+        resumed = restore_newest(checkpoints, state, setup.dataset.classes)
         step, state = resumed.step, resumed.state
         if is_complete(directory, step, config.num_steps):
             log.info("this run is complete: %s", directory)
@@ -116,7 +116,8 @@ def train(
         check_chunk_size(config, setup.chunk_size, resumed)
         images, collapse = check_images(config, setup, resumed), CollapseWatch()
         setup = setup.without(config, images.skipped)
-        triplets = resumed.triplets if images.same_rows else None  # else mined again
+        same = images.same_rows and images.same_pairs
+        triplets = resumed.triplets if same else None  # else mined again
         on_failure = None
         if config.data.on_error == "skip":
             on_failure = SkippedImages(directory, resumes=step > 0).add
@@ -147,6 +148,7 @@ def train(
                             images.arrays,
                             images.skipped,
                             setup.chunk_size,
+                            setup.dataset.classes,
                         ),
                         preprocessing=setup.preprocessing,
                         recipe=setup.recipe,

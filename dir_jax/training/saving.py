@@ -17,7 +17,8 @@ import numpy as np
 import optax
 
 from dir_jax.checkpoint import check_variables
-from dir_jax.errors import UserError
+from dir_jax.data.marks import mark
+from dir_jax.errors import UserError, quoted
 from dir_jax.models.variables import Variables
 from dir_jax.training.mining import MinedTriplets
 from dir_jax.training.run_checkpoints import RunCheckpoints
@@ -46,6 +47,7 @@ def saved_with_model(
     images: Mapping[str, np.ndarray],
     skipped: np.ndarray,
     chunk_size: int,
+    classes: Sequence[str],
 ) -> dict[str, Any]:
     """The arrays of a checkpoint that are not the model's, as `restore_newest` reads them."""
     log_ = np.frombuffer(json.dumps(rows).encode(), np.uint8)
@@ -54,15 +56,20 @@ def saved_with_model(
               "skipped": np.array([-1, *skipped], np.int64),
               "chunk_size": np.int32(chunk_size)}  # fmt: skip
     if loss:
-        arrays["loss"] = loss
+        arrays |= {"loss": loss, "classes": _digests(classes)}
     return arrays if triplets is None else {**arrays, "triplets": vars(triplets)}
 
 
-def restore_newest(checkpoints: RunCheckpoints, state: TrainState) -> Resumed:
+def restore_newest(
+    checkpoints: RunCheckpoints, state: TrainState, classes: Sequence[str]
+) -> Resumed:
     """Reads the newest checkpoint of a run, whose state before the first update is `state`.
 
-    Raises UserError where it cannot be read, or is that of another network or optimiser. One that
-    dir_jax 0.1.0 wrote has no log, no record of the images, and no chunk size.
+    The vectors that a loss keeps of classes go to those of the same names in `classes`.
+
+    Raises UserError where it cannot be read, or is that of another network or optimiser, or of
+    other classes. One that dir_jax 0.1.0 wrote has no log, no record of the images, and no chunk
+    size.
     """
     newest = checkpoints.restore_newest()
     if newest is None:
@@ -80,8 +87,19 @@ def restore_newest(checkpoints: RunCheckpoints, state: TrainState) -> Resumed:
             np.asarray(train["skipped"], np.int64).reshape(-1)[1:] if "skipped" in train else None
         )
         chunk_size = int(train["chunk_size"]) if "chunk_size" in train else None
+        before = None
+        if own and "classes" in train:
+            before = np.asarray(train["classes"], np.int64).reshape(-1).tolist()
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as e:
         raise UserError(f"{what} does not hold the state of a training run") from e
+    if before is not None:
+        order = _order_of_classes(before, classes, what)
+        own, found = (
+            {name: x[order] if "class_weights" in name else x for name, x in arrays.items()}
+            for arrays in (own, found)
+        )
+    elif own:
+        log.warning("%s does not say of which classes its vectors are: not compared", what)
     pairs = (state.params, params), (state.stats, stats), (state.loss, own), (expected, found)
     for ours, theirs in pairs:
         check_variables(ours, theirs, what)
@@ -95,6 +113,25 @@ def restore_newest(checkpoints: RunCheckpoints, state: TrainState) -> Resumed:
     )
     log.info("resuming after step %d", step)
     return Resumed(step, restored, triplets, rows, images, skipped, chunk_size)
+
+
+def _digests(classes: Sequence[str]) -> np.ndarray:
+    return np.array([mark(name.encode(), "")[0] for name in classes], np.int64)
+
+
+def _order_of_classes(before: list[int], classes: Sequence[str], what: str) -> list[int]:
+    """The row that each class has in a checkpoint, whose classes have the digests `before`."""
+    rows = {digest: row for row, digest in enumerate(before)}
+    order = [rows.get(digest, -1) for digest in _digests(classes).tolist()]
+    if len(order) == len(before) and -1 not in order:
+        return order
+    new = [name for name, row in zip(classes, order, strict=True) if row < 0]
+    some = f", of which {len(new)} are others, such as {quoted(new[0])}" if new else ""
+    raise UserError(
+        f"{what} has a trained vector for each of {len(before)} classes, and config.data.train has "
+        f"{len(classes)} classes{some}; put the classes back, or start another run from this one "
+        "with --config.model.init and another --workdir"
+    )
 
 
 def check_chunk_size(config: ml_collections.ConfigDict, chunk_size: int, resumed: Resumed) -> None:

@@ -19,7 +19,7 @@ from dir_jax.data.images import ImageDataset
 from dir_jax.data.labelled import LabelledDataset
 from dir_jax.data.samplers import Sampler
 from dir_jax.data.transforms import Compose, parse_transforms
-from dir_jax.describe.image_lists import ImageList, headers_to_read, sample_list
+from dir_jax.describe.image_lists import ImageList, agree, headers_to_read, sample_list
 from dir_jax.errors import UserError
 from dir_jax.loading import load_model
 from dir_jax.losses import LOSSES, BatchLoss
@@ -81,7 +81,8 @@ def create_setup(config: ml_collections.ConfigDict) -> Setup:
     if not skips or len(images.unreadable) == checked:
         advice = "--config.data.on_error=skip trains on the rest"
         refuse_unreadable(images.unreadable, checked, advice)
-    skipped = _together(images)
+    images = agree(images, skip=skips)
+    skipped = np.array(sorted(images.unreadable), np.int64)
     known = np.flatnonzero(images.sizes[:, 0])  # whose headers were read
     usable = dataclasses.replace(images, chosen=np.setdiff1d(known, skipped))
     _check_one_size(transform, images.sizes[usable.indices], config.data.transform)
@@ -213,17 +214,6 @@ def _chunk_size(config: ml_collections.ConfigDict) -> int:
         message = "each of %d devices has %d images: BatchNorm normalises these, not chunks of %d"
         log.warning(message, devices, rows, config.chunk_size)
     return chunk
-
-
-def _together(images: ImageList) -> np.ndarray:
-    """(K,) int64, the images that one process or more cannot read: the same in all processes."""
-    unreadable = np.zeros(len(images), bool)
-    unreadable[list(images.unreadable)] = True
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        unreadable = multihost_utils.process_allgather(unreadable).any(axis=0)
-    return np.flatnonzero(unreadable)
 
 
 def _create_sampler(

@@ -183,33 +183,47 @@ def test_a_damaged_shard_is_one_line(tmp_path, started, name):
         found.rows[0] if name == "database.npy" else found.names[0]
 
 
-def test_two_processes_that_are_killed_end_as_one_run(model, photos, whole, tmp_path):
-    """12 shards by two processes, killed at random moments and started again."""
-    given = [*map(str, flags(model, photos, tmp_path / "out", *SCALES, "--shards", "12"))]
-    command = [sys.executable, "-m", "dir_jax.extract_features", *given]
+def test_two_processes_that_are_killed_end_as_one_run(run, model, photos, tmp_path):
+    """12 shards by two processes, one or the other killed in the midst of one, and started again;
+    two images cannot be read."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for image in photos.glob("*.png"):
+        os.link(image, folder / image.name)
+    rows = [f"{i}.png\n" for i in range(24)]
+    rows[3] = rows[17] = "lost.png\n"
+    (folder / "names.txt").write_text("".join(rows))
+    common = [*SCALES, "--on-error", "skip"]
+    assert run("extract_features", *flags(model, folder, tmp_path / "one.npy", *common))[0] == 0
+    given = flags(model, folder, tmp_path / "out", *common, "--shards", 12)
+    command = [sys.executable, "-m", "dir_jax.extract_features", *map(str, given)]
     moments = random.Random(0)
 
     def start():
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         return subprocess.Popen(command, **pipes)
 
-    def finished():
-        return len(list((tmp_path / "out").glob("00???")))
+    def under_way():
+        return list((tmp_path / "out").glob("00???.partial"))
 
-    processes = [start(), start()]
-    deadline = time.monotonic() + 100
-    for _ in range(2):
-        before = finished()
-        while finished() == before and time.monotonic() < deadline:
+    processes, deadline, codes = [start(), start()], time.monotonic() + 200, []
+    for killed in (0, 1, 0):
+        while not under_way():
+            assert time.monotonic() < deadline
             time.sleep(0.01)
         time.sleep(moments.random() / 10)
-        processes[0].kill()
-        processes[0].communicate()
-        processes = [processes[1], start()]
+        processes[killed].kill()
+        processes[killed].communicate()
+        codes.append(processes[killed].returncode)
+        processes[killed] = start()
+    assert codes[0] == -signal.SIGKILL  # the others, too, unless all was finished in a moment
     for process in processes:
-        said, _ = process.communicate(timeout=100)
+        said, _ = process.communicate(timeout=200)
         assert process.returncode == 0, said
-    np.testing.assert_array_equal(np.asarray(open_descriptors(tmp_path / "out").rows), whole)
+    found = open_descriptors(tmp_path / "out")
+    assert np.asarray(found.rows).tobytes() == np.load(tmp_path / "one.npy").tobytes()
+    assert sorted(found.failures) == [3, 17]
+    assert not under_way()
 
 
 def test_a_ray_cluster_of_two_workers_one_of_which_dies(model, photos, whole, tmp_path):

@@ -105,6 +105,11 @@ def test_copies_of_images(client):
         assert answer.headers["content-type"] == "image/jpeg"
         assert Image.open(io.BytesIO(answer.content)).size == (64, 48)
     assert large.headers["picture-size"] == "64x48"
+    turned = io.BytesIO()
+    Image.new("RGB", (20, 10)).save(turned, "TIFF")
+    sent = client.post("/api/picture", content=turned.getvalue())
+    assert (sent.headers["picture-size"], sent.headers["cache-control"]) == ("20x10", "no-store")
+    assert Image.open(io.BytesIO(sent.content)).format == "JPEG"
 
 
 @pytest.mark.parametrize("path", ["/api/thumbnail", "/api/picture", "/api/search"])
@@ -142,6 +147,8 @@ def test_bad_requests_are_one_line(client, service):
         (client.get("/api/search"), 422, "image: Field required"),
         (client.post("/api/search/descriptor", content=bytes(9)), 400, "36 finite float32"),
         (client.post("/api/search/descriptor", content=b"\xff" * size), 400, "36 finite float32"),
+        (client.post("/api/picture", content=b"no picture"), 400, "not an image in a supported"),
+        (client.post("/api/picture", content=bytes(100_001)), 413, "more than 100,000 bytes"),
         (client.delete("/api/search"), 405, "Method Not Allowed"),
     ):
         assert answer.status_code == status, answer.text

@@ -4,6 +4,7 @@ import shutil
 import urllib.parse
 
 import pytest
+from PIL import ExifTags, Image
 from playwright.sync_api import sync_playwright
 
 from .conftest import COUNT
@@ -132,6 +133,31 @@ def test_an_address_brings_the_query_back_with_its_box(open_page, world, searche
     page.locator("#link").click()
     settled(page)
     assert page.locator("#part").inner_text() == "Box: 8, 4 – 40, 36"
+
+
+def test_what_the_browser_cannot_show_the_server_copies(open_page, world, tmp_path):
+    Image.open(world / "photos" / QUERY).save(tmp_path / "query.tif")
+    page = open_page()
+    page.set_input_files("#file", tmp_path / "query.tif")
+    page.locator("#canvas").wait_for()
+    assert page.locator("figcaption").inner_text() == "query.tif · 64 × 48 pixels"
+    drag(page, 0.25, 0.25, 0.75, 0.75)
+    assert page.locator("#part").inner_text() == "Box: 16, 12 – 48, 36"
+
+
+def test_a_turned_picture_is_shown_as_it_is_searched(open_page, world, tmp_path):
+    picture = Image.open(world / "photos" / QUERY)
+    exif = picture.getexif()
+    exif[ExifTags.Base.Orientation] = 6
+    picture.save(tmp_path / "turned.jpg", exif=exif)  # a recipe without --exif leaves it lying
+    page = open_page()
+    page.set_input_files("#file", tmp_path / "turned.jpg")
+    page.locator("#results .score").first.wait_for()
+    page.locator("#canvas").wait_for()
+    frame = page.locator("#canvas").bounding_box()
+    assert frame["width"] / frame["height"] == pytest.approx(64 / 48, rel=0.02)
+    drag(page, 0.25, 0.25, 0.75, 0.75)
+    assert page.locator("#part").inner_text() == "Box: 16, 12 – 48, 36"
 
 
 def test_scrolling_shows_all(open_page):

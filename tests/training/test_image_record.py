@@ -104,12 +104,29 @@ def test_a_run_with_other_data_is_refused_unless_told(folder, caplog):
     # Triplets that were mined before are then of other images.
     assert not check_images(config, setup, same).same_rows
     assert "another order" in caplog.text
-    assert "the vector that each class had" not in caplog.text
-    config.loss.name = "arcface"
-    check_images(config, setup, same)
-    assert "the vector that each class had" in caplog.text
     check_images(config, setup, Resumed(3, None))  # a checkpoint of dir_jax 0.1.0
     assert "does not say which images" in caplog.text
+
+
+def test_pairs_are_part_of_the_data(folder):
+    config, dataset = default_config(), labelled(folder)
+    dataset.pairs = np.array([[0, 1], [2, 3]])
+    setup = SimpleNamespace(
+        dataset=dataset, held_out=SimpleNamespace(sets={}), skipped=np.zeros(0, int)
+    )
+    begun = check_images(config, setup, Resumed(0, None))
+    same = Resumed(3, None, images=begun.arrays)
+    assert check_images(config, setup, same).same_pairs
+    without = {k: v for k, v in begun.arrays.items() if "pairs" not in k}  # an earlier version's
+    assert check_images(config, setup, Resumed(3, None, images=without)).same_pairs
+    dataset.pairs = np.array([[0, 1], [3, 2]])
+    with pytest.raises(UserError, match=r"1 of the 2 rows of config.data.train \(pairs\) are oth"):
+        check_images(config, setup, same)
+    config.data.on_change = "continue"
+    now = check_images(config, setup, same)
+    assert (now.same_rows, now.same_pairs) == (True, False)
+    dataset.pairs = None
+    assert not check_images(config, setup, same).same_pairs
 
 
 def test_damage_is_no_change_where_it_is_skipped(folder):

@@ -1,37 +1,60 @@
 """Two processes that train together: the numbers of one, and how both of them end."""
 
+import contextlib
 import json
 import os
+import pickle
+import random
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from dir_jax.checkpoint import read_arrays, save_model
+from dir_jax.array_files import open_arrays, read_arrays
+from dir_jax.checkpoint import save_model
+from dir_jax.data.structure_from_motion import path_of
 from dir_jax.models import create_model
+from tests.inputs.real_world import truncate
 from tests.training import tiny_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = tiny_recipe.__file__
 LIMIT = 200  # seconds, for every process: much more than they take, on a machine as busy as may be
 
-RUNS = {
+LOSSES = {
     "ap": ["loss.name=ap"],
-    "ap_pmap_frozen": ["parallel=pmap", "batch_norm=frozen", "model.init={init}"],
-    "mined_pmap": ["parallel=pmap", "loss.name=triplet", "sampler.name=mined"],
-    "mined_frozen": [
-        "loss.name=triplet", "sampler.name=mined", "batch_norm=frozen", "model.init={init}",
-    ],
+    "mined": ["loss.name=triplet", "sampler.name=mined", "loss.margin=1"],
+}
+FROZEN = ["batch_norm=frozen", "model.init={init}"]
+QUICK = ["num_steps=1", "whitening.name=", "data.eval="]
+
+# What is trained with two devices of one process, and with one of each of two.
+RUNS = {
+    f"{loss}_{parallel}_{'frozen' if frozen else 'trained'}": [
+        f"parallel={parallel}", *LOSSES[loss], *frozen
+    ]
+    for loss in LOSSES
+    for parallel in ("shard_map", "pmap")
+    for frozen in ([], FROZEN)
 }  # fmt: skip
+RUNS["pairs"] = [
+    *LOSSES["mined"], *FROZEN, *QUICK, "data.train=SfM120k_train", "data.db_root={data}"
+]  # fmt: skip
+# Images that no process can read, and images that one of two cannot read.
+for _name, _folder in {"skip": "bad", "skip_one": "own"}.items():
+    _list = f'ImageListLabels("{{{_folder}}}/%s.txt", "{{{_folder}}}")'
+    _lists = [f"data.{key}={_list % key}" for key in ("train", "eval")]
+    RUNS[_name] = ["data.on_error=skip", "whitening.name=", *_lists]
 
 
 def start(arguments, process, data, *, devices=1):
-    """One process with so many devices of the CPU."""
+    """One process with so many devices of the CPU; `said` is what it writes to standard error."""
     flag = f"--xla_force_host_platform_device_count={devices}"
     others = ("XLA_FLAGS", "SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
     environment = {k: v for k, v in os.environ.items() if k not in others}
@@ -39,16 +62,34 @@ def start(arguments, process, data, *, devices=1):
         "XLA_FLAGS": flag, "TINY_DATA": str(data), "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT),
         "XDG_CACHE_HOME": str(Path(data).parent / "cache"), "OMP_NUM_THREADS": "1",
     }  # fmt: skip
-    return subprocess.Popen(
-        [sys.executable, *arguments], cwd=data, env=environment, text=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-    )  # fmt: skip
+    said = tempfile.TemporaryFile("w+")  # noqa: SIM115  # a pipe that nobody reads would fill
+    STARTED.append(subprocess.Popen(
+        [sys.executable, *arguments], cwd=data, env=environment,
+        stdout=subprocess.DEVNULL, stderr=said,
+    ))  # fmt: skip
+    STARTED[-1].said = said
+    return STARTED[-1]
+
+
+STARTED = []
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_is_left():
+    """Ends what a test that failed has left."""
+    yield
+    for process in STARTED:
+        process.kill()
+        process.wait()
+        process.said.close()
 
 
 def free_address():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{s.getsockname()[1]}"
+    """One whose port no outgoing connection takes before process 0 does: those are higher."""
+    while True:
+        with socket.socket() as s, contextlib.suppress(OSError):
+            s.bind(("127.0.0.1", random.randrange(15_000, 32_000)))
+            return f"127.0.0.1:{s.getsockname()[1]}"
 
 
 class Pair:
@@ -71,13 +112,13 @@ class Pair:
     def wait_for_step(self, step):
         log, end = self.workdir / "metrics.jsonl", time.monotonic() + LIMIT
         while time.monotonic() < end:
-            rows = log.read_text().splitlines() if log.exists() else []
+            rows = log.read_text().split("\n")[:-1] if log.exists() else []  # whole ones
             if rows and json.loads(rows[-1])["step"] >= step:
                 return
             if codes := [p.returncode for p in self.processes if p.poll() is not None]:
                 pytest.fail(f"ended with {codes}: {self.ended()}")
             time.sleep(0.1)
-        pytest.fail("too slow")
+        pytest.fail(f"too slow: {[said(p) for p in self.processes]}")
 
     def ended(self):
         """(code, lines of standard error) of each."""
@@ -96,8 +137,13 @@ def saved_steps(run):
     return {int(folder.name): folder for folder in folders if folder.name.isdigit()}
 
 
+def said(process):
+    process.said.seek(0)
+    return process.said.read()
+
+
 def errors(process):
-    return [line for line in process.communicate(timeout=LIMIT)[1].splitlines() if "error" in line]
+    return [line for line in said(process).splitlines() if "error" in line]
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +151,38 @@ def data(tmp_path_factory, tiny_data):
     folder = tmp_path_factory.mktemp("several") / "data"
     shutil.copytree(tiny_data, folder)
     save_model(folder / "init", create_model("tiny_rmac", out_dim=6))
+    (folder / "test.txt").rename(folder / "eval.txt")
+    # The same images as SfM-120k has them, two of each cluster a pair.
+    sfm = folder / "train/retrieval-SfM-120k"
+    images = [f"{i:06x}" for i in range(12)]
+    for image, row in zip(images, (folder / "train.txt").read_text().splitlines(), strict=True):
+        path = sfm / path_of(image)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(folder / row.split()[0], path)
+    content = {"cids": images, "cluster": [i // 4 for i in range(12)],
+               "qidxs": [0, 1, 4, 5, 8, 9], "pidxs": [2, 3, 6, 7, 10, 11]}  # fmt: skip
+    (sfm / "retrieval-SfM-120k.pkl").write_bytes(pickle.dumps({"train": content, "val": content}))
     return folder
+
+
+@pytest.fixture(scope="module")
+def bad_data(data):
+    """Copies with more images: as it is; with one image of each list that has no header ('torn'),
+    and with these and one of each that is cut short ('bad')."""
+    for name in ("good", "bad", "torn"):
+        folder = data.parent / name
+        shutil.copytree(data, folder)
+        for image in "abc":
+            shutil.copy(folder / f"{image}3.jpg", folder / f"{image}4.jpg")
+            with (folder / "train.txt").open("a") as rows:
+                rows.write(f"{image}4.jpg {image}\n")
+        if name == "good":
+            continue
+        (folder / "a1.jpg").unlink()
+        (folder / "d1.jpg").write_text("<html>404</html>")
+        for image in ("e2.jpg", "c0.jpg") if name == "bad" else ():
+            truncate(folder / image)
+    return data.parent
 
 
 @pytest.fixture(scope="module")
@@ -118,20 +195,19 @@ def killed(data):
     pair.processes[0].kill()
 
 
-def run_all(root, data, names, address=""):
+def run_all(data, names, address=""):
     """Trains the runs of `names`, run -> workdir, in two processes or in one with two devices."""
-    arguments = [
-        ",".join([str(workdir), *RUNS[name]]).format(init=data / "init")
-        for name, workdir in names.items()
-    ]
-    count = 2 if address else 1
-    processes = [
-        start([RECIPE, str(i), address, *arguments], i, data, devices=2 // count)
-        for i in range(count)
-    ]
+    root, count = data.parent, 2 if address else 1
+    processes = []
+    for i in range(count):
+        own = root / ("good" if count == 2 and i == 0 else "torn")
+        where = {"init": data / "init", "data": data, "bad": root / "bad", "own": own}
+        arguments = [
+            ";".join([str(workdir), *RUNS[name]]).format(**where) for name, workdir in names.items()
+        ]
+        processes.append(start([RECIPE, str(i), address, *arguments], i, data, devices=2 // count))
     for process in processes:
-        _, text = process.communicate(timeout=LIMIT * 2)
-        assert process.returncode == 0, text
+        assert process.wait(LIMIT * 5) == 0, said(process)
 
 
 def cut_after(run, step, to):
@@ -149,11 +225,12 @@ def contents(run):
     """What a run leaves: its last state, the log without times, the summary, and the model."""
     last = max(saved_steps(run).items())[1]
     trees = [
-        read_arrays(last / "arrays"),
-        read_arrays(last / "train"),
-        read_arrays(run / "model" / "arrays"),
+        read_arrays(open_arrays(last / "arrays")),
+        read_arrays(open_arrays(last / "train")),
+        read_arrays(open_arrays(run / "model" / "arrays")),
     ]
     del trees[1]["log"]
+    assert trees[1]["chunk_size"] == 2  # the one that is in use is kept
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     for row in rows:
         row.pop("images_per_second", None)
@@ -164,26 +241,39 @@ def assert_same(one, two):
     import jax
 
     a, b = contents(one), contents(two)
+    if one.name == "skip_one":  # files of process 0, which are others
+        del a[0][1]["images"], b[0][1]["images"]
     jax.tree.map(np.testing.assert_array_equal, a[0], b[0])
     assert a[1:] == b[1:]
 
 
-def test_two_processes_give_the_numbers_of_one_with_two_devices(killed, data):
-    root = data.parent
-    one = {name: root / "one" / name for name in RUNS}
-    two = {name: root / "two" / name for name in RUNS}
-    run_all(root, data, one)
-    run_all(root, data, two, free_address())
+def test_two_processes_give_the_numbers_of_one_with_two_devices(killed, data, bad_data):
+    one = {name: bad_data / "one" / name for name in RUNS}
+    two = {name: bad_data / "two" / name for name in RUNS}
+    run_all(data, one)
+    run_all(data, two, free_address())
     for name in RUNS:
         assert_same(one[name], two[name])
         assert (two[name] / "curves.png").exists()
-    # Resumed by the other kind.
-    there = cut_after(one["ap"], 2, root / "one_to_two")
-    back = cut_after(two["mined_pmap"], 2, root / "two_to_one")
-    run_all(root, data, {"ap": there}, free_address())
-    run_all(root, data, {"mined_pmap": back})
-    assert_same(there, one["ap"])
-    assert_same(back, one["mined_pmap"])
+    # Both processes leave out what one of them cannot read, and process 0 says whose it is.
+    for name in ("skip", "skip_one"):
+        listed = (two[name] / "skipped_images.txt").read_text()
+        assert "a1.jpg" in listed
+        assert "d1.jpg" in listed
+        assert ("(in process 1 of 2)" in listed) == (name == "skip_one")
+    assert "e2.jpg" in (two["skip"] / "skipped_images.txt").read_text()
+    both = [file.read_text() for file in two["skip"].glob("skipped_images*.txt")]
+    assert "c0.jpg" in "".join(both)
+    # Resumed by the other kind, for which nothing is compiled again.
+    there = cut_after(one["ap_shard_map_trained"], 2, bad_data / "one_to_two")
+    back = cut_after(two["mined_pmap_trained"], 2, bad_data / "two_to_one")
+    compiled = set((bad_data / "cache/dir_jax/xla").iterdir())
+    run_all(data, {"ap_shard_map_trained": there}, free_address())
+    run_all(data, {"mined_pmap_trained": back})
+    assert_same(there, one["ap_shard_map_trained"])
+    assert_same(back, one["mined_pmap_trained"])
+    assert compiled
+    assert set((bad_data / "cache/dir_jax/xla").iterdir()) == compiled
 
 
 def test_stopped_failed_and_killed(killed, data, tmp_path):
@@ -197,7 +287,7 @@ def test_stopped_failed_and_killed(killed, data, tmp_path):
         assert pair.saved() == pair.last_step() >= 2
 
     # An image that one of them cannot read.
-    bad = root / "bad"
+    bad = root / "unreadable"
     shutil.copytree(data, bad)
     for image in bad.glob("[abc]*.jpg"):
         image.write_bytes(image.read_bytes()[:700])

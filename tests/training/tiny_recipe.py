@@ -1,7 +1,7 @@
 """A recipe of a network that is built in milliseconds, for tests of several processes.
 
-As a program, `python tiny_recipe.py PROCESS ADDRESS WORKDIR=KEY=VALUE,KEY=VALUE…` trains one run
-after the other in one process: number PROCESS of two, or the only one where ADDRESS is ''.
+As a program, `python tiny_recipe.py PROCESS ADDRESS 'WORKDIR;KEY=VALUE;KEY=VALUE…' …` trains one
+run after the other in one process: number PROCESS of two, or the only one where ADDRESS is ''.
 """
 
 import os
@@ -52,7 +52,7 @@ def get_config():
     config.model.arch = "tiny_rmac"
     config.model.out_dim = 6
     config.data.train = f'ImageListLabels("train.txt", "{data}")'
-    config.data.eval = f'ImageListLabels("test.txt", "{data}")'
+    config.data.eval = f'ImageListLabels("eval.txt", "{data}")'
     config.data.transform = "RandomCrop(32), RandomFlip()"
     config.data.num_workers = 0
     config.optimizer.learning_rate = 1e-3
@@ -75,7 +75,7 @@ def main(process, address, *runs):
     with Together() as together:
         set_up_jax(None, asynchronous=False)
         for run in runs:
-            workdir, *keys = run.split(",")
+            workdir, *keys = run.split(";")
             config = load_config(__file__, [f"--config.{key}" for key in keys])
             train(config, Path(workdir), together=together)
 

@@ -183,32 +183,32 @@ async function show(query) {
   draw();
   const picture = $("picture");
   picture.alt = `Query ${$("name").textContent}`;
-  let url = query.url;
-  try {
-    if (query.image) {
-      const answer = await ask("picture", { image: query.image });
-      const [width, height] = answer.headers.get("Picture-Size").split("x").map(Number);
-      url = URL.createObjectURL(await answer.blob());
-      if (asked === query) resize(query, width, height);
-    }
-    if (asked !== query) return;
+  const shown = async (url) => {
     picture.src = url;
     await picture.decode();
-    $("frame").style.setProperty("--ratio", picture.naturalWidth / picture.naturalHeight);
+    if (!query.size) resize(query, picture.naturalWidth, picture.naturalHeight);
+  };
+  try {
+    if (!query.file || !await shown(query.url).then(() => true, () => false)) {
+      // An image of the index, or a picture that the browser does not know: the server copies it.
+      const body = query.file && { method: "POST", body: query.file };
+      const answer = await ask("picture", { image: query.image }, body || {});
+      const [width, height] = answer.headers.get("Picture-Size").split("x").map(Number);
+      const url = URL.createObjectURL(await answer.blob());
+      if (asked !== query) return;
+      resize(query, width, height);
+      await shown(url).finally(() => URL.revokeObjectURL(url));
+    }
     if (asked === query) $("frame").hidden = $("hint").hidden = false;
   } catch (error) {
-    if (asked !== query || error.name === "AbortError") return;
-    $("no-preview").textContent =
-      query.image ? "cannot be opened" : "no preview: the browser cannot show such a picture";
-    $("no-preview").hidden = false;
-  } finally {
-    if (query.image && url) URL.revokeObjectURL(url);
+    if (asked === query) $("no-preview").hidden = false;
   }
 }
 
 function resize(query, width, height) {
   query.size = [width, height];
   $("size").textContent = `· ${width} × ${height} pixels`;
+  $("frame").style.setProperty("--ratio", width / height);
   draw();
 }
 
