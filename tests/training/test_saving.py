@@ -51,7 +51,7 @@ def test_vectors_of_classes_are_found_by_name(caplog):
     for others, message in (
         (
             ["a", "b", "c", "e"],
-            "for each of 4 classes, .* has 4 classes, 1 of them new, such as 'e'; put",
+            "for each of 4 classes, .* 4 classes, 1 of them new, such as 'e'; put",
         ),
         (["a", "b", "c"], "for each of 4 classes, and config.data.train has 3 classes; put"),
         (["a", "b", "c", "d", "f"], "has 5 classes, 1 of them new, such as 'f'; put"),
