@@ -52,6 +52,7 @@ class Case:
       bytes: that a call has to read of the device's memory, where that is what bounds it.
       first_call_share: of what the first call takes beyond the others, the share that counts to
         each call: 0.1 where a compilation serves ten times a call's work.
+      parts: sides that do only a part of the work, whose result is not compared.
       tuned: sides that run with the allocator's settings that our commands give themselves.
       long: measured only with `--long`.
     """
@@ -66,6 +67,7 @@ class Case:
     flops: Callable[[], float] | None = None
     bytes: float | None = None
     first_call_share: float = 0
+    parts: Sequence[str] = ()
     tuned: Sequence[str] = ("dir_jax",)
     long: bool = False
 
@@ -210,7 +212,7 @@ def _measure(case: Case) -> dict[str, Any]:
         ratios = [b / s for b, s in zip(seconds[baseline], seconds[name], strict=True)]
         median = statistics.median(seconds[name])
         difference = None
-        if name != baseline:
+        if name != baseline and name not in case.parts:
             difference = case.agree(outputs[baseline], outputs[name])
         sides[name] = {
             "seconds": seconds[name],

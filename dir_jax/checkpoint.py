@@ -4,7 +4,7 @@ A checkpoint is a directory:
 
     model/model.json   architecture and options, preprocessing, whitenings, versions, and a digest
                        of every array, which is checked whenever the arrays are read
-    arrays/            parameters, BatchNorm statistics, whitenings (Orbax)
+    arrays/            parameters, BatchNorm statistics, whitenings (Orbax's; see `array_files`)
     train/             optimiser, step and sampler (Orbax); only in a run's `checkpoints/STEP/`
 
 `read_model` takes such a directory, or a training run's directory, which has one in `model/`.
@@ -23,12 +23,12 @@ import stat
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
+from dir_jax.array_files import LARGEST_METADATA, open_arrays, read_arrays
 from dir_jax.description import (
     DamagedCheckpointError,
     check_digests,
@@ -46,9 +46,11 @@ from dir_jax.models.variables import Variables, merge_variables, split_variables
 from dir_jax.retrieval.whitening import Whitening
 from dir_jax.runtime.folders import left_behind, replacing_folder
 
+if TYPE_CHECKING:
+    import orbax.checkpoint as ocp  # which takes long: imported where it writes
+
 log = logging.getLogger(__name__)
 
-_LARGEST_METADATA = 64 << 20  # bytes
 _LARGEST_WHITENING = 1 << 28  # elements of an array: 16,384 × 16,384
 
 
@@ -99,6 +101,8 @@ def save_model(
     Raises:
       UserError: `directory` exists and `overwrite` is False, or it cannot be written.
     """
+    import orbax.checkpoint as ocp
+
     target = Path(directory).absolute()
     if target.exists() and not overwrite:
         raise UserError(f"{target} exists already; choose another directory, or overwrite it")
@@ -146,13 +150,12 @@ def read_model(path: str | os.PathLike[str], **options: Any) -> Checkpoint:
     what = f"the checkpoint {directory}"
     with reading(what):
         check_files(directory)
-        # Before anything is allocated: damaged metadata may claim arrays of any size. From the
-        # handler, as the checkpointer warns of a file that Orbax does not write here.
-        shapes = array_handler().metadata(directory / "arrays").tree
-        check_variables(params, shapes["params"], what)
-        check_variables(stats, shapes["batch_stats"], what)
-        _check_whitenings(shapes.get("whitening") or {}, what)
-        arrays = read_arrays(directory / "arrays")
+        # Before anything is allocated: damaged metadata may claim arrays of any size.
+        opened = open_arrays(directory / "arrays")
+        check_variables(params, opened["params"], what)
+        check_variables(stats, opened["batch_stats"], what)
+        _check_whitenings(opened.get("whitening") or {}, what)
+        arrays = read_arrays(opened)
         params, stats = arrays["params"], arrays["batch_stats"]
         found = arrays.get("whitening") or {}
         whitenings = {name: Whitening.from_arrays(fields) for name, fields in found.items()}
@@ -245,7 +248,7 @@ def check_files(folder: Path, pattern: str = "**/*") -> None:
             continue
         if not stat.S_ISREG(status.st_mode):
             raise DamagedCheckpointError(f"{path} is not a regular file")
-        if status.st_size > _LARGEST_METADATA and path.parent.name != "d":  # where the arrays are
+        if status.st_size > LARGEST_METADATA and path.parent.name != "d":  # where the arrays are
             raise DamagedCheckpointError(f"{path} has {status.st_size:,} bytes; it should be small")
 
 
@@ -305,7 +308,9 @@ def _is_of_others(record: logging.LogRecord) -> bool:
 
 
 def alone() -> ocp.options.MultiprocessingOptions:
-    """Orbax's options for what one process writes or reads without waiting for the others."""
+    """Orbax's options for what one process writes without waiting for the others."""
+    import orbax.checkpoint as ocp
+
     own = jax.process_index()
     return ocp.options.MultiprocessingOptions(
         primary_host=own,
@@ -315,16 +320,16 @@ def alone() -> ocp.options.MultiprocessingOptions:
 
 
 def array_handler() -> ocp.PyTreeCheckpointHandler:
+    """Orbax's writer of a tree of arrays, which `array_files` reads."""
+    import orbax.checkpoint as ocp
+
     return ocp.PyTreeCheckpointHandler(multiprocessing_options=alone())
 
 
-def read_arrays(folder: Path) -> Any:
-    """The arrays of a checkpoint's item, as this process reads them alone."""
-    with ocp.Checkpointer(array_handler(), multiprocessing_options=alone()) as checkpointer:
-        return checkpointer.restore(folder)
-
-
 def orbax_handlers() -> dict[str, Any]:
+    """Orbax's writers of the parts of a model."""
+    import orbax.checkpoint as ocp
+
     return {
         "model": ocp.JsonCheckpointHandler("model.json", multiprocessing_options=alone()),
         "arrays": array_handler(),

@@ -190,11 +190,14 @@ def _read_results(file: str | None) -> dict[str, Any]:
 
 def _create_dataset(args: argparse.Namespace) -> ImageDataset:
     from dir_jax.data.datasets import create_dataset
-    from dir_jax.data.download import DOWNLOADABLE, download_dataset
 
     db_root = os.path.expanduser(args.db_root or os.environ.get("DB_ROOT", ""))
-    if args.dataset in DOWNLOADABLE and db_root and not args.load_feats:
-        download_dataset(args.dataset, db_root)
+    if args.dataset.isidentifier() and db_root and not args.load_feats:
+        # Not where the data set is a list or a folder: `requests` takes long to import.
+        from dir_jax.data.download import DOWNLOADABLE, download_dataset
+
+        if args.dataset in DOWNLOADABLE:
+            download_dataset(args.dataset, db_root)
     return create_dataset(
         args.dataset, db_root=db_root, labelled=True, on_duplicate=args.on_duplicate
     )

@@ -33,6 +33,8 @@ TRAIN = (
     "kangaroo llama lotus mayfly metronome minaret pagoda pizza platypus rooster snoopy tick "
     "umbrella water_lilly wild_cat wrench"
 )
+# Categories of TRAIN that are left out to choose a recipe by; those of TEST are not looked at.
+VALIDATION = "bonsai chandelier cup emu headphone llama minaret rooster water_lilly"
 TEST = (
     "Leopards accordion ant brontosaurus camera cannon car_side chair crocodile dollar_bill "
     "electric_guitar ewer flamingo hawksbill inline_skate ketch mandolin menorah nautilus octopus "

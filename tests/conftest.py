@@ -4,6 +4,7 @@ import gc
 import os
 import signal
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,19 @@ os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 ).strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+# What commands keep for the user, above all compiled programs, is kept for this run of the tests
+# alone, and shared by all its processes. The first of them deletes the folder.
+if "DIR_JAX_TESTS_CACHE" not in os.environ:
+    _CACHE = tempfile.TemporaryDirectory(prefix="dir_jax-tests-", ignore_cleanup_errors=True)
+    os.environ["DIR_JAX_TESTS_CACHE"] = os.environ["XDG_CACHE_HOME"] = _CACHE.name
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{_CACHE.name}/dir_jax/xla"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+
+# Several workers have no core to spare: PyTorch's threads would wait for each other by spinning,
+# which takes many times the processor time of one thread.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A shell's background jobs ignore Ctrl-C, and so would the processes that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)

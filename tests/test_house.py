@@ -17,7 +17,7 @@ ROWS = (
     ("errors", "fields"),
     ("losses", "runtime"),
     ("models", "data", "retrieval"),
-    ("description", "model_recipe"),
+    ("description", "model_recipe", "array_files"),
     ("checkpoint", "report", "published"),
     ("describe", "evaluation", "evaluators"),
     ("loading", "training"),

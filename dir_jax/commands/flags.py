@@ -39,8 +39,8 @@ def add_dataset_flags(parser: Parser) -> None:
 def add_cache_flag(parser: Parser) -> None:
     """Adds --compilation-cache."""
     parser.add_argument("--compilation-cache", metavar="DIR",
-        help="folder that keeps compiled programs; '' for none (default: a folder in the user's "
-        "cache folder)")
+        help="folder that keeps compiled programs; '' for none (default: "
+        "$JAX_COMPILATION_CACHE_DIR, or a folder in the user's cache folder)")
 
 
 def add_process_flags(parser: Parser) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import gc
+import itertools
 import os
 import re
 import signal
@@ -10,17 +12,19 @@ import threading
 import time
 import traceback
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing import connection, parent_process
-from typing import Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
-import grain
 import jax
 import numpy as np
-from absl import flags
 
 from dir_jax.errors import UserError
 from dir_jax.runtime.signals import ENDING, hold_signals
+
+if TYPE_CHECKING:
+    import grain  # which takes long: imported where there are worker processes
 
 T = TypeVar("T")
 
@@ -46,7 +50,11 @@ class Prefetcher(Generic[T]):
 
     def __init__(self, make: Callable[[int], T], count: int, *, num_workers: int, prefetch: int):
         self._length = count
-        self._iterator: grain.DatasetIterator | None = _start(make, count, num_workers, prefetch)
+        self._iterator: grain.DatasetIterator | Generator[T, None, None] | None
+        if num_workers:
+            self._iterator = _start_workers(make, count, num_workers, prefetch)
+        else:
+            self._iterator = _in_threads(make, count, prefetch)
         self._copies = num_workers > 0
         # The workers must end even if nobody calls `close`.
         self._close = weakref.finalize(self, self._iterator.close)
@@ -94,17 +102,32 @@ class Prefetcher(Generic[T]):
         self.close()
 
 
-def _start(
+def _in_threads(make: Callable[[int], T], count: int, prefetch: int) -> Generator[T, None, None]:
+    numbers, pool = iter(range(count)), ThreadPoolExecutor(min(prefetch, os.cpu_count() or 1))
+
+    def begin(most: int) -> Iterator[Future[T]]:
+        return (pool.submit(make, number) for number in itertools.islice(numbers, most))
+
+    try:
+        begun = collections.deque(begin(prefetch))
+        while begun:
+            value = begun.popleft().result()
+            begun.extend(begin(1))
+            yield value
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _start_workers(
     make: Callable[[int], Any], count: int, num_workers: int, prefetch: int
 ) -> grain.DatasetIterator:
-    numbers = grain.MapDataset.range(count).map(make)
-    if num_workers == 0:
-        threads = min(prefetch, os.cpu_count() or 1)
-        return iter(numbers.to_iter_dataset(grain.ReadOptions(threads, prefetch)))
+    import grain
+    from absl import flags
+
     # Grain keeps as many again in this process.
     workers = grain.MultiprocessingOptions(num_workers, per_worker_buffer_size=(prefetch + 1) // 2)
     # No threads within a worker, as more workers do the same with less memory.
-    values = numbers.to_iter_dataset(grain.ReadOptions(0, 0))
+    values = grain.MapDataset.range(count).map(make).to_iter_dataset(grain.ReadOptions(0, 0))
     iterator = iter(values.mp_prefetch(workers, _live_with_parent))
     if not flags.FLAGS.is_parsed():
         # Grain reads flags of its own from absl, which fails in programs that do not use absl.

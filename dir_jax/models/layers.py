@@ -28,7 +28,12 @@ def _drawn(
     """A float32 parameter; without an `rng` it has a shape and no values."""
     if rng is None:
         return nnx.Param(jax.ShapeDtypeStruct(shape, jnp.float32))  # type: ignore[arg-type]
-    return nnx.Param(jnp.asarray(draw(rng), jnp.float32))
+    return nnx.Param(jax.device_put(draw(rng).astype(np.float32, copy=False)))
+
+
+def filled(length: int, value: float) -> jax.Array:
+    """(length,) float32 of one value; by NumPy, as JAX compiles a program for each length."""
+    return jax.device_put(np.full(length, value, np.float32))
 
 
 class Conv(nnx.Module):
@@ -80,10 +85,10 @@ class BatchNorm(nnx.Module):
 
         Each is (features,) float32.
         """
-        self.scale = nnx.Param(jnp.ones(features))
-        self.bias = nnx.Param(jnp.zeros(features))
-        self.mean = nnx.BatchStat(jnp.zeros(features))
-        self.var = nnx.BatchStat(jnp.ones(features))
+        self.scale = nnx.Param(filled(features, 1))
+        self.bias = nnx.Param(filled(features, 0))
+        self.mean = nnx.BatchStat(filled(features, 0))
+        self.var = nnx.BatchStat(filled(features, 1))
 
     def __call__(self, x: jax.Array, *, use_running_average: bool) -> jax.Array:
         """Normalises by the running statistics, or by those of `x`, which then update them.
@@ -160,7 +165,7 @@ class Linear(nnx.Module):
             return kernel - kernel.mean(axis=0)
 
         self.kernel = _drawn(rng, shape, centred)
-        self.bias = nnx.Param(jnp.zeros(features))
+        self.bias = nnx.Param(filled(features, 0))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """(N, features_in) -> (N, features) float32."""

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from dir_jax.losses.clamp import clamp_min
@@ -22,7 +23,7 @@ class GeM(nnx.Module):
 
     def __init__(self, p: float):
         """The power `p` is a parameter, (1,) float32."""
-        self.p = nnx.Param(jnp.full(1, p, jnp.float32))
+        self.p = nnx.Param(jax.device_put(np.array([p], np.float32)))
 
     def __call__(self, x: jax.Array, sizes: jax.Array | None = None) -> jax.Array:
         """(N, H, W, C) -> (N, C) float32: (mean(max(x, 1e-6)^p))^(1/p)."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from dir_jax.errors import UserError
 from dir_jax.losses.shapes import check_labelled
-from dir_jax.retrieval.blockwise import blocks, dot_products
+from dir_jax.retrieval.blockwise import blocks, dot_products, finite_rows, rows_of
 from dir_jax.retrieval.measures import map_at_r, r_precision
 
 
@@ -72,9 +72,9 @@ def evaluate_labelled(
       ValueError: descriptors and labels are not (N, D) and (N,); both shapes are shown.
       UserError: a descriptor is not finite, or no query has a relevant image.
     """
-    descriptors, labels = jnp.asarray(descriptors, jnp.float32), np.asarray(labels)
+    descriptors, labels = _on_device(descriptors), np.asarray(labels)
     check_labelled(descriptors, labels)
-    queries = descriptors if queries is None else jnp.asarray(queries, jnp.float32)
+    queries = descriptors if queries is None else _on_device(queries)
     own: np.ndarray = np.full(len(queries), -1, np.int32)  # each query's place in the database
     apart = None if query_labels is None else np.asarray(query_labels)
     if apart is None:
@@ -90,10 +90,10 @@ def evaluate_labelled(
     total, first = np.empty(len(own)), np.empty(len(own), np.int64)
     at_r = np.empty((2, len(own)))  # MAP@R and R-precision
     size = min(block_size, len(own))
-    on_device = jnp.asarray(classes)
+    on_device = jax.device_put(classes)
     for start, _ in blocks(len(own), size):
         rows = slice(start, start + size)
-        asked = jax.lax.dynamic_slice_in_dim(queries, start, size)
+        asked = rows_of(queries, start, size)
         known = query_classes[rows], own[rows], positives[rows].astype(np.int32)
         scored = _score_block(asked, *known, descriptors, on_device)
         total[rows], first[rows], *at_r[:, rows] = scored
@@ -136,8 +136,14 @@ def count_positives(labels: np.ndarray, query_labels: np.ndarray | None = None) 
     )
 
 
+def _on_device(x: jax.typing.ArrayLike) -> jax.Array:
+    # Not jnp.asarray of NumPy's arrays, for which JAX compiles a program that copies them.
+    on_device = x if isinstance(x, jax.Array) else jax.device_put(np.asarray(x, np.float32))
+    return on_device.astype(jnp.float32)
+
+
 def _check_finite(descriptors: jax.Array, what: str) -> None:
-    finite = np.asarray(jnp.isfinite(descriptors).all(axis=1))
+    finite = finite_rows(np.asarray(descriptors))
     if not finite.all():
         raise UserError(
             f"{np.sum(~finite)} of {len(finite)} {what} are not finite, the first of image "

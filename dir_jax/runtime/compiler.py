@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from typing import Any
 
 import jax
@@ -35,10 +36,13 @@ def compiler_options(platform: str) -> dict[str, str] | None:
 def set_up_jax(cache: str | None, *, log_compiles: bool = False, asynchronous: bool = True) -> None:
     """Keeps compiled programs on disk, so that a second run starts fast. To be called first.
 
-    The folder `cache` is `dir_jax/xla` in the user's cache folder by default; '' keeps nothing.
+    The folder `cache` is by default that of JAX's own variable, JAX_COMPILATION_CACHE_DIR, or else
+    `dir_jax/xla` in the user's cache folder; '' keeps nothing.
     `asynchronous` lets a CPU compute while the host goes on. That is not worth it where the host
     has nothing else to do: programs sent ahead take their memory at once, from what is free then.
     """
+    if cache is None:
+        cache = os.environ.get("JAX_COMPILATION_CACHE_DIR")
     if cache != "" and (folder := cache_folder("xla", cache)) is not None:
         jax.config.update("jax_compilation_cache_dir", str(folder))
         # All of them: the many small ones take as long together as one network.

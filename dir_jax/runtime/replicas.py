@@ -74,7 +74,13 @@ class MeshReplicas:
 
     def put_rows(self, rows: np.ndarray) -> Any:
         """Puts the rows of this process, (local rows, …), on its devices."""
-        return jax.make_array_from_process_local_data(self._divided, rows)
+        put = jax.make_array_from_process_local_data(self._divided, rows)
+        if self._devices[0].platform == "cpu":
+            # A program whose arguments are still being copied is sent ahead, even where the setting
+            # is that the host waits (see `set_up_jax`): its temporaries would be beside those of
+            # the one that runs, and so would be those of each that waits for its results.
+            put.block_until_ready()
+        return put
 
     def replicate(self, tree: Any) -> Any:
         """Puts a pytree of host arrays, the same in every process, on every device, whole."""

@@ -83,6 +83,7 @@ def write_results(
     write_text(directory / SUMMARY, json.dumps(summary, indent=2) + "\n")
     for when in ("before", "after", "after_whitened"):
         log_evaluation(when.replace("_", " "), summary.get(when, {}))
+    warn_if_worse(summary["before"], summary["after"])
     log.info("wrote %s", directory)
 
 
@@ -90,6 +91,21 @@ def log_evaluation(when: str, metrics: Mapping[str, float]) -> None:
     """Logs the mAP of an evaluation, or nothing if there was none."""
     if shown := ", ".join(f"{k} {v:.4f}" for k, v in metrics.items() if k.startswith("mAP")):
         log.info("%s: %s", when, shown)
+
+
+def warn_if_worse(before: Mapping[str, float], after: Mapping[str, float]) -> None:
+    """Warns where an mAP is lower after training than it was before."""
+    lower = [
+        f"{name} from {before[name]:.4f} to {value:.4f}"
+        for name, value in after.items()
+        if name.startswith("mAP") and value < before.get(name, value)
+    ]
+    if lower:
+        log.warning(
+            "training has made the network worse on held-out images (%s); try a lower "
+            "config.optimizer.learning_rate, or fewer steps: checkpoints/ also keeps the evaluated "
+            "step with the highest mAP", ", ".join(lower)
+        )  # fmt: skip
 
 
 def _learn_whitening(

@@ -11,13 +11,13 @@ from typing import Any
 
 import orbax.checkpoint as ocp
 
+from dir_jax.array_files import open_arrays, read_arrays
 from dir_jax.checkpoint import (
     alone,
     array_handler,
     arrays_of,
     check_files,
     orbax_handlers,
-    read_arrays,
     reading,
     to_host,
     writing,
@@ -154,7 +154,8 @@ class RunCheckpoints:
         description = read_description(self.path(step) / "model" / "model.json")
         with reading(what):
             check_files(self.path(step))
-            items = {name: read_arrays(self.path(step) / name) for name in ("arrays", "train")}
+            parts = {name: self.path(step) / name for name in ("arrays", "train")}
+            items = {name: read_arrays(open_arrays(part)) for name, part in parts.items()}
             check_digests(description, items, what)
             return items["arrays"]["params"], items["arrays"]["batch_stats"], items["train"]
 

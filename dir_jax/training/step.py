@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import collections
 import functools
-from collections.abc import Callable, Iterable
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -25,6 +26,7 @@ from dir_jax.training.three_stage import (
     Forward,
     back_propagate_chunk,
     describe_chunk,
+    describe_to_differentiate,
     differentiate_loss,
     update,
 )
@@ -128,6 +130,15 @@ class ThreeStageStep:
             new = update(optimizer, state, gradient, stats)
             return new, {**metrics, "finite": _all_finite(new)}
 
+        def all_stages(
+            state: TrainState, images: Array, labels: Array, seed: Array
+        ) -> tuple[TrainState, dict[str, Array]]:
+            descriptors, pull_back, new_stats = describe_to_differentiate(
+                forward, state, images, dropout_keys(jnp.int32(0), seed)
+            )
+            found, cotangents, by_own = stage_2(descriptors, labels, state)
+            return finish(state, pull_back(cotangents), by_own, new_stats, found)
+
         wrap = replicas.wrap
         self._start = wrap(start, (REPLICATED,), (ROWS, PARTIAL, PARTIAL))
         self._stage_1 = wrap(
@@ -139,6 +150,9 @@ class ThreeStageStep:
         # The old state is not donated: when a step is abandoned, that state is what gets saved.
         of_finish = (REPLICATED, PARTIAL, PARTIAL, PARTIAL, REPLICATED)
         self._finish = wrap(finish, of_finish, (REPLICATED, REPLICATED), donate=(1, 2, 3))
+        # A batch of one chunk has no need of a second forward pass.
+        of_all = (REPLICATED, ROWS, ROWS, SCALAR)
+        self._all_stages = wrap(all_stages, of_all, (REPLICATED, REPLICATED))
 
     def __call__(
         self,
@@ -157,7 +171,8 @@ class ThreeStageStep:
             [d · rows, (d + 1) · rows) of the batch.
           labels: (local rows,) int32, in the order of the batch.
           seed: the seed of this step's dropout.
-          on_chunk: called after each chunk of stages 1 and 3; it may raise to abandon the step.
+          on_chunk: called for each chunk of stages 1 and 3, and twice for a batch of one chunk; it
+            may raise to abandon the step.
 
         Returns:
           The next state; and as REPLICATED scalars the 'loss' (NaN if a descriptor is not finite),
@@ -169,6 +184,14 @@ class ThreeStageStep:
           ValueError: there are fewer than `num_chunks` chunks.
         """
         put, seed_ = self._replicas.put_rows, np.uint32(seed)
+        todo, own_labels = _exactly(self.num_chunks, chunks), put(np.asarray(labels, np.int32))
+        if self.num_chunks == 1:
+            (images,) = todo
+            on_chunk()
+            result = self._all_stages(state, put(images), own_labels, seed_)
+            on_chunk()
+            return result
+
         in_flight: collections.deque[Array] = collections.deque()
 
         def pace(token: Array) -> None:  # keeps images from filling the device
@@ -179,15 +202,11 @@ class ThreeStageStep:
 
         descriptors, gradient, new_stats = self._start(state)
         kept: list[np.ndarray] = []
-        for k, images in zip(range(self.num_chunks), chunks, strict=False):
+        for k, images in enumerate(todo):
             kept.append(images)
             descriptors, token = self._stage_1(state, put(images), descriptors, np.int32(k), seed_)
             pace(token)
-        if len(kept) != self.num_chunks:
-            raise ValueError(f"got {len(kept)} chunks of {self.num_chunks}")
-        found, cotangents, by_own = self._stage_2(
-            descriptors, put(np.asarray(labels, np.int32)), state
-        )
+        found, cotangents, by_own = self._stage_2(descriptors, own_labels, state)
         for k, images in enumerate(kept):
             gradient, new_stats, token = self._stage_3(
                 state, put(images), cotangents, gradient, new_stats, np.int32(k), seed_
@@ -207,15 +226,19 @@ class ThreeStageStep:
 
     def memory_analysis(self, state: TrainState, height: int, width: int) -> dict[str, Any]:
         """XLA's `CompiledMemoryStats` of the programs 'describe', 'loss', 'back-propagate' and
-        'update' on one device, for images of this size in pixels."""
+        'update' on one device, for images of this size in pixels; a batch of one chunk runs them as
+        one, and has the figures of 'step' instead."""
         put, local = self._replicas.put_rows, self._replicas.local_count
-        descriptors, gradient, new_stats = self._start(state)
+        k, seed = np.int32(0), np.uint32(0)
         images = put(np.zeros((self.chunk_size * local, height, width, 3), np.uint8))
         labels = put(np.zeros(self.num_chunks * self.chunk_size * local, np.int32))
+        if self.num_chunks == 1:
+            program = self._all_stages.lower(state, images, labels, seed)
+            return {"step": program.compile().memory_analysis()}
+        descriptors, gradient, new_stats = self._start(state)
         names = ("loss", "mean_similarity")
         found = self._replicas.replicate({name: np.float32(0) for name in names})
         by_own = self._stage_2(descriptors, labels, state)[2]
-        k, seed = np.int32(0), np.uint32(0)
         programs = {
             "describe": self._stage_1.lower(state, images, descriptors, k, seed),
             "loss": self._stage_2.lower(descriptors, labels, state),
@@ -225,6 +248,15 @@ class ThreeStageStep:
             "update": self._finish.lower(state, gradient, by_own, new_stats, found),
         }
         return {name: each.compile().memory_analysis() for name, each in programs.items()}
+
+
+def _exactly(count: int, chunks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    number = 0
+    for images in itertools.islice(chunks, count):
+        number += 1
+        yield images
+    if number < count:
+        raise ValueError(f"got {number} chunks of {count}")
 
 
 def _all_finite(tree: Any) -> Array:

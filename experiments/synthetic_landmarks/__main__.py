@@ -38,6 +38,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         ("--test-views", 15, "pictures of each test landmark"),
         ("--image-size", 128, "longer side of a picture in pixels"),
         ("--seed", 0, "seed of everything random"),
+        ("--distractors", 0, "pictures of as many further landmarks, in distractors.txt"),
     ):
         add(name, type=int, default=default, metavar="N", help=f"{meaning} (default: {default})")
     add("--workers", type=int, metavar="N", help="number of processes (default: one per CPU)")
@@ -71,6 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
             test_views=args.test_views,
             image_size=args.image_size,
             seed=args.seed,
+            distractors=args.distractors,
             workers=args.workers,
         )
         if args.contact_sheet:
@@ -84,7 +86,10 @@ def main(arguments: list[str] | None = None) -> int:
     finally:
         signal.signal(signal.SIGINT, before)
     if drawn:
-        print(f"{args.output} holds images/, train.txt, test.txt and gnd_synthetic.pkl")
+        lists = (
+            "train.txt, test.txt, distractors.txt" if args.distractors else "train.txt, test.txt"
+        )
+        print(f"{args.output} holds images/, {lists} and gnd_synthetic.pkl")
     else:
         print(f"{args.output} holds this data set already; there was nothing to draw")
     return 0

@@ -33,9 +33,9 @@ from .grading import ground_truth
 from .photograph import View, photograph
 
 FORMAT_VERSION = 1
-# Parts of the seeds, which keep the random numbers of the two splits apart, and those of a
+# Parts of the seeds, which keep the random numbers of the splits apart, and those of a
 # landmark's shape from those of its pictures.
-_TRAIN, _TEST = 0, 1
+_TRAIN, _TEST, _DISTRACTORS = 0, 1, 2
 _SHAPE, _VIEW = 0, 1
 
 
@@ -47,9 +47,10 @@ class _Options:
     test_views: int
     image_size: int
     seed: int
+    distractors: int
 
     def __post_init__(self) -> None:
-        lowest = {"views": 2, "test_views": 3, "image_size": 32, "seed": 0}
+        lowest = {"views": 2, "test_views": 3, "image_size": 32, "seed": 0, "distractors": 0}
         for name, value in dataclasses.asdict(self).items():
             least = lowest.get(name, 1)
             if type(value) is not int or value < least:
@@ -82,6 +83,7 @@ def write_synthetic_landmarks(
     test_views: int = 15,
     image_size: int = 128,
     seed: int = 0,
+    distractors: int = 0,
     workers: int | None = None,
 ) -> bool:
     """Writes the data set, or returns at once if the directory holds it already.
@@ -99,6 +101,8 @@ def write_synthetic_landmarks(
       test_views: The number of pictures of each test landmark.
       image_size: The longer side of a picture in pixels; the shorter is at least 3/4 of it.
       seed: The seed of everything random.
+      distractors: The number of pictures in distractors.txt, each of a landmark of its own that is
+        in neither of the other lists.
       workers: The number of processes; None is one per CPU, 1 draws in this process.
 
     Returns:
@@ -108,7 +112,9 @@ def write_synthetic_landmarks(
       DrawingError: An option is out of range; the directory holds something else, or a set drawn
         with other options; or it cannot be written.
     """
-    options = _Options(train_landmarks, test_landmarks, views, test_views, image_size, seed)
+    options = _Options(
+        train_landmarks, test_landmarks, views, test_views, image_size, seed, distractors
+    )
     if workers is not None and (type(workers) is not int or workers < 1):
         raise DrawingError(f"workers is {workers!r}; expected a whole number of at least 1")
     target = Path(os.path.abspath(directory))
@@ -149,7 +155,8 @@ def _holds_set(target: Path, options: _Options) -> bool:
         return False
     try:
         record = json.loads((target / "synthetic.json").read_text())
-        held, version = dict(record["options"]), record["format"]
+        # Sets drawn before there were distractors have none.
+        held, version = {"distractors": 0, **record["options"]}, record["format"]
     except (OSError, ValueError, KeyError, TypeError):
         raise DrawingError(
             f"{target} exists but is not a set of synthetic landmarks (it has no readable"
@@ -223,6 +230,14 @@ def _fill(directory: Path, options: _Options, workers: int | None) -> None:
             for image in views[mark.name]
         ]
         (directory / file).write_text("".join(rows))
+    if options.distractors:
+        rows = [
+            f"images/{image}.jpg\n"
+            for mark in landmarks
+            if mark.split == _DISTRACTORS
+            for image in views[mark.name]
+        ]
+        (directory / "distractors.txt").write_text("".join(rows))
     truth = ground_truth([views[mark.name] for mark in landmarks if mark.split == _TEST])
     (directory / "gnd_synthetic.pkl").write_bytes(pickle.dumps(truth, protocol=2))
     facts = {
@@ -242,6 +257,7 @@ def _plan(options: _Options) -> list[_Landmark]:
     for split, count, views in (
         (_TRAIN, options.train_landmarks, options.views),
         (_TEST, options.test_landmarks, options.test_views),
+        (_DISTRACTORS, options.distractors, 1),
     ):
         order = np.random.default_rng([options.seed, split]).permutation(len(FAMILIES))
         for number in range(count):

@@ -40,20 +40,12 @@ def describe(network, image):
     return network(to_torch(image)).numpy()
 
 
-# One of each kind: the deeper ones have more of the same layers.
-@pytest.mark.parametrize(
-    "arch",
-    [
-        "resnet18_rmac",
-        "resnet50_rmac",
-        "resnet18_fpn_rmac",
-        "resnet50_fpn_rmac",
-        "resnet101_fpn0_rmac",
-    ],
-)
+# Both kinds of block, and of pyramid: the others have more of the same layers.
+@pytest.mark.parametrize("arch", ["resnet18_rmac", "resnet50_fpn_rmac", "resnet101_fpn0_rmac"])
 def test_every_kind_of_network_describes_padded_images_as_each_alone(arch):
     network, model = create_pair(arch, out_dim=DIM)
-    some = SIZES if arch == "resnet18_rmac" else SIZES[2:5]  # the others' layers are no different
+    # The others' layers are no different; and each size is one more program, of 101 layers.
+    some = {"resnet18_rmac": SIZES, "resnet50_fpn_rmac": SIZES[2:5]}.get(arch, SIZES[2:3])
     images = [make_images(1, *size, seed=i) for i, size in enumerate(some)]
     padded, sizes = pad(images, CANVAS, junk=3)
     gem = {name: getattr(model, name) for name in ("adpool", "adpoolx5", "adpoolc4")
@@ -62,7 +54,7 @@ def test_every_kind_of_network_describes_padded_images_as_each_alone(arch):
     maps = feature_maps(model, padded, sizes)
     for i, image in enumerate(images):
         alone = feature_maps(model, image, None)
-        for head in HEADS:
+        for head in HEADS[::2] if "fpn" in arch else HEADS:  # a pyramid has no centre bias
             model.config = dataclasses.replace(model.config, **head)
             for name, pooling in gem.items():
                 plain = create_pooling(head["pooling"], 3)
@@ -76,12 +68,12 @@ def test_every_kind_of_network_describes_padded_images_as_each_alone(arch):
             np.testing.assert_allclose(found, describe(network, image), rtol=0, atol=TORCH)
 
 
-@pytest.mark.parametrize("arch", ["resnet18_rmac", "resnet50_fpn_rmac"])
+@pytest.mark.parametrize("arch", ["resnet18_rmac", "resnet18_fpn_rmac"])
 def test_large_images_of_several_sizes(arch):
+    """What grows with the size is what is summed over a map, which has no more blocks than two."""
     network, model = create_pair(arch, out_dim=DIM, center_bias=0 if "fpn" in arch else 0.3)
     images = [
-        make_images(1, *size, seed=i)
-        for i, size in enumerate([(1000, 800), (900, 17), (600, 800), (1, 1)])
+        make_images(1, *size, seed=i) for i, size in enumerate([(1000, 800), (900, 17), (1, 1)])
     ]
     padded, sizes = pad(images, (1000, 800), junk=-2)
     found = nnx.jit(lambda m, x, s: m(x, s))(model, padded, sizes)
@@ -103,7 +95,8 @@ def test_without_sizes_padding_is_part_of_the_image():
     """The test above can fail: padding counts unless it is masked."""
     _, model = create_pair("resnet18_rmac")
     padded, sizes = pad([make_images(1, 40, 70)], (64, 80), junk=0)
-    whole, masked = model(padded), model(padded, sizes)
+    run = nnx.jit(lambda m, *x: m(*x))
+    whole, masked = run(model, padded), run(model, padded, sizes)
     assert np.abs(whole - masked).max() > 1e-3
 
 

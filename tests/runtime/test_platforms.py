@@ -120,7 +120,8 @@ def test_only_a_held_lock_is_another_process(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def no_cache_set():
+def no_cache_set(monkeypatch):
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
     before = jax.config.jax_compilation_cache_dir
     yield
     jax.config.update("jax_compilation_cache_dir", before)
@@ -157,3 +158,6 @@ def test_a_cache(monkeypatch, tmp_path, no_cache_set):
     assert jax.config.jax_compilation_cache_dir == str(tmp_path / "dir_jax" / "xla")
     set_up_jax(str(tmp_path / "mine"))
     assert jax.config.jax_compilation_cache_dir == str(tmp_path / "mine")
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "jax"))
+    set_up_jax(None)
+    assert jax.config.jax_compilation_cache_dir == str(tmp_path / "jax")

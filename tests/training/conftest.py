@@ -1,13 +1,17 @@
 """A tiny labelled set of real JPEG files, and the command that trains on it."""
 
+import logging
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
+
+from dir_jax import train
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -63,22 +67,13 @@ def tiny_config(tiny_data, tmp_path):
     return path
 
 
-@pytest.fixture(scope="session")
-def compilation_cache(tmp_path_factory):
-    """Compiled programs that the tests' processes share."""
-    return tmp_path_factory.mktemp("xla")
-
-
 @pytest.fixture
-def train_command(tiny_config, compilation_cache):
-    """`command(workdir, *flags)`: the training command as a list, and its environment."""
+def train_command(tiny_config):
+    """`command(workdir, *flags)`: the training command as a list."""
 
     def command(workdir, *flags, config=tiny_config):
-        return [
-            sys.executable, "-m", "dir_jax.train",
-            f"--config={config}", f"--workdir={workdir}",
-            f"--compilation_cache={compilation_cache}", *flags,
-        ]  # fmt: skip
+        start = [sys.executable, "-m", "dir_jax.train"]
+        return [*start, f"--config={config}", f"--workdir={workdir}", *flags]
 
     return command
 
@@ -99,6 +94,28 @@ def run_train(train_command):
         )
 
     return run
+
+
+@pytest.fixture
+def run_here(train_command, monkeypatch, capfd):
+    """`run_train` in this process: for what is refused before it trains."""
+    devices = jax.devices()[:1]
+    monkeypatch.setattr("jax.devices", lambda: devices)
+    monkeypatch.setattr("jax.device_count", lambda: 1)
+
+    def run(workdir, *flags, **options):
+        command = train_command(workdir, *flags, **options)
+        monkeypatch.setattr(sys, "argv", command[2:])
+        capfd.readouterr()
+        code = train.main()
+        return subprocess.CompletedProcess(command, code, *capfd.readouterr())
+
+    handlers = logging.root.handlers[:]
+    levels = {name: logging.getLogger(name).level for name in ("", "dir_jax", "absl")}
+    yield run
+    logging.root.handlers[:] = handlers
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
 
 
 def one_device():

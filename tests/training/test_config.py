@@ -146,3 +146,11 @@ def test_what_a_resumed_run_may_change():
     assert not config_differences(earlier, config_to_json(new))
     new.loss.num_bins = 7
     assert config_differences(config_to_json(old), config_to_json(new)) == ["loss.num_bins"]
+
+
+def test_categories_to_validate_on_are_training_categories():
+    from experiments.caltech101 import TRAIN, VALIDATION
+
+    validation = set(VALIDATION.split())
+    assert validation < set(TRAIN.split())
+    assert len(validation) == 9

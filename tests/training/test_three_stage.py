@@ -202,6 +202,28 @@ def test_the_stages_are_functions_that_work_alone():
     assert new.fixed is state.fixed
 
 
+@pytest.mark.parametrize("parallel", ["shard_map", "pmap"])
+def test_a_batch_of_one_chunk_goes_through_the_network_once(parallel):
+    """It gives what the stages give; 1e-3 for the kinks, as in `test_pmap_equals_shard_map`."""
+    images, labels = make_batch(16)
+    by_stages, (m1,) = run_step(images, labels, chunk=4, devices=2, parallel=parallel)
+    at_once, (m2,) = run_step(images, labels, chunk=8, devices=2, parallel=parallel)
+    assert m1 == pytest.approx(m2, rel=1e-3)
+    assert_same_update(at_once, by_stages, 1e-3)
+
+
+@pytest.mark.parametrize("chunk", [4, 8])
+def test_chunks_that_lack_are_an_error(chunk):
+    graphdef, params, stats = split_variables(network())
+    optimizer, replicas = optax.sgd(1.0), create_replicas("shard_map", jax.devices()[:1])
+    forward = Forward(graphdef, **NORM)
+    step = ThreeStageStep(forward, AP, optimizer, replicas, batch_size=8, chunk_size=chunk)
+    state = replicas.replicate(create_state(params, stats, optimizer, batch_norm="frozen"))
+    images, labels = make_batch(8)
+    with pytest.raises(ValueError, match=f"got {8 // chunk - 1} chunks of {8 // chunk}"):
+        step(state, np.split(images, 8 // chunk)[1:], labels)
+
+
 def test_trained_batch_norm_in_one_chunk_is_that_of_the_undivided_batch():
     images, labels = make_batch(12)
     value, gradient = undivided(images, labels, batch_norm="trained")

@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dir_jax.checkpoint import read_arrays, save_model
+from dir_jax.array_files import open_arrays, read_arrays
+from dir_jax.checkpoint import save_model
 from dir_jax.data.structure_from_motion import path_of
 from dir_jax.models import create_model
 from tests.inputs.real_world import truncate
@@ -224,9 +225,9 @@ def contents(run):
     """What a run leaves: its last state, the log without times, the summary, and the model."""
     last = max(saved_steps(run).items())[1]
     trees = [
-        read_arrays(last / "arrays"),
-        read_arrays(last / "train"),
-        read_arrays(run / "model" / "arrays"),
+        read_arrays(open_arrays(last / "arrays")),
+        read_arrays(open_arrays(last / "train")),
+        read_arrays(open_arrays(run / "model" / "arrays")),
     ]
     del trees[1]["log"]
     assert trees[1]["chunk_size"] == 2  # the one that is in use is kept

@@ -257,3 +257,22 @@ def test_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(DrawingError, match="No space left"):
         write_synthetic_landmarks(tmp_path / "set", **TINY, workers=1)
     assert not list(tmp_path.iterdir())
+
+
+def test_distractors_are_further_landmarks_and_change_nothing_else(small, tmp_path):
+    target = tmp_path / "set"
+    write_synthetic_landmarks(target, **SMALL, distractors=3, workers=1)
+    more = (target / "distractors.txt").read_text().splitlines()
+    assert len(set(more)) == 3
+    listed = {row[0] for name in ("train.txt", "test.txt") for row in rows(target / name)}
+    assert not listed & set(more)
+    new, old = digests(target), digests(small)
+    assert {name for name in new if new[name] != old.get(name)} == {
+        "distractors.txt", "synthetic.json", "views.json", *more
+    }  # fmt: skip
+    assert len({new[name] for name in more}) == 3
+    # A set that was drawn before there were distractors is a set without them.
+    record = json.loads((small / "synthetic.json").read_text())
+    del record["options"]["distractors"]
+    (small / "synthetic.json").write_text(json.dumps(record))
+    assert not write_synthetic_landmarks(small, **SMALL, workers=1)
