@@ -57,7 +57,7 @@ docs-serve: setup-dev  ## the site on http://localhost:8000, built again at each
 # `python -m benchmarks.results runs/bench/*.json` puts the tables there.
 bench: setup-dev  ## the benchmarks, as JSON in runs/bench/
 	$(BIN)/python -m pip install $(PIP_ARGS) --constraint constraints.txt --editable '.[bench]'
-	for name in ap_loss network extraction training_step loader evaluation search startup digests \
+	for name in ap_loss network extraction training_step loader evaluation search startup digests memory \
 	    scaling; do \
 	  $(BIN)/python -m benchmarks.$$name --json runs/bench/$$name.json || exit 1; done
 
