@@ -56,7 +56,7 @@ def _dataset(images: int) -> Any:
 
 
 def _evaluation(distractors: int, in_memory: bool) -> Callable[[], Any]:
-    from dir_jax.describe.feature_files import StoredRows
+    from dir_jax.describe.stored_rows import StoredRows
     from dir_jax.evaluation import evaluate_descriptors
 
     file = str(_file(distractors))

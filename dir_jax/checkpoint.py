@@ -44,7 +44,7 @@ from dir_jax.models import RetrievalNetwork, create_model
 from dir_jax.models.preprocess import Preprocessing
 from dir_jax.models.variables import Variables, merge_variables, split_variables
 from dir_jax.retrieval.whitening import Whitening
-from dir_jax.runtime.folders import left_behind, replacing_folder
+from dir_jax.runtime.folders import check_replaceable, left_behind, replacing_folder
 
 if TYPE_CHECKING:
     import orbax.checkpoint as ocp  # which takes long: imported where it writes
@@ -106,6 +106,8 @@ def save_model(
     target = Path(directory).absolute()
     if target.exists() and not overwrite:
         raise UserError(f"{target} exists already; choose another directory, or overwrite it")
+    if overwrite:
+        check_replaceable(target, "model/model.json", "a model")
     _, params, stats = split_variables(model)
     arrays = arrays_of(params, stats, whitenings or {})
     description = describe_model(

@@ -106,7 +106,7 @@ def _main(args: argparse.Namespace) -> None:
     described = describe_with_queries(describer, dataset, partial)
     for path, descriptors in zip(paths, described.lists, strict=True):
         save_descriptors(path, descriptors, append=args.append)
-        write_recipe(path, describer.recipe)
+        write_recipe(path, describer.recipe, describer.model_digest())
         print(wrote(path, descriptors))
     described.delete_partial()
 

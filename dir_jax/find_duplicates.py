@@ -37,8 +37,11 @@ def _parser() -> Parser:
 
 
 def _main(args: argparse.Namespace) -> None:
+    from dir_jax.describe.feature_files import make_folder
     from dir_jax.search.duplicates import find_duplicates
 
+    if args.page:
+        make_folder(args.page)
     index = open_index(args, args.index)
     groups = find_duplicates(index, args.min_score)
     summary = f"{len(groups):,} groups of {sum(map(len, groups)):,} images, of {len(index):,}"

@@ -18,7 +18,7 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dir_jax.commands.flags import (
     add_model_flags,
@@ -32,6 +32,8 @@ from dir_jax.errors import UserError, shown
 
 if TYPE_CHECKING:
     from dir_jax.data.images import ImageDataset
+    from dir_jax.describe.describer import Describer
+    from dir_jax.describe.descriptors import Descriptors
 
 _NAMED = 5  # images without a descriptor that are named
 _OPTIONS = ("center_bias", "dtype", "precision")  # of a network; they change its descriptors
@@ -60,6 +62,9 @@ def _parser() -> Parser:
         "string, such as faiss:IVF1024,SQ8; or milvus:URI, a file of Milvus Lite or the address of "
         "a server. Without --dataset, an index gets this one instead of its own")  # fmt: skip
     add("--thumbnails", action="store_true", help="also keeps small copies of the images")
+    add("--load-feats", metavar="PATH",
+        help="takes the descriptors of --dataset from the folder of extract_features --shards, or "
+        "from its .npy file, instead of describing the images; --checkpoint made them")  # fmt: skip
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--add", action="store_true", help="adds the images of --dataset to the index")
     how.add_argument("--remove", nargs="*", metavar="NAME",
@@ -83,6 +88,8 @@ def _main(args: argparse.Namespace) -> None:
         return
     if args.engine and not changes_engine:
         raise UserError("--engine is of a new index, or changes that of one without --dataset")
+    if args.load_feats:
+        raise UserError("--load-feats is of a new index; --add describes the images that are new")
     if args.thumbnails:
         raise UserError("--thumbnails is of a new index; an index keeps small copies or does not")
     with changing(args.output) as before:
@@ -130,16 +137,21 @@ def _create(args: argparse.Namespace, dataset: ImageDataset | None) -> None:
             f"{shown(output)} exists already; --overwrite replaces it, --add adds to it"
         )
     check_replaceable(Path(output), "index.json", "an index")
-    changes = recipe_changes(args)
+    changes, run = recipe_changes(args), None
     images = images_of(dataset, os.path.abspath(dataset.root))
     marks = marks_of(images)
-    describer = create_describer(args, changes)
-    make_folder(output)
-    described = describer.describe([("index", images)], f"{output}.partial")
+    if not os.path.exists(output):
+        make_folder(output)
+    if args.load_feats:
+        described, describer = _load(args, changes, dataset, images)
+    else:
+        describer = create_describer(args, changes)
+        run = describer.describe([("index", images)], f"{output}.partial")
+        described = run.lists[0]
     options = {name: getattr(args, name) for name in _OPTIONS if getattr(args, name) is not None}
     create_index(
         output,
-        NewImages.of(described.lists[0], marks),
+        NewImages.of(described, marks),
         root=images.root,
         model=describe_model_of(describer, args.checkpoint, options),
         recipe=describer.recipe,
@@ -147,12 +159,42 @@ def _create(args: argparse.Namespace, dataset: ImageDataset | None) -> None:
         thumbnails=args.thumbnails,
         overwrite=args.overwrite,
     )
-    described.delete_partial()
-    failures = described.lists[0].failures
+    if run is not None:
+        run.delete_partial()
+    failures = described.failures
     for row in sorted(failures)[:_NAMED]:
         print(f"left out: {failures[row]}")
     note = f"; {len(failures)} could not be described" if failures else ""
     print(f"wrote {output}: {len(images) - len(failures)} images{note}")
+
+
+def _load(
+    args: argparse.Namespace, changes: dict[str, Any], dataset: ImageDataset, images: ImageDataset
+) -> tuple[Descriptors, Describer]:
+    """The descriptors of --load-feats, of `images`, which `dataset` may name twice."""
+    import numpy as np
+
+    from dir_jax.commands.stored_features import as_made
+    from dir_jax.describe.descriptors import Descriptors
+    from dir_jax.describe.stored_rows import StoredRows, check_same_model
+    from dir_jax.search.building import names_in
+
+    try:
+        stored = StoredRows(args.load_feats)
+        if stored.recipe is None or stored.model is None:
+            raise UserError(f"it is not known which model made {stored.path}, and how; give what "
+                            "extract_features has written, with FILE.recipe.json")  # fmt: skip
+        failures = stored.failures(dataset.names, skip_failures=args.on_error == "skip")
+    except UserError as e:
+        raise UserError(f"--load-feats: {e}") from e
+    describer = create_describer(args, as_made(changes, stored.recipe, finished=True))
+    check_same_model(stored.path, stored.model, describer.model_digest(), args.checkpoint)
+    rows: dict[str, int] = {}
+    for row, name in enumerate(names_in(images.root, dataset)):
+        rows.setdefault(name, row)
+    own = np.array([rows[name] for name in images.names])
+    failed = {i: failures[row] for i, row in enumerate(own.tolist()) if row in failures}
+    return Descriptors(images, failed, [own], lambda parts: stored[parts[0]]), describer
 
 
 if __name__ == "__main__":

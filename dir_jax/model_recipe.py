@@ -14,7 +14,7 @@ from collections.abc import Collection
 from typing import Any
 
 from dir_jax.data.transforms import Compose, parse_transforms
-from dir_jax.errors import UserError
+from dir_jax.errors import UserError, shown
 from dir_jax.fields import Rule, check_fields, is_number, is_whole
 from dir_jax.runtime.files import write_text
 from dir_jax.runtime.reading import read_json
@@ -151,13 +151,16 @@ def recipe_from_json(where: str, value: Any) -> Recipe:
     return recipe
 
 
-def write_recipe(features: str, recipe: Recipe) -> None:
+def write_recipe(features: str, recipe: Recipe, model: str | None = None) -> None:
     """Writes how descriptors were made beside their file, to FILE.recipe.json.
+
+    `model` is the digest of what made them, from `Describer.model_digest`.
 
     Raises:
       UserError: the file cannot be written.
     """
-    write_text(f"{features}.recipe.json", json.dumps(recipe.to_json(), indent=1) + "\n")
+    content = recipe.to_json() | ({} if model is None else {"model": model})
+    write_text(f"{features}.recipe.json", json.dumps(content, indent=1) + "\n")
 
 
 def recipe_beside(features: str) -> Recipe | None:
@@ -166,7 +169,20 @@ def recipe_beside(features: str) -> Recipe | None:
     Raises:
       UserError: FILE.recipe.json is damaged.
     """
+    return _beside(features)[0]
+
+
+def model_beside(features: str) -> str | None:
+    """The digest of the model that made the descriptors of a file; otherwise as `recipe_beside`."""
+    return _beside(features)[1]
+
+
+def _beside(features: str) -> tuple[Recipe | None, str | None]:
     file = f"{features}.recipe.json"
     if not os.path.exists(file):
-        return None
-    return recipe_from_json(file, read_json(file))
+        return None, None
+    content = read_json(file)
+    model = content.pop("model", None) if isinstance(content, dict) else None
+    if not isinstance(model, str | None):
+        raise UserError(f"{file}: model is {shown(model)}; expected a digest")
+    return recipe_from_json(file, content), model

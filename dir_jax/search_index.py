@@ -49,12 +49,15 @@ def _main(args: argparse.Namespace) -> None:
     import numpy as np
 
     from dir_jax.data.given import as_images, read_box
+    from dir_jax.describe.feature_files import make_folder
 
     if args.top < 1:
         raise UserError(f"--top is {args.top}; expected 1 or more")
     boxes = None if args.box is None else [read_box("--box", text) for text in args.box]
     aqe = None if args.aqe is None else _expansion(*args.aqe)
     pictures = as_images(args.pictures, boxes)
+    if args.page:
+        make_folder(args.page)
     index = open_index(args, args.index)
     pictures = pictures.with_exif(index.recipe.exif)
     found = index.search(pictures, args.top, aqe=aqe)

@@ -24,20 +24,17 @@ from dir_jax.commands.flags import (
     add_model_flags,
     create_describer,
     recipe_changes,
-    set_up_devices,
 )
 from dir_jax.commands.running import Parser, run_parsed
 from dir_jax.errors import UserError, shown
 
 if TYPE_CHECKING:
-    import jax
     import numpy as np
 
     from dir_jax.data.images import ImageDataset
     from dir_jax.describe.describer import Describer
-    from dir_jax.describe.feature_files import StoredRows
+    from dir_jax.describe.stored_rows import StoredRows
     from dir_jax.evaluation import Evaluation
-    from dir_jax.model_recipe import Recipe
     from dir_jax.retrieval.blockwise import Rows
 
     Found = tuple[np.ndarray, np.ndarray | None, Rows | None]  # database, queries, distractors
@@ -63,8 +60,8 @@ def _parser() -> Parser:
         )  # fmt: skip
     group.add_argument(
         "--distractors", metavar="WHAT",
-        help="more images to search: R1M, a list such as those of --dataset, or the .npy file of "
-        "their descriptors, which is read in blocks",
+        help="more images to search: R1M, a list such as those of --dataset, or their descriptors "
+        "in a .npy file or in the folder of extract_features --shards, read in blocks",
     )  # fmt: skip
     group = parser.add_argument_group("results")
     add = group.add_argument
@@ -97,6 +94,7 @@ def _main(args: argparse.Namespace) -> None:
     import jax
 
     from dir_jax.commands.distractors import find_distractors
+    from dir_jax.commands.stored_features import load_features
     from dir_jax.data.datasets import create_dataset
     from dir_jax.describe.feature_files import make_folder
     from dir_jax.evaluation import (
@@ -133,12 +131,14 @@ def _main(args: argparse.Namespace) -> None:
             make_folder(file)
     more = find_distractors(args.distractors, args.db_root)
     if args.load_feats:
-        found, how, exif, device = _load_features(args, changes, dataset, learn_from, more)
+        loaded = load_features(args, changes, dataset, learn_from, more)
+        _print_left_out(loaded.failures)
+        database, queries, distractors = loaded.database, loaded.queries, loaded.distractors
+        how, exif, device = loaded.how, loaded.exif, loaded.device
     else:
         describer = create_describer(args, changes, learn_from)
-        found = _describe(args, describer, dataset, more)
+        database, queries, distractors = _describe(args, describer, dataset, more)
         how, exif, device = str(describer), describer.recipe.exif, describer.devices[0]
-    database, queries, distractors = found
     if distractors is not None:
         print(f"Searched: {len(database)} images and {len(distractors)} distractors")
     with jax.default_device(device):
@@ -211,7 +211,7 @@ def _describe(
 ) -> Found:
     from dir_jax.commands.distractors import whitened_distractors
     from dir_jax.describe.describer import describe_with_queries
-    from dir_jax.describe.feature_files import StoredRows
+    from dir_jax.describe.stored_rows import StoredRows
 
     stored = more if isinstance(more, StoredRows) else None
     listed = None if isinstance(more, StoredRows) else more
@@ -233,7 +233,8 @@ def _save_features(
 ) -> list[Any]:
     """Describes and writes the descriptors before whitening; returns them whitened."""
     from dir_jax.describe.describer import describe_with_queries, queries_of
-    from dir_jax.describe.feature_files import StoredRows, save_descriptors, saved_paths, wrote
+    from dir_jax.describe.feature_files import save_descriptors, saved_paths, wrote
+    from dir_jax.describe.stored_rows import StoredRows
     from dir_jax.model_recipe import write_recipe
 
     stem = os.path.join(folder, "feats")
@@ -245,7 +246,8 @@ def _save_features(
     paths = saved_paths(stem, queries_of(dataset) is not None, distractors is not None)
     for path, descriptors in zip(paths, described.lists, strict=True):
         save_descriptors(path, descriptors)
-        write_recipe(path, describer.recipe.changed(whiten=""))
+        digest = describer.model_digest(whitened=False)
+        write_recipe(path, describer.recipe.changed(whiten=""), digest)
         print(wrote(path, descriptors))
         if descriptors.dataset is distractors:
             found.append(StoredRows(path, describer.whiten, describer.finished_size))
@@ -261,84 +263,6 @@ def _print_left_out(failures: Sequence[Mapping[int, str]]) -> None:
         print(f"left out: {reason}", file=sys.stderr)
     if reasons:
         print(f"left out: {len(reasons)} images")
-
-
-def _load_features(
-    args: argparse.Namespace,
-    changes: dict[str, Any],
-    dataset: ImageDataset,
-    learn_from: ImageDataset | None,
-    more: ImageDataset | StoredRows | None,
-) -> tuple[Found, str, bool, jax.Device]:
-    """Descriptors from files, how they were made, whether of turned pictures, and a device."""
-    import numpy as np
-
-    from dir_jax.commands.distractors import saved_distractors, whitened_distractors
-    from dir_jax.describe.describer import queries_of
-    from dir_jax.describe.feature_files import (
-        StoredRows,
-        extracted_paths,
-        load_descriptors,
-        saved_paths,
-    )
-    from dir_jax.describe.sharded_files import is_sharded, open_descriptors
-    from dir_jax.model_recipe import recipe_beside
-
-    queries = queries_of(dataset)
-    lists = [dataset] if queries is None else [dataset, queries]
-    try:
-        if is_sharded(args.load_feats):
-            paths = [args.load_feats] * len(lists)
-        elif os.path.isdir(args.load_feats):
-            paths = saved_paths(os.path.join(args.load_feats, "feats"), queries is not None)
-        else:
-            paths = extracted_paths(args.load_feats, queries is not None)
-        if more is not None and not isinstance(more, StoredRows):
-            more = saved_distractors(args.load_feats, more)
-        made: Recipe | None
-        if is_sharded(args.load_feats):
-            opened = open_descriptors(args.load_feats, [images.names for images in lists])
-            parts = [opened] if opened.queries is None else [opened, opened.queries][: len(lists)]
-            made, read = opened.recipe, [(np.array(part.rows), part.failures) for part in parts]
-        else:
-            made, skip = recipe_beside(paths[0]), args.on_error == "skip"
-            if made is not None and recipe_beside(paths[-1]) not in (None, made):
-                raise UserError(
-                    f"{' and '.join(paths)} were not made in one way, as the .recipe.json files "
-                    "beside them say; describe both again"
-                )
-            read = [
-                load_descriptors(path, images.names, skip_failures=skip)
-                for path, images in zip(paths, lists, strict=True)
-            ]
-        found = [descriptors for descriptors, _ in read]
-        if len({x.shape[1] for x in found}) > 1:
-            widths = " and ".join(str(x.shape[1]) for x in found)
-            raise UserError(f"{' and '.join(paths)} have descriptors of {widths} dimensions")
-    except UserError as e:
-        raise UserError(f"--load-feats: {e}") from e
-    _print_left_out([failures for _, failures in read])
-    whitened = made is not None and made.whiten
-    if args.whiten and (whitened or not args.checkpoint):
-        why = "the features are whitened already" if whitened else "--checkpoint is missing"
-        raise UserError(f"--whiten {args.whiten}: {why}")
-    if whitened or not args.checkpoint:
-        device, how = set_up_devices(args)[0], str(made) if made else "as they are in the files"
-        print("Descriptors:", how)
-        distractors = whitened_distractors(more, None, made)
-    else:
-        describer = create_describer(args, changes, learn_from)
-        width = describer.descriptor_size
-        if found[0].shape[1] != width:
-            raise UserError(
-                f"--load-feats: {paths[0]} has descriptors of {found[0].shape[1]} dimensions, the "
-                f"model's have {width}; without --checkpoint they are evaluated as they are"
-            )
-        found = [describer.whiten(x) for x in found]
-        device, how = describer.devices[0], str(describer)
-        distractors = whitened_distractors(more, describer, None)
-    exif = bool(args.exif) if made is None else made.exif
-    return (found[0], found[1] if len(found) > 1 else None, distractors), how, exif, device
 
 
 def _write_results(

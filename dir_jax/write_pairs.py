@@ -46,8 +46,10 @@ def _parser() -> Parser:
 def _main(args: argparse.Namespace) -> None:
     from dir_jax.data.datasets import create_dataset
     from dir_jax.data.lists import read_image_list
+    from dir_jax.describe.feature_files import make_folder
     from dir_jax.search.pairs import write_pairs
 
+    make_folder(args.output)
     index = open_index(args, args.database)
     queries = None
     if args.queries and os.path.isfile(args.queries):

@@ -70,6 +70,10 @@ def test_existing_directory_is_refused_unless_overwritten(model, saved, tmp_path
     save_model(path, model, overwrite=True)
     assert read_model(path).whitenings == {}
     assert [p.name for p in tmp_path.iterdir()] == ["copy"]  # nothing left lying about
+    (path / "model/model.json").rename(path / "photo.jpg")
+    with pytest.raises(UserError, match=r"copy is not a model; --overwrite replaces nothing else"):
+        save_model(path, model, overwrite=True)
+    assert (path / "photo.jpg").exists()
 
 
 def test_a_run_directory_is_found_by_its_model_or_newest_step(saved, tmp_path):

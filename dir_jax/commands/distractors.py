@@ -7,20 +7,24 @@ import os
 from dir_jax.data.datasets import create_dataset
 from dir_jax.data.images import ImageDataset
 from dir_jax.describe.describer import Describer
-from dir_jax.describe.feature_files import StoredRows, saved_paths
+from dir_jax.describe.feature_files import saved_paths
+from dir_jax.describe.sharded_files import is_sharded
+from dir_jax.describe.stored_rows import StoredRows, check_same_model
 from dir_jax.errors import UserError
-from dir_jax.model_recipe import Recipe, recipe_beside
+from dir_jax.model_recipe import Recipe
 
 
 def find_distractors(what: str | None, db_root: str | None) -> ImageDataset | StoredRows | None:
-    """The images that --distractors names, or the descriptors of a .npy file, as they are in it.
+    """The images that --distractors names, or the descriptors of files, as they are in them.
 
     Raises UserError where there are none.
     """
     if what is None:
         return None
     try:
-        return StoredRows(what) if what.endswith(".npy") else create_dataset(what, db_root=db_root)
+        if what.endswith(".npy") or is_sharded(what):
+            return StoredRows(what)
+        return create_dataset(what, db_root=db_root)
     except UserError as e:
         raise UserError(f"--distractors: {e}") from e
 
@@ -35,12 +39,15 @@ def whitened_distractors(
     """
     if stored is None:
         return None
-    made = recipe_beside(stored.path)
+    made = stored.recipe
     print("Distractors:", made or f"as they are in {stored.path}")
     base = base if describer is None else describer.recipe
     is_finished = describer is None or (made is not None and made.whiten)
     if is_finished and made is not None and base is not None:
         _refuse_another_whitening(stored.path, made, base)
+    if describer is not None:
+        digest = describer.model_digest(whitened=bool(is_finished))
+        check_same_model(stored.path, stored.model, digest, "the database's")
     if is_finished:
         return stored
     assert describer is not None

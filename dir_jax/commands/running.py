@@ -44,7 +44,10 @@ class Parser(argparse.ArgumentParser):
             self._check_flag(argument)
         args, rest = self.parse_known_args(arguments)
         if rest:
-            raise UserError(f"unexpected argument {quoted(rest[0])}: flags begin with --")
+            expanded = os.path.exists(rest[0])
+            hint = "; put a pattern such as 'photos/*.jpg' in quotes, or a shell makes many of one"
+            raise UserError(f"unexpected argument {quoted(rest[0])}: flags begin with --"
+                            + hint * expanded)  # fmt: skip
         for action in self._actions:
             value = getattr(args, action.dest, None)
             if isinstance(value, str) and str(action.metavar).startswith(_PATHS):

@@ -91,7 +91,9 @@ def as_images(images: Any, box: Any = None) -> ImageDataset:
     if box is None:
         return _Images(images)
     boxes = [box] if np.ndim(box) == 1 else list(box)
-    if len(boxes) != len(images) or not all(map(_is_box, boxes)):
+    if len(boxes) != len(images) and all(map(_is_box, boxes)):
+        raise UserError(f"{len(boxes)} boxes for {len(images)} pictures; expected one for each")
+    if not all(map(_is_box, boxes)):
         raise UserError(
             f"the boxes are {shown(box)}; expected left, top, right and bottom in pixels for each "
             f"of {len(images)} pictures"

@@ -70,6 +70,9 @@ class ImageDataset:
     def __repr__(self) -> str:
         return f"{type(self).__name__} of {len(self)} images in {self.root or 'the current folder'}"
 
+    def __str__(self) -> str:
+        return f"{len(self)} images in {self.root or 'the current folder'}"
+
     def path(self, i: int) -> str:
         """The path of image `i`, as error messages show it."""
         return os.path.join(self.root, self.names[i])

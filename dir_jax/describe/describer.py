@@ -270,10 +270,10 @@ class Describer:
             "model": self.model_digest(),
         }
 
-    def model_digest(self) -> str:
+    def model_digest(self, *, whitened: bool = True) -> str:
         """A digest of all that, with the recipe, makes descriptors: network and whitening."""
         digest = hashlib.sha256(json.dumps(self._of_network(), sort_keys=True).encode())
-        if self._whitening is not None:
+        if self._whitening is not None and whitened:
             for name, array in self._whitening.to_arrays().items():
                 digest.update(name.encode() + np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -173,17 +173,35 @@ def load_descriptors(
     found[bad] = np.nan
     failed = Path(f"{path}.failed.txt")
     reasons = read_failed(failed) if bad and failed.exists() else {}
-    unknown = [i for i in bad if names[i] not in reasons]
+    known = {i: reasons[names[i]] for i in bad if names[i] in reasons}
+    return found, reasons_of_failures(path, bad, names, known, skip_failures=skip_failures)
+
+
+def reasons_of_failures(
+    path: str,
+    bad: Sequence[int],
+    names: Sequence[str],
+    known: Mapping[int, str],
+    *,
+    skip_failures: bool,
+) -> dict[int, str]:
+    """Row -> why it is not finite, of the rows `bad` of PATH; `known` is what is known of some.
+
+    Raises:
+      UserError: of others it is not known, and they are not to be skipped.
+    """
+    unknown = [i for i in bad if i not in known]
     if unknown and not skip_failures:
         which = ", ".join(f"{i} ({shown(names[i])})" for i in unknown[:3])
         which += ", …" * (len(unknown) > 3)
+        failed = f"{Path(path).name}.failed.txt does not list"
+        if os.path.isdir(path):
+            failed = "no .failed.txt in it lists"
         raise UserError(
-            f"{len(unknown)} of {len(found)} descriptors in {path} are not finite, and "
-            f"{failed.name} does not list their images: rows {which}; --on-error skip leaves "
-            "these images out"
+            f"{len(unknown)} of {len(names)} descriptors in {path} are not finite, and {failed} "
+            f"their images: rows {which}; --on-error skip leaves these images out"
         )
-    why = f"its row in {path} is not finite"
-    return found, {i: reasons.get(names[i], f"{shown(names[i])}: {why}") for i in bad}
+    return {i: known.get(i, f"{shown(names[i])}: its row in {path} is not finite") for i in bad}
 
 
 def failed_rows(names: Sequence[str], failures: Mapping[int, str]) -> list[str]:
@@ -197,39 +215,15 @@ def read_failed(file: Path) -> dict[str, str]:
     return {name: reason for name, _, reason in rows}
 
 
-class StoredRows:
-    """The rows of a .npy file of any size, memory-mapped as they are asked for and let go after.
+def open_npy(path: str) -> tuple[tuple[int, int], tuple[Any, ...]]:
+    """The shape, (N, D), of the array in a .npy file, and what `numpy.memmap` needs to map it.
 
-    Attributes:
-      path: the file.
-      shape: N, D.
+    Raises:
+      UserError: there is no such file, it is damaged, or holds something else.
     """
-
-    def __init__(
-        self,
-        path: str,
-        finish: Callable[[np.ndarray], np.ndarray] | None = None,
-        width: int | None = None,
-    ):
-        """`finish` whitens (n, D') rows of the file to `width` dimensions; by default none does.
-
-        Raises:
-          UserError: there is no such file, it is damaged, or holds something else.
-        """
-        with _opened(path) as file:
-            stored, by_columns, dtype = _read_layout(path, file)
-            self._layout: Any = (dtype, "r", file.tell(), stored, "F" if by_columns else "C")
-        self.path, self._finish = path, finish
-        self.shape = stored[0], width or stored[1]
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
-        """(n, D) float32."""
-        with np.errstate(over="ignore"):  # what is too large becomes infinite
-            found = np.asarray(np.memmap(self.path, *self._layout)[rows], np.float32)
-        return found if self._finish is None else self._finish(found)
+    with _opened(path) as file:
+        shape, by_columns, dtype = _read_layout(path, file)
+        return shape, (dtype, "r", file.tell(), shape, "F" if by_columns else "C")
 
 
 @contextlib.contextmanager

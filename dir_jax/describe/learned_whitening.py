@@ -12,6 +12,7 @@ from dir_jax.data.images import ImageDataset
 from dir_jax.data.labelled import LabelledDataset
 from dir_jax.describe.describer import Describer
 from dir_jax.describe.sharded_files import open_descriptors
+from dir_jax.describe.stored_rows import check_same_model
 from dir_jax.errors import UserError
 from dir_jax.retrieval.whitening import (
     Whitening,
@@ -74,6 +75,9 @@ def learn_from_images(
         rows, failed = described.array(), list(described.failures)
     else:
         opened = open_descriptors(folder, [dataset.names])
+        check_same_model(
+            folder, opened.model, describer.model_digest(whitened=False), "--checkpoint"
+        )
         if opened.recipe.whiten or opened.rows.shape[1] != width:
             raise UserError(
                 f"{folder} has whitened descriptors, or such of another model; describe the images "

@@ -36,6 +36,7 @@ _MANIFEST = {
     "lists": Rule(
         lambda v: isinstance(v, dict) and tuple(v) in (LISTS, LISTS[:1]), "database, and queries"
     ),
+    "model": Rule(lambda v: isinstance(v, str), "a digest", required=False),
     "shapes": Rule(
         lambda v: isinstance(v, list) and len(v) <= _MOST_SHAPES and all(map(_is_shape, v)),
         "a list of width, height, rows, and whether images fill it",
@@ -131,7 +132,7 @@ def open_descriptors(
     for kind in reversed(manifest.lengths):
         files = _ShardedList(Path(folder), manifest, kind)
         queries = found = ShardedDescriptors(
-            MappedRows(files), Names(files), manifest.recipe, queries
+            MappedRows(files), Names(files), manifest.recipe, queries, manifest.fields.get("model")
         )
     parts = [found, found.queries]
     for kind, names, part in zip(LISTS, lists or (), parts, strict=False):
@@ -246,6 +247,10 @@ class MappedRows:
             found[here] = self._files.rows(shard)[numbers[here] - self._files.starts[shard]]
         return found
 
+    def let_go(self) -> None:
+        """Lets the system have the memory of the maps back, but of rows that are in use."""
+        self._files._maps.clear()
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         rows = self._range(0, len(self))
         return rows if dtype is None else rows.astype(dtype, copy=False)
@@ -286,12 +291,14 @@ class ShardedDescriptors:
       names: what the list calls each image.
       recipe: how the images were described.
       queries: those of the data set's queries, where it has some of its own.
+      model: a digest of the model that described them.
     """
 
     rows: MappedRows
     names: Names
     recipe: Recipe
     queries: ShardedDescriptors | None
+    model: str | None
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -19,7 +19,7 @@ from dir_jax.describe.descriptors import Descriptors
 from dir_jax.errors import UserError, did_you_mean, shown
 from dir_jax.model_recipe import Recipe
 from dir_jax.runtime.files import check_name, take_lock
-from dir_jax.runtime.folders import replacing_folder
+from dir_jax.runtime.folders import check_replaceable, replacing_folder
 from dir_jax.runtime.progress import progress_bar
 from dir_jax.search.engines import check_engine, engine_of
 from dir_jax.search.index import small_copy
@@ -75,7 +75,7 @@ def names_in(root: str, dataset: ImageDataset) -> list[str]:
       UserError: the images are not files, or a name cannot be kept in a file of text.
     """
     if type(dataset)._file is not ImageDataset._file:
-        raise UserError(f"an index is of image files, which those of {dataset} are not")
+        raise UserError(f"an index is of image files; the {dataset} are none")
     prefix = os.path.join(root, "")
     paths = (os.path.abspath(dataset.path(i)) for i in range(len(dataset)))
     names = [path.removeprefix(prefix) for path in paths]
@@ -118,6 +118,8 @@ def create_index(
     """
     path = Path(path)
     check_engine(engine)
+    if overwrite:
+        check_replaceable(path, "index.json", "an index")
     about = {"change": 0, "count": 0, "size": 0, "next_id": 0, "root": root, "model": model,
              "recipe": recipe.to_json(), "engine": {"name": engine}, "files": {}}  # fmt: skip
     with contextlib.ExitStack() as after:

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from dir_jax.errors import UserError
-from dir_jax.fields import Rule, check_fields, is_number
+from dir_jax.fields import Rule, check_fields, is_number, is_whole
 from dir_jax.retrieval.blockwise import device_of
 from dir_jax.retrieval.search import top_k
 from dir_jax.search.store import Contents
@@ -31,6 +31,8 @@ _GATHERED = 64 << 20  # bytes of candidates' descriptors gathered at once
 ADDED = 32 << 20  # bytes of descriptors given to an engine at once
 TRIED = 200  # images that query to measure an engine
 K = 10  # of recall@10
+_ENOUGH = 0.95  # recall@10, to which an engine is tuned
+_MOST_CANDIDATES = 64  # for each result
 
 Adopt = Callable[[Callable[[Path], None]], None]
 Found = tuple[np.ndarray, np.ndarray]  # (Q, k) float32 scores, falling; (Q, k) int64 rows, or −1
@@ -134,6 +136,12 @@ def _merged(a: Found, b: Found, k: int) -> Found:
 class Approximate(Engine):
     """An engine that gives candidates, which are then compared exactly."""
 
+    rules: ClassVar = {
+        "candidates": Rule(lambda v: is_whole(v, 1, _MOST_CANDIDATES), "a number of candidates"),
+        "recall": Rule(lambda v: is_number(v, 0, 1.01), "a share", required=False),
+        "milliseconds": Rule(lambda v: is_number(v, 0), "a time", required=False),
+    }
+
     @abc.abstractmethod
     def candidates(self, queries: np.ndarray, count: int) -> np.ndarray:
         """(Q, c) int64 rows for (Q, D) queries, −1 for none, in any order."""
@@ -143,7 +151,7 @@ class Approximate(Engine):
         return self._rank(queries, rows, k)
 
     def _count(self, k: int) -> int:
-        return k
+        return max(k, K) * self.settings["candidates"]  # recall was measured for K
 
     def _rank(self, queries: np.ndarray, rows: np.ndarray, k: int) -> Found:
         x, k = self.contents.descriptors, min(k, rows.shape[1])
@@ -171,10 +179,37 @@ class Approximate(Engine):
                 zip(tried.tolist(), truth.tolist(), found.tolist(), strict=True)]  # fmt: skip
         return sum(hits) / truth.size, 1000 * seconds / len(tried)
 
-    def report(self, tried: np.ndarray, recall: float, milliseconds: float, how: str) -> None:
-        self.settings |= {"recall": recall, "milliseconds": milliseconds}
-        print(f"{self}: recall@{K} {recall:.3f} of exact search, {milliseconds:.3g} ms "
-              f"a query, by {len(tried)} held-out images{how}")  # fmt: skip
+    def tune(self, tried: np.ndarray, **most: int) -> None:
+        """Doubles what gains more, and again, until recall@10 is 0.95; prints and keeps what it is.
+
+        That is candidates for each result, and each setting of `most`, which says how far.
+        """
+        if len(self.contents) < 2:
+            return
+        truth, most = (
+            true_neighbours(self.contents, tried),
+            {**most, "candidates": _MOST_CANDIDATES},
+        )
+
+        def measure(**changed: int) -> tuple[float, float, dict[str, Any]]:
+            self.settings = {**self.settings, **changed}
+            return (*self.measure(tried, truth), self.settings)
+
+        now = measure()
+        while now[0] < _ENOUGH:
+            settings = now[2]
+            trials = [measure(**{**settings, name: min(2 * settings[name], most[name])})
+                      for name in most if settings[name] < most[name]]  # fmt: skip
+            better = max(trials, key=lambda trial: trial[0], default=now)
+            if better[0] <= now[0]:
+                break
+            now = better
+        recall, milliseconds, settings = now
+        self.settings = {**settings, "recall": recall, "milliseconds": milliseconds}
+        effort = f"effort {settings['effort']}, " if "effort" in settings else ""
+        print(f"{self}: recall@{K} {recall:.3f} of exact search, {milliseconds:.3g} ms a query, by "
+              f"{len(tried)} held-out images ({effort}{settings['candidates']} candidates for each "
+              "result)")  # fmt: skip
 
     def error(self, problem: str) -> UserError:
         return UserError(f"the engine {self} {problem}")
@@ -188,12 +223,6 @@ def true_neighbours(contents: Contents, tried: np.ndarray) -> np.ndarray:
         [row for row in found if row != own][:k] for own, found in zip(tried, rows, strict=True)
     ]
     return np.array(others, np.int64).reshape(len(tried), k)
-
-
-MEASURED = {
-    "recall": Rule(lambda v: is_number(v, 0, 1.01), "a share", required=False),
-    "milliseconds": Rule(lambda v: is_number(v, 0), "a time", required=False),
-}
 
 
 def import_package(module: str, engine: str, extra: str) -> Any:

@@ -12,19 +12,14 @@ from dir_jax.fields import Rule, is_whole
 from dir_jax.runtime.progress import progress_bar
 from dir_jax.search.exact import (
     ADDED,
-    MEASURED,
     TRIED,
     Adopt,
     Approximate,
     Engine,
-    K,
     import_package,
     reason,
-    true_neighbours,
 )
 
-_ENOUGH = 0.95  # recall@10, to which an index is tuned
-_MOST_CANDIDATES = 64  # for each result
 _MOST_EF, _EF = 4096, 16  # of HNSW: the most, and for an effort of 1
 
 
@@ -35,8 +30,7 @@ class Faiss(Approximate):
     rules: ClassVar = {
         "trained": Rule(lambda v: is_whole(v, 0, 1 << 31), "a number of images"),
         "effort": Rule(lambda v: is_whole(v, 1, 1 << 20), "a whole number above 0"),
-        "candidates": Rule(lambda v: is_whole(v, 1, _MOST_CANDIDATES), "a number of candidates"),
-        **MEASURED,
+        **Approximate.rules,
     }
     _index: Any = None
 
@@ -70,7 +64,9 @@ class Faiss(Approximate):
                     self._index.add(x[first : first + step])
                     bar.update(len(x[first : first + step]))
             if not start:
-                self._tune()
+                effort = getattr(self._ivf(), "nlist", _MOST_EF // _EF) if self._parameter() else 1
+                self.tune(self._tried, effort=effort)
+            self._set_effort()
         except (RuntimeError, MemoryError) as e:
             raise self.error(f"cannot hold this index: {reason(e)}") from e
         file(lambda path: self._write(faiss, path))
@@ -99,34 +95,9 @@ class Faiss(Approximate):
             self._index.train(x[sample])
         self.settings = {"trained": len(x), "effort": 1, "candidates": 1}
 
-    def _tune(self) -> None:
-        """Raises effort and candidates until recall@10 is 0.95, by what gains more each time."""
-        tried = self._tried
-        if len(self.contents) < 2:
-            return
-        truth = true_neighbours(self.contents, tried)
-        effort = getattr(self._ivf(), "nlist", _MOST_EF // _EF) if self._parameter() else 1
-        most = {"effort": effort, "candidates": _MOST_CANDIDATES}
-
-        def measure(**changed: int) -> tuple[float, float, dict[str, Any]]:
-            self.settings = {**self.settings, **changed}
-            self._set_effort()
-            return (*self.measure(tried, truth), self.settings)
-
-        now = measure()
-        while now[0] < _ENOUGH:
-            settings = now[2]
-            trials = [measure(**{**settings, name: min(2 * settings[name], most[name])})
-                      for name in most if settings[name] < most[name]]  # fmt: skip
-            better = max(trials, key=lambda trial: trial[0], default=now)
-            if better[0] <= now[0]:
-                break
-            now = better
-        self.settings = now[2]
+    def measure(self, tried: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
         self._set_effort()
-        effort, candidates = self.settings["effort"], self.settings["candidates"]
-        how = f" (effort {effort}, {candidates} candidates for each result)"
-        self.report(tried, *now[:2], how)
+        return super().measure(tried, truth)
 
     def _ivf(self) -> Any:
         try:
@@ -144,9 +115,6 @@ class Faiss(Approximate):
         if name := self._parameter():
             effort = self.settings["effort"] * (_EF if name == "efSearch" else 1)
             self._module().ParameterSpace().set_index_parameter(self._index, name, effort)
-
-    def _count(self, k: int) -> int:
-        return max(k, K) * self.settings["candidates"]  # recall was measured for K
 
     def candidates(self, queries: np.ndarray, count: int) -> np.ndarray:
         return self._index.search(np.ascontiguousarray(queries, np.float32), count)[1]

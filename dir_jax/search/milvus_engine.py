@@ -12,15 +12,15 @@ from dir_jax.fields import Rule
 from dir_jax.runtime.progress import progress_bar
 from dir_jax.search.exact import (
     ADDED,
-    MEASURED,
     TRIED,
     Adopt,
     Approximate,
     Engine,
     import_package,
     reason,
-    true_neighbours,
 )
+
+_HITS = 1 << 18  # results asked for at once
 
 
 class Milvus(Approximate):
@@ -32,7 +32,7 @@ class Milvus(Approximate):
         "collection": Rule(
             lambda v: isinstance(v, str) and v.isidentifier(), "a collection's name"
         ),
-        **MEASURED,
+        **Approximate.rules,
     }
     _most = 16384  # results that Milvus gives
     _client: Any = None
@@ -51,7 +51,8 @@ class Milvus(Approximate):
         else:
             uri = self.argument
             uri = uri if "://" in uri else os.path.abspath(uri)
-            self.settings = {"uri": uri, "collection": f"dir_jax_{os.urandom(8).hex()}"}
+            name = f"dir_jax_{os.urandom(8).hex()}"
+            self.settings = {"uri": uri, "collection": name, "candidates": 1}
             self._connect()
             self._create()
         new = np.flatnonzero(~np.isin(self.contents.ids, old))
@@ -69,7 +70,7 @@ class Milvus(Approximate):
         self._ask("load_collection")
         if not len(old) and len(self.contents) > 1:
             tried = np.sort(np.random.default_rng(0).permutation(len(self.contents))[:TRIED])
-            self.report(tried, *self.measure(tried, true_neighbours(self.contents, tried)), "")
+            self.tune(tried)
 
     def committed(self) -> None:
         self._delete_others(self.contents.ids)
@@ -79,17 +80,20 @@ class Milvus(Approximate):
         self._ask("drop_collection")
 
     def candidates(self, queries: np.ndarray, count: int) -> np.ndarray:
-        found = self._ask("search", data=list(queries), anns_field="descriptor", limit=count,
-                          search_params={"metric_type": "IP"})  # fmt: skip
         ids = np.full((len(queries), count), -1, np.int64)
-        for row, hits in zip(ids, found, strict=True):
-            row[: len(hits)] = [hit["id"] for hit in hits]
+        step = max(1, _HITS // count)
+        for start in range(0, len(queries), step):
+            part = slice(start, start + step)
+            found = self._ask("search", data=list(queries[part]), anns_field="descriptor",
+                              limit=count, search_params={"metric_type": "IP"})  # fmt: skip
+            for row, hits in zip(ids[part], found, strict=True):
+                row[: len(hits)] = [hit["id"] for hit in hits]
         known = self.contents.ids
         rows = np.minimum(np.searchsorted(known, ids), len(known) - 1)
         return np.where(known[rows] == ids, rows, -1)
 
     def _count(self, k: int) -> int:
-        return min(2 * k + 10, self._most)
+        return min(super()._count(k), self._most)
 
     def _rows(self, rows: np.ndarray) -> list[dict[str, Any]]:
         c = self.contents
@@ -132,7 +136,11 @@ class Milvus(Approximate):
 
     def _connect(self) -> None:
         client = import_package("pymilvus", str(self), "milvus").MilvusClient
-        logging.getLogger("pymilvus").setLevel(logging.ERROR)
+        for name in (
+            "pymilvus",
+            "grpc._server",
+        ):  # Milvus Lite's own server reports with tracebacks
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         if self._client is None:
             try:
                 self._client = client(

@@ -119,12 +119,14 @@ def read_contents(folder: str | os.PathLike[str]) -> Contents:
         what = "is not an index: it has no index.json" if is_folder else "does not exist"
         raise UserError(f"{shown(folder)} {what}; `dir-jax index` makes an index")
     try:
-        return open_contents(folder, read_about(folder))
-    except FileNotFoundError:  # another process has just changed it
         try:
             return open_contents(folder, read_about(folder))
-        except FileNotFoundError as e:
-            raise _damaged(folder, f"{Path(e.filename).name} is missing") from e
+        except FileNotFoundError:  # another process has just changed it
+            return open_contents(folder, read_about(folder))
+    except FileNotFoundError as e:
+        raise _damaged(folder, f"{Path(e.filename).name} is missing") from e
+    except OSError as e:  # a folder in the place of a file, a file that others may not read
+        raise UserError(f"the index {shown(folder)} cannot be read: {e.strerror or e}") from e
 
 
 def read_about(folder: Path) -> dict[str, Any]:

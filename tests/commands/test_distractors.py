@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import dir_jax
-from dir_jax.describe.feature_files import StoredRows
+from dir_jax.describe.stored_rows import StoredRows
 from dir_jax.errors import UserError
 
 
@@ -46,8 +46,10 @@ def test_images_or_features(run, model, sets, tmp_path):
     assert np.load(tmp_path / "feats.ddescs.npy").shape == (10, 8)
     # What was saved, by the list or by the file; and what extract_features writes, whitened.
     run("extract_features", "--dataset", more, *flags, "--output", tmp_path / "more.npy")
+    run("extract_features", "--dataset", more, *flags, "--output", tmp_path / "more", "--shards", 3)
     load = ["--load-feats", tmp_path]
-    for given in ([more, *load], [tmp_path / "feats.ddescs.npy", *load], [tmp_path / "more.npy"]):
+    for given in ([more, *load], [tmp_path / "feats.ddescs.npy", *load], [tmp_path / "more.npy"],
+                  [tmp_path / "more"]):  # fmt: skip
         code, out, err = run("test_dir", "--dataset", base, *flags, "--distractors", *given)
         assert (code, closing_lines(out)) == (0, expected), err
     for distractors in (more, np.load(tmp_path / "more.npy", mmap_mode="r")):

@@ -165,8 +165,10 @@ def test_values_that_look_like_flags():
     parser.add_argument("-d")
     args = parser.parse(["--gpu", "-1", "--trfs", "", "Scale(3)", "-dx"])
     assert (args.gpu, args.trfs, args.d) == ([-1], ["", "Scale(3)"], "x")
-    with pytest.raises(UserError, match="unexpected argument 'stray'"):
+    with pytest.raises(UserError, match=r"unexpected argument 'stray': flags begin with --$"):
         parser.parse(["-d", "x", "stray"])
+    with pytest.raises(UserError, match=r"argument .*; put a pattern such as .* in quotes"):
+        parser.parse(["-d", "x", __file__])  # a shell has made files of a pattern
 
 
 @pytest.mark.parametrize("name", recipes())

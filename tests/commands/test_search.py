@@ -186,6 +186,14 @@ def test_mistakes_are_one_line(index, world, model, run, tmp_path):
     for call, message in (
         (("search_index", index, photo, "--box", "0,0,400,40"), "box 0,0,400,40 is not inside"),
         (("search_index", index, photo, "--box", "0,0,4"), "--box is '0,0,4'"),
+        (("search_index", index, photo, "--box", "0,0,4,4", "0,0,9,9"), "2 boxes for 1 pictures"),
+        (("search_index", index, photo, "--page", tmp_path / "empty"), "empty is a folder"),
+        (("find_duplicates", index, "--page", tmp_path / "empty"), "empty is a folder"),
+        (("write_pairs", "--database", index, "--output", tmp_path / "bad.png/x"),
+         "cannot make the folder"),
+        (("index_images", "--output", index, "--add", "--dataset", words(world), "--load-feats",
+          "x"), "--load-feats is of a new index"),
+        ((*new, "--dataset", tmp_path / "empty", "--checkpoint", model), "empty"),
         (("search_index", index, photo, "--top", 0), "--top is 0"),
         (("search_index", index, photo, "--aqe", "a", 3), "--aqe is a 3"),
         (("search_index", index, tmp_path / "bad.png"), "bad.png is not an image"),
@@ -219,6 +227,14 @@ def test_mistakes_are_one_line(index, world, model, run, tmp_path):
         assert err.count("\n") == 1
     assert not (tmp_path / "new.index").exists()
     assert len(dir_jax.open_index(index)) == 12
+
+
+def test_an_index_is_replaced_by_another(index, world, model, run):
+    (world / "two.txt").write_text("0.png\n1.png\n")
+    flags = ("--dataset", words(world, "two.txt"), "--checkpoint", model, "--overwrite")
+    code, _, err = run("index_images", "--output", index, *flags)
+    assert code == 0, err
+    assert dir_jax.open_index(index).names == ["0.png", "1.png"]
 
 
 def test_names_with_white_space_cannot_be_pairs(index, run, tmp_path, world):

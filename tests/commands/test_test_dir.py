@@ -293,7 +293,7 @@ class TestBadInput(Refuses):
             (["--adba", "24", "1"], "which has 23"),
             (["--aqe", "2", "-1"], "alpha is -1"),
             (["--save-feats", "a", "--load-feats", "b"], "give one of them"),
-            (["--load-feats", "/nowhere"], "no file /nowhere.npy"),
+            (["--load-feats", "/nowhere"], "neither a file nor a folder /nowhere"),
         ],
     )
     def test_flags_of_test_dir(self, run, model, labelled, flags, message):

@@ -31,17 +31,20 @@ from dir_jax.data import (
 from dir_jax.data.download import archives, fetch, pages
 from dir_jax.data.headers import read_sizes
 from dir_jax.data.transforms import Identity, parse_transforms
-from dir_jax.describe.feature_files import StoredRows, load_descriptors
+from dir_jax.describe.feature_files import load_descriptors
 from dir_jax.describe.image_lists import ImageList, Pass
 from dir_jax.describe.kapture_features import GlobalFeatures
 from dir_jax.describe.padded_shapes import Batch
 from dir_jax.describe.resume import PartialDescriptors
 from dir_jax.describe.sharded_files import open_descriptors
+from dir_jax.describe.stored_rows import StoredRows
 from dir_jax.errors import UserError
 from dir_jax.evaluation import check_can_be_evaluated
 from dir_jax.loading import load_model
 from dir_jax.models.variables import split_variables
 from dir_jax.runtime.reading import read_bytes
+from dir_jax.search.building import change_index, changing
+from dir_jax.search.index import Index
 from dir_jax.test_dir import _read_results
 from dir_jax.training.config import default_config, validate_config
 from dir_jax.training.run_checkpoints import RunCheckpoints
@@ -250,6 +253,17 @@ def _read_sharded(folder: Path) -> None:
             assert all(0 <= row < len(part) for row in part.failures)
 
 
+def _read_index(folder: Path) -> None:
+    index = Index(folder / "index")
+    found = index.search(np.ones((2, index.descriptors.shape[1]), np.float32), 2)
+    "\n".join(found.names[0]).encode()
+    for row in range(len(index)):
+        index._contents.thumbnail(row)
+    with changing(folder / "index") as before:
+        change_index(before, remove=[0])
+    assert len(Index(folder / "index")) == len(index) - 1
+
+
 def _read_kapture(folder: Path) -> None:
     names = kapture.read_images(str(folder))
     read_sizes(images.ImageDataset(names, kapture.image_folder(str(folder))))
@@ -352,6 +366,7 @@ READERS: dict[str, Reader] = {
         ),
     ),
     "shards": Reader(sound.sharded_folders, _read_sharded),
+    "index": Reader(sound.indexes, _read_index),
     "partial": Reader(_partial_folders, lambda folder: _fill(folder / "out.partial")),
     "kapture": Reader(sound.kapture_folders, _read_kapture),
     "tfds": Reader(

@@ -24,6 +24,7 @@ from dir_jax.models import RetrievalNetwork, architectures, create_model
 from dir_jax.models.layers import Linear
 from dir_jax.models.pooling import create_pooling
 from dir_jax.retrieval.whitening import learn_whitening
+from dir_jax.search.building import NewImages, create_index
 from dir_jax.training.run_checkpoints import RunCheckpoints
 from tests.fuzz.mutators import Files
 from tests.torch_reference.checkpoint_files import small_tree
@@ -74,6 +75,16 @@ def sharded_folders(folder: Path) -> list[Files]:
         files[f"out/{stem}.names.txt"] = "".join(f"{name}\n" for name in names).encode()
     files["out/00001/database.failed.txt"] = b"c\ttorn\n"
     return [files]
+
+
+def indexes(folder: Path) -> list[Files]:
+    """An index of three images with small copies."""
+    new = NewImages(["a.jpg", "b.jpg", "c.jpg"], np.ones((3, 2), np.int64),
+                    lambda: [np.eye(3, 4, dtype=np.float32)], lambda i: b"jpeg" * i)  # fmt: skip
+    model = {"path": "m", "arch": "resnet18_rmac", "digest": "0" * 64, "options": {}}
+    create_index(folder / "index", new, root="photos", model=model, recipe=Recipe(),
+                 thumbnails=True)  # fmt: skip
+    return [files_in(folder)]
 
 
 def made(name: str, *contents: bytes) -> Callable[[Path], list[Files]]:

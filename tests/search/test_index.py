@@ -105,7 +105,7 @@ def test_a_box_is_the_part_of_the_picture(world):
         ((8, 4, 8, 36), "is not inside"),
         ((1, 2, 3), "expected left, top, right and bottom in pixels for each of 1 pictures"),
         ((1, 2, 3, float("nan")), "expected left, top"),
-        ([(0, 0, 9, 9)] * 2, "for each of 1 pictures"),
+        ([(0, 0, 9, 9)] * 2, "2 boxes for 1 pictures; expected one for each"),
     ):
         with pytest.raises(UserError, match=message):
             index.search(file, box=box)
@@ -193,6 +193,9 @@ def test_files_that_are_not_what_was_written(path, kind):
     dir_jax.open_index(path)
     file.unlink()
     with pytest.raises(UserError, match=rf"is damaged: {kind}.* is missing"):
+        dir_jax.open_index(path)
+    file.mkdir()
+    with pytest.raises(UserError, match=r"copy\.index cannot be read: it is a folder"):
         dir_jax.open_index(path)
 
 
