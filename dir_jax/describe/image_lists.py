@@ -147,7 +147,8 @@ def agree(images: ImageList, *, skip: bool) -> ImageList:
     have different copies of the images.
     """
     if skip:
-        images = dataclasses.replace(images, unreadable=gather(images.unreadable))
+        if not have_the_same(np.array(sorted(images.unreadable)).tobytes()):
+            images = dataclasses.replace(images, unreadable=gather(images.unreadable))
     elif images.unreadable:
         return images  # whose images are then refused
     readable = ~np.isin(images.indices, list(images.unreadable))

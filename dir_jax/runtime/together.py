@@ -29,6 +29,9 @@ from dir_jax.runtime.processes import HEARTBEAT, name
 
 _FAILED, _ENDED = "dir_jax/failed", "dir_jax/ended/"
 _GOODBYE = 10.0  # seconds that process 0, which has the store, waits for the others to read it
+_HELD_FOR = 3.0  # seconds that a line of JAX waits for what follows it
+_READ_WITHIN = 5.0  # seconds after which what C++ wrote has been read, on a busy machine
+_LONGEST_PAGE = 1 << 16  # bytes
 _BY_ANOTHER = 1  # exit code of a process that ends because another one did
 
 
@@ -137,6 +140,7 @@ class _NativeLog:
 
     def __init__(self, on_death: Callable[[list[int]], Any]):
         self._on_death, self._held, self._understood = on_death, b"", False
+        self._read = b""  # the end of all that was read, passed on or not
         sys.stderr.flush()
         self.real = os.dup(2)
         self._pipe, end = os.pipe()
@@ -160,23 +164,27 @@ class _NativeLog:
     def _pass_on(self) -> None:
         is_open = True
         while is_open:
-            ready, _, _ = select.select([self._pipe], [], [], 1.0)
+            ready, _, _ = select.select([self._pipe], [], [], _HELD_FOR)
             text = os.read(self._pipe, 1 << 16) if ready else b""
             is_open, self._held = bool(text) or not ready, self._held + text
-            if self._understood:
+            self._read = (self._read + text)[-_LONGEST_PAGE:]
+            if self._understood or _FATAL.search(self._held):
                 continue
-            if not (text and _OF_JAX.search(self._held)):  # or a second later it still runs
+            if not (text and _OF_JAX.search(self._held)):  # or some time later it still runs
                 os.write(self.real, self._held)
                 self._held = b""
 
     def _on_abort(self, number: int) -> None:
+        end = time.monotonic() + _READ_WITHIN
+        while not _FATAL.search(self._read) and time.monotonic() < end:
+            time.sleep(0.1)
         time.sleep(0.2)  # until all of it is read
-        if not _FATAL.search(self._held):
+        if not _FATAL.search(self._read):
             os.write(self.real, self._held)
             return  # `abort` then does what it does
         self._understood = True
-        leader = b"Failed to send RPC to coordination service" in self._held
-        dead = _DEAD.search(self._held)
+        leader = b"Failed to send RPC to coordination service" in self._read
+        dead = _DEAD.search(self._read)
         self._on_death([0] if leader else [int(n) for n in dead[1].split()] if dead else [])
 
 

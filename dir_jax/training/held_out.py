@@ -18,7 +18,7 @@ from dir_jax.data.labelled import LabelledDataset
 from dir_jax.data.transforms import Compose
 from dir_jax.describe.describer import queries_of
 from dir_jax.describe.extractor import Extractor
-from dir_jax.describe.image_lists import read_list
+from dir_jax.describe.image_lists import agree, read_list
 from dir_jax.describe.passes import describe_lists
 from dir_jax.errors import UserError
 from dir_jax.evaluation import check_can_be_evaluated, evaluate_descriptors, rankings_to_show
@@ -98,11 +98,12 @@ class HeldOutSets:
                 check_can_be_evaluated(dataset)
             except UserError as e:
                 raise UserError(f"config.data.{key}: {e}") from e
-        self._lists = []
+        lists = []
         for key, dataset in self.sets.items():
-            self._lists.append(read_list(f"evaluate ({key})", dataset))
+            lists.append(read_list(f"evaluate ({key})", dataset))
             if (queries := queries_of(dataset)) is not None:
-                self._lists.append(read_list(f"evaluate ({key}, queries)", queries))
+                lists.append(read_list(f"evaluate ({key}, queries)", queries))
+        self._lists = [agree(images, skip=True) for images in lists] if skip_failures else lists
         for images in self._lists:
             if not skip_failures or len(images.unreadable) == len(images):
                 images.check(transform)

@@ -126,7 +126,7 @@ def _order_of_classes(before: list[int], classes: Sequence[str], what: str) -> l
     if len(order) == len(before) and -1 not in order:
         return order
     new = [name for name, row in zip(classes, order, strict=True) if row < 0]
-    some = f", of which {len(new)} are others, such as {quoted(new[0])}" if new else ""
+    some = f", {len(new)} of them new, such as {quoted(new[0])}" if new else ""
     raise UserError(
         f"{what} has a trained vector for each of {len(before)} classes, and config.data.train has "
         f"{len(classes)} classes{some}; put the classes back, or start another run from this one "

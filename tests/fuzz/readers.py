@@ -298,6 +298,10 @@ READERS: dict[str, Reader] = {
         sound.made("l.txt", b"a.jpg\nsub/b c.jpg\n\nd.jpg\n"),
         lambda folder: _use(lists.read_image_list(f"{folder}/l.txt", str(folder))),
     ),
+    "long-list": Reader(
+        sound.made("l.txt", b"a.jpg\nsub/b c.jpg # a comment\n\nd.jpg\n"),
+        lambda folder: list(lists.NamesInFile(f"{folder}/l.txt", str(folder))),
+    ),
     "labelled-list": Reader(
         lambda _: [{"l.txt": sound.LABELS}, {"l.json": sound.LABELS_JSON.replace(b"null", b"8")}],
         _read_labels,

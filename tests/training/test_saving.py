@@ -49,9 +49,12 @@ def test_vectors_of_classes_are_found_by_name(caplog):
         np.testing.assert_array_equal(one["class_weights"], other["class_weights"][order])
     np.testing.assert_array_equal(found.optimizer[0].mu["fc.bias"], np.zeros(4))
     for others, message in (
-        (["a", "b", "c", "e"], "for each of 4 classes, .* has 4 classes, of which 1 are .*e'; put"),
+        (
+            ["a", "b", "c", "e"],
+            "for each of 4 classes, .* 4 classes, 1 of them new, such as 'e'; put",
+        ),
         (["a", "b", "c"], "for each of 4 classes, and config.data.train has 3 classes; put"),
-        (["a", "b", "c", "d", "f"], "has 5 classes, of which 1 are others, such as 'f'; put"),
+        (["a", "b", "c", "d", "f"], "has 5 classes, 1 of them new, such as 'f'; put"),
     ):
         with pytest.raises(UserError, match=message):
             resumed(state, train, others)

@@ -121,7 +121,7 @@ class Pair:
         pytest.fail(f"too slow: {[said(p) for p in self.processes]}")
 
     def ended(self):
-        """(code, lines of standard error) of each."""
+        """(code, the lines of standard error that tell of errors) of each."""
         return [(p.wait(LIMIT), errors(p)) for p in self.processes]
 
     def last_step(self):
@@ -323,7 +323,7 @@ def test_a_workdir_of_their_own(data, tmp_path):
 
 def test_the_second_process_is_killed(killed):
     code, lines = killed.processes[0].wait(LIMIT), errors(killed.processes[0])
-    assert code == 1
+    assert code == 1, said(killed.processes[0])
     assert len(lines) == 1
     assert lines[0].startswith("error: process 1 of 2 ended without a word")
     assert killed.saved() >= killed.last_step() - 2
