@@ -111,9 +111,8 @@ def _in_threads(make: Callable[[int], T], count: int, prefetch: int) -> Generato
     try:
         begun = collections.deque(begin(prefetch))
         while begun:
-            value = begun.popleft().result()
             begun.extend(begin(1))
-            yield value
+            yield begun.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
 
