@@ -5,7 +5,7 @@ BIN := .venv/bin
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev quickstart test fuzz lint docs docs-serve bench bench-gpu wheel clean
+.PHONY: help setup setup-dev quickstart test test-nnx fuzz lint docs docs-serve bench bench-gpu wheel clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,8 +35,21 @@ quickstart: setup  ## a training run on synthetic landmarks, about six minutes o
 	@sed -n '1s|^\([^ ]*\) .*|  $(BIN)/dir-jax search runs/quickstart/test.index runs/synthetic-landmarks/\1|p' \
 	  runs/synthetic-landmarks/test.txt
 
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 test: setup-dev  ## all tests
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+	$(PYTEST)
+
+# What is done with modules: networks made, split, merged, differentiated, trained over several
+# devices, by the command too, saved, read, converted, and used through the Python interface.
+NNX_TESTS := tests/models/test_variables.py tests/models/test_create_model.py tests/test_checkpoint.py \
+  tests/test_api.py tests/converters/test_to_torch.py \
+  tests/training/test_command.py::test_results_are_written \
+  $(addprefix tests/training/test_three_stage.py::, test_frozen_batch_norm_does_not_move \
+    test_the_stages_are_functions_that_work_alone \
+    test_class_weights_are_trained_from_the_images_of_all_devices \
+    test_dropout_does_not_depend_on_the_devices_or_the_chunks)
+test-nnx: setup-dev  ## some of the tests with modules as trees, which is to be Flax's default
+	NNX_GRAPH_MODE=false NNX_GRAPH_UPDATES=false $(PYTEST) $(NNX_TESTS)
 
 SECONDS ?= 600
 fuzz: setup-dev  ## damaged files for every reader, for SECONDS=600

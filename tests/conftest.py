@@ -55,6 +55,12 @@ def shared_data() -> Path:
     return path
 
 
+def pytest_collection_modifyitems(items):
+    """Tests that take a minute come first, so that at the end no worker is left alone with one."""
+    long = ("tests/training/", "tests/fuzz/", "tests/test_end_to_end.py", "tests/models/")
+    items.sort(key=lambda item: not item.nodeid.startswith(long))
+
+
 def pytest_terminal_summary(terminalreporter):
     """Lists what tests recorded as `difference`: architecture, pooling, the largest of an entry."""
     largest = {}

@@ -61,6 +61,7 @@ def start(arguments, process, data, *, devices=1):
     environment |= {
         "XLA_FLAGS": flag, "TINY_DATA": str(data), "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT),
         "XDG_CACHE_HOME": str(Path(data).parent / "cache"), "OMP_NUM_THREADS": "1",
+        "JAX_COMPILATION_CACHE_DIR": str(Path(data).parent / "compiled"),  # of this file alone
     }  # fmt: skip
     said = tempfile.TemporaryFile("w+")  # noqa: SIM115  # a pipe that nobody reads would fill
     STARTED.append(subprocess.Popen(
@@ -267,13 +268,13 @@ def test_two_processes_give_the_numbers_of_one_with_two_devices(killed, data, ba
     # Resumed by the other kind, for which nothing is compiled again.
     there = cut_after(one["ap_shard_map_trained"], 2, bad_data / "one_to_two")
     back = cut_after(two["mined_pmap_trained"], 2, bad_data / "two_to_one")
-    compiled = set((bad_data / "cache/dir_jax/xla").iterdir())
+    compiled = set((bad_data / "compiled").iterdir())
     run_all(data, {"ap_shard_map_trained": there}, free_address())
     run_all(data, {"mined_pmap_trained": back})
     assert_same(there, one["ap_shard_map_trained"])
     assert_same(back, one["mined_pmap_trained"])
     assert compiled
-    assert set((bad_data / "cache/dir_jax/xla").iterdir()) == compiled
+    assert set((bad_data / "compiled").iterdir()) == compiled
 
 
 def test_stopped_failed_and_killed(killed, data, tmp_path):
