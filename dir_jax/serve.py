@@ -11,6 +11,8 @@ if __name__ == "__main__":  # before the other imports, so that Ctrl-C ends them
     start_program(computes=True)
 
 import argparse
+import asyncio
+import logging
 import socket
 import sys
 
@@ -94,7 +96,8 @@ def _main(args: argparse.Namespace) -> None:
         try:
             app = create_app(service, host=args.host, origins=origins)
             config = uvicorn.Config(app, log_level="warning", server_header=False,
-                                    timeout_graceful_shutdown=5)  # fmt: skip
+                                    lifespan="off", timeout_graceful_shutdown=5)  # fmt: skip
+            logging.getLogger("uvicorn.error").addFilter(_is_news)
             host = f"[{args.host}]" if ":" in args.host else args.host
             listening.listen(128)
             address = f"http://{host}:{listening.getsockname()[1]}"
@@ -103,6 +106,13 @@ def _main(args: argparse.Namespace) -> None:
             uvicorn.Server(config).run(sockets=[listening])
         finally:
             service.close()
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """False of requests that are cancelled, as by Ctrl-C while they are answered."""
+    error = record.exc_info[1] if record.exc_info else None
+    cancels = isinstance(error, asyncio.CancelledError)
+    return not cancels and "timeout graceful shutdown" not in str(record.msg)
 
 
 def _bound(host: str, port: int) -> socket.socket:

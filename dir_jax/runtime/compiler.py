@@ -43,10 +43,11 @@ def set_up_jax(cache: str | None, *, log_compiles: bool = False, asynchronous: b
     """
     if cache is None:
         cache = os.environ.get("JAX_COMPILATION_CACHE_DIR")
-    if cache != "" and (folder := cache_folder("xla", cache)) is not None:
-        jax.config.update("jax_compilation_cache_dir", str(folder))
-        # All of them: the many small ones take as long together as one network.
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    is_address = "://" in (cache or "")  # such as gs://bucket/xla, which JAX itself writes to
+    folder = cache if cache == "" or is_address else cache_folder("xla", cache)
+    jax.config.update("jax_compilation_cache_dir", str(folder) if folder else None)
+    # All of them: the many small ones take as long together as one network.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_log_compiles", log_compiles)
     jax.config.update("jax_cpu_enable_async_dispatch", asynchronous)
     if not is_first() and jax.default_backend() == "cpu":

@@ -13,6 +13,7 @@ import math
 import multiprocessing
 import queue
 import signal
+import threading
 from multiprocessing.connection import Connection
 from typing import Any, BinaryIO
 
@@ -76,6 +77,7 @@ class Decoders:
     def __init__(self, count: int, *, exif: bool, seconds: float):
         """Starts them; `exif` is whether pictures are turned, `seconds` the time that one has."""
         self.count, self._exif, self._seconds = count, exif, seconds
+        self._changing, self._closed = threading.Lock(), False
         self._all = [_Process(exif) for _ in range(count)]
         self._free: queue.SimpleQueue[_Process] = queue.SimpleQueue()
         for process in self._all:
@@ -92,18 +94,21 @@ class Decoders:
         try:
             return process.decode(job, self._seconds)
         except _EndedError:
-            self._all.remove(process)
             process.end()
-            process = _Process(self._exif)
-            self._all.append(process)
+            with self._changing:
+                if not self._closed:  # else nobody would end another one
+                    place = self._all.index(process)
+                    process = self._all[place] = _Process(self._exif)
             raise
         finally:
             self._free.put(process)
 
     def close(self) -> None:
         """Ends the processes."""
-        for process in self._all:
-            process.end()
+        with self._changing:
+            self._closed = True
+            for process in self._all:
+                process.end()
 
 
 class _EndedError(UserError):

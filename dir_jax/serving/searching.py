@@ -134,8 +134,8 @@ class Searcher:
         count = len(self.index)
         chosen = np.unique(np.linspace(0, count - 1, min(count, _SAMPLE)).astype(int))
         read = read_list("", self.index.images, chosen)
-        sizes = read.sizes[chosen][read.sizes[chosen, 0] > 0]
-        sizes = sizes if len(sizes) else np.array(_TYPICAL)
+        sizes = read.sizes[read.indices]
+        sizes = sizes[sizes[:, 0] > 0] if sizes.any() else np.array(_TYPICAL)
         square = [min(sizes.max(), _LARGEST)] * 2
         sizes = np.concatenate([sizes, [square]])
         scaled = self._describer.output_sizes(sizes)

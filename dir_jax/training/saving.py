@@ -95,7 +95,10 @@ def restore_newest(
     if before is not None:
         order = _order_of_classes(before, classes, what)
         own, found = (
-            {name: x[order] if "class_weights" in name else x for name, x in arrays.items()}
+            {
+                name: x[order] if "class_weights" in name and x.shape[:1] == (len(order),) else x
+                for name, x in arrays.items()
+            }
             for arrays in (own, found)
         )
     elif own:

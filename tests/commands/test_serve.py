@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from pathlib import Path
 
@@ -17,11 +18,17 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 # The command as it is typed, without compiling for half a minute before it serves.
 _PROGRAM = """
-import sys
+import sys, time
 from dir_jax.serve import main
 from dir_jax.serving.searching import Searcher
+search = Searcher.__call__
+def slowly(self, queries):
+    if queries[0].k == 2:
+        print("searching", flush=True)
+        time.sleep(2)
+    return search(self, queries)
 if __name__ == "__main__":
-    Searcher.warm_up = lambda self: None
+    Searcher.warm_up, Searcher.__call__ = lambda self: None, slowly
     sys.exit(main())
 """
 
@@ -67,8 +74,13 @@ def test_serves_on_a_free_port_until_ctrl_c(index, tmp_path):
                 assert answer.headers["content-security-policy"]
             if path != "/":
                 assert json.loads(content)["results"][0]["score"] == pytest.approx(1, abs=1e-5)
-        process.send_signal(signal.SIGINT)
-        output, errors = process.communicate(timeout=60)
+        with socket.create_connection(address.removeprefix("http://").split(":")) as waiting:
+            waiting.sendall(b"GET /api/search?image=1.png HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert process.stdout.readline() == "searching\n"
+            for _ in range(2):  # the first waits for the answer, the second for nothing
+                process.send_signal(signal.SIGINT)
+                time.sleep(0.3)
+            output, errors = process.communicate(timeout=60)
     finally:
         process.kill()
     assert (process.returncode, output, errors) == (130, "", "interrupted\n")

@@ -75,7 +75,7 @@ def test_training_needs_no_more_than_is_printed(words, folder, monkeypatch):
 
 def test_train_and_use(folder, monkeypatch, capfd):
     monkeypatch.chdir(folder)
-    run(TRAIN[1], monkeypatch, *_SMALL.split(), "--compilation-cache", "")
+    run(TRAIN[1], monkeypatch, *_SMALL.split())
     summary = json.loads((folder / "runs/mine/summary.json").read_text())
     assert "recall@1" in summary["before"]
     said = capfd.readouterr().err
@@ -83,7 +83,7 @@ def test_train_and_use(folder, monkeypatch, capfd):
     assert before in said
     assert said.index(before) < said.index("step 1: mAP")  # as soon as it is known
     for words in USE:
-        run(words, monkeypatch, "--compilation-cache", "")
+        run(words, monkeypatch)
     out = capfd.readouterr().out
     assert f" * mAP = {summary['after_whitened']['mAP']:g}" in out
     assert (folder / "report.html").exists()
@@ -94,5 +94,5 @@ def test_the_gpu_variant_starts(folder, monkeypatch):
     monkeypatch.chdir(folder)
     words = ["runs/gpu" if word == "runs/mine" else word for word in TRAIN[0]]
     small = [*_SMALL.split(), "--config.eval.every=0", "--config.whitening.name="]
-    run(words, monkeypatch, *small, "--compilation-cache", "")
+    run(words, monkeypatch, *small)
     assert (folder / "runs/gpu/summary.json").exists()

@@ -161,3 +161,10 @@ def test_a_cache(monkeypatch, tmp_path, no_cache_set):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "jax"))
     set_up_jax(None)
     assert jax.config.jax_compilation_cache_dir == str(tmp_path / "jax")
+    set_up_jax("")
+    assert jax.config.jax_compilation_cache_dir is None
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "gs://bucket/xla")
+    monkeypatch.chdir(tmp_path)
+    set_up_jax(None)
+    assert jax.config.jax_compilation_cache_dir == "gs://bucket/xla"
+    assert not (tmp_path / "gs:").exists()

@@ -310,3 +310,6 @@ def test_a_decoder_that_takes_too_long_is_ended(tmp_path):
     assert decoders.decode(Job(small, "x")).size == (2, 2)
     decoders.close()
     assert not decoders._all[0]._process.is_alive()
+    with pytest.raises(UserError, match="the image x cannot be decoded"):
+        decoders.decode(Job(small, "x"))
+    assert not decoders._all[0]._process.is_alive()

@@ -10,6 +10,7 @@ from dir_jax.describe.padded_shapes import Shape
 from dir_jax.models import create_model
 from dir_jax.search.building import NewImages, create_index, images_of, marks_of
 from dir_jax.search.index import describe_model_of
+from dir_jax.serving import searching
 from dir_jax.serving.searching import Query, Searcher
 
 
@@ -55,3 +56,8 @@ def test_pictures_find_what_the_index_finds(index, monkeypatch):
     assert searcher._canvas((48, 48)) == (48, 48)
     assert searcher._canvas((49, 40)) == (64, 64)
     assert searcher._canvas((300, 1000)) == (368, 1024)
+
+
+def test_canvases_are_of_a_sample_of_a_large_index(index, monkeypatch):
+    monkeypatch.setattr(searching, "_SAMPLE", 2)  # of the three images
+    assert Searcher(index)._originals == [[48, 40], [48, 40], [48, 48]]
