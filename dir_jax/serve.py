@@ -126,7 +126,8 @@ def _bound(host: str, port: int) -> socket.socket:
         listening.bind(address)
     except (OSError, UnicodeError) as e:
         why = getattr(e, "strerror", None) or e
-        raise UserError(f"cannot listen on {shown(host)}, port {port}: {why}") from e
+        raise UserError(f"cannot listen on {shown(host)}, port {port}: {why}; give another --host "
+                        "or --port, or --port 0 for a free one") from e  # fmt: skip
     return listening
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
+import re
 import runpy
 from collections.abc import Sequence
 from pathlib import Path
@@ -64,6 +65,8 @@ def load_config(recipe: str, overrides: Sequence[str] = ()) -> ml_collections.Co
     from absl import flags
     from ml_collections import config_flags
 
+    from dir_jax.training import config as keys
+
     config = _run(recipe)
     _check_keys(overrides, config)
     arguments = ["", *overrides]
@@ -72,7 +75,11 @@ def load_config(recipe: str, overrides: Sequence[str] = ()) -> ml_collections.Co
     try:
         rest = values(arguments)[1:]
     except (flags.Error, TypeError, ValueError) as e:
-        raise UserError(shown(str(e).partition("\n")[0])) from e
+        line = str(e).partition("\n")[0]
+        if found := re.match(r"flag --config\.([\w.]+)=(.*?): ", line):
+            key, value = found.groups()
+            line = f"config.{key} is {quoted(value)}; expected {keys.expected(key)}"
+        raise UserError(shown(line)) from e
     if rest:
         raise UserError(f"unexpected argument {quoted(rest[0])}: flags begin with --")
     return config

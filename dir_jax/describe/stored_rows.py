@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -43,6 +44,9 @@ class StoredRows:
             self._shards = open_descriptors(path)
             self.recipe: Recipe | None = self._shards.recipe
             self.model, stored = self._shards.model, self._shards.rows.shape
+        elif os.path.isdir(path):
+            raise UserError(f"{shown(path)} is a folder without manifest.json; expected that of "
+                            "extract_features --shards, or its .npy file")  # fmt: skip
         else:
             stored, self._layout = open_npy(path)
             self.recipe, self.model = recipe_beside(path), model_beside(path)

@@ -195,7 +195,13 @@ class Index:
         if self._describer is None or skip_failures:
             made_by = self._contents.about["model"]
             path = os.fspath(self._checkpoint or made_by["path"])
-            model = load_model(path, **made_by["options"])
+            try:
+                model = load_model(path, **made_by["options"])
+            except UserError as e:
+                if self._checkpoint is not None:
+                    raise
+                raise UserError(f"the model that made the index {shown(self.path)}: {e}; if it is "
+                                "elsewhere now, give it by --checkpoint") from e  # fmt: skip
             describer = Describer(model, self.recipe, devices=self._devices,
                                   threads=self._threads, skip_failures=skip_failures)  # fmt: skip
             check_same_model(self.path, made_by, describe_model_of(describer, path, {}))

@@ -115,8 +115,9 @@ def read_contents(folder: str | os.PathLike[str]) -> Contents:
     """
     folder = Path(folder)
     if not (folder / "index.json").exists():
-        is_folder = folder.is_dir()
-        what = "is not an index: it has no index.json" if is_folder else "does not exist"
+        what = "is not an index: it has no index.json"
+        if not folder.is_dir():
+            what = "is a file, not an index" if folder.exists() else "does not exist"
         raise UserError(f"{shown(folder)} {what}; `dir-jax index` makes an index")
     try:
         try:

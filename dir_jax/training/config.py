@@ -256,6 +256,11 @@ def _words(rule: _Key) -> str:
     return f"{what} from {rule.low:,} to {rule.high:,}"
 
 
+def expected(key: str) -> str:
+    """What the value of a key, such as `loss.name`, may be, in words."""
+    return _words(flatten(config_keys())[key])
+
+
 def did_you_mean(name: str) -> str:
     """A phrase that suggests the key that `name`, such as 'lr' or 'batchsize', most likely means.
 

@@ -98,13 +98,20 @@ def test_what_cannot_be_served_is_one_line(index, run, tmp_path, monkeypatch):
         port = other.getsockname()[1]
         for flags, message in (
             ((tmp_path, "--port", 0), "is not an index"),
-            ((index, "--port", port), f"cannot listen on 127.0.0.1, port {port}: Address already"),
+            (
+                (index, "--port", port),
+                f"127.0.0.1, port {port}: Address already in use; give another",
+            ),
             ((index, "--port", 70000), "--port is 70000; expected"),
             ((index, "--host", "no such host"), "cannot listen on no such host"),
             ((index, "--allow-origin", "*"), "--allow-origin is '*'; expected such as https://"),
             ((index, "--queue", 0), "--queue is 0; expected a number above 0"),
             ((index, "--max-megapixels", "nan"), "--max-megapixels is nan; expected"),
-            ((moved, "--port", 0), "no/such/model"),
+            (
+                (moved, "--port", 0),
+                "model; if it is elsewhere now, give it by --checkpoint",
+            ),
+            ((moved / "index.json", "--port", 0), "index.json is a file, not an index"),
         ):
             code, out, err = run("serve", *flags)
             assert (code, out) == (2, ""), flags

@@ -57,6 +57,7 @@ def test_an_index_of_features(name, features, model, words, run, tmp_path, photo
         (("--trfs", "Scale(9)"), "--trfs: --load-feats has features that were described with"),
         (("--whiten", "set"), "--whiten: --load-feats has features"),
         (("--dtype", "bfloat16"), "has descriptors of another model"),
+        (("--load-feats", photos), "is a folder without manifest.json; expected that of"),
     ):
         code, _, err = run(*new, tmp_path / "b.index", *flags)
         assert (code, message in err, err.count("\n")) == (2, True, 1), err
