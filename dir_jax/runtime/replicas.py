@@ -113,12 +113,15 @@ class PmapReplicas(MeshReplicas):
         return jax.pmap(function, AXIS, in_axes=axes, donate_argnums=donate, devices=self._devices)
 
     def put_rows(self, rows: np.ndarray) -> Any:
-        return rows.reshape(self.local_count, -1, *rows.shape[1:])
+        put = self._put(rows.reshape(self.local_count, -1, *rows.shape[1:]))
+        return put.block_until_ready() if self._devices[0].platform == "cpu" else put
 
     def replicate(self, tree: Any) -> Any:
-        copies = jax.tree.map(lambda x: np.stack([np.asarray(x)] * self.local_count), tree)
+        return self._put(jax.tree.map(lambda x: np.stack([np.asarray(x)] * self.local_count), tree))
+
+    def _put(self, tree: Any) -> Any:
         mesh = Mesh(np.array(self._local), (AXIS,))
-        return jax.device_put(copies, NamedSharding(mesh, PartitionSpec(AXIS)))
+        return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(AXIS)))
 
     def fetch(self, tree: Any) -> Any:
         return jax.tree.map(lambda x: np.asarray(x.addressable_data(0))[0], tree)

@@ -151,7 +151,7 @@ class Approximate(Engine):
         return self._rank(queries, rows, k)
 
     def _count(self, k: int) -> int:
-        return max(k, K) * self.settings["candidates"]  # recall was measured for K
+        return max(k, K) * self.settings.get("candidates", 2)  # recall was measured for K
 
     def _rank(self, queries: np.ndarray, rows: np.ndarray, k: int) -> Found:
         x, k = self.contents.descriptors, min(k, rows.shape[1])

@@ -33,6 +33,8 @@ class Milvus(Approximate):
             lambda v: isinstance(v, str) and v.isidentifier(), "a collection's name"
         ),
         **Approximate.rules,
+        # An earlier version did not keep it.
+        "candidates": Approximate.rules["candidates"]._replace(required=False),
     }
     _most = 16384  # results that Milvus gives
     _client: Any = None

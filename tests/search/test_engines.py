@@ -2,6 +2,7 @@
 
 import json
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from dir_jax.errors import UserError
 from dir_jax.search import exact
 from dir_jax.search.building import change_index, changing
 from dir_jax.search.index import Index
+from dir_jax.search.milvus_engine import Milvus
 
 from .conftest import descriptors, new_images
 
@@ -166,3 +168,9 @@ def test_an_engine_that_is_not_installed(make, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "faiss", None)
     with pytest.raises(UserError, match=r"needs the package faiss.*pip install 'dir_jax\[faiss\]'"):
         make(descriptors(20), "faiss:Flat")
+
+
+def test_a_collection_of_an_earlier_version_has_no_number_of_candidates():
+    settings = {"uri": "m.db", "collection": "dir_jax_1"}
+    engine = Milvus("m.db", SimpleNamespace(folder="my.index"), settings)
+    assert engine._count(20) == 40
