@@ -24,7 +24,7 @@ $(BIN)/python:
 	$(BIN)/python -m pip install $(PIP_ARGS) --constraint constraints.txt --editable '.[dev,docs]'
 	touch $@
 
-quickstart: setup  ## a training run on synthetic landmarks, about six minutes on two cores
+quickstart: setup  ## a training run on synthetic landmarks, at most six minutes on two cores
 	$(BIN)/python -m experiments.synthetic_landmarks --output runs/synthetic-landmarks
 	$(BIN)/python -m dir_jax.train --config experiments/quickstart.py --workdir runs/quickstart
 	[ -e runs/quickstart/test.index ] || $(BIN)/dir-jax index --checkpoint runs/quickstart \

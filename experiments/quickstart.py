@@ -10,7 +10,7 @@ which is
 Data: synthetic landmarks, which the first command draws from a seed in half a minute. Training and
 test landmarks are different ones.
 
-Cost: 320 steps of 64 images of 64 × 64 pixels, 20,480 images in all: five to six minutes and 1 GB
+Cost: 320 steps of 64 images of 64 × 64 pixels, 20,480 images in all: at most six minutes and 1 GB
 of memory on two CPU cores.
 
 Expected result, measured here: mAP on the test landmarks from 0.11 to 0.34 (0.37 whitened).
