@@ -157,6 +157,8 @@ def read_model(path: str | os.PathLike[str], **options: Any) -> Checkpoint:
         check_variables(params, opened["params"], what)
         check_variables(stats, opened["batch_stats"], what)
         _check_whitenings(opened.get("whitening") or {}, what)
+        if surplus := opened.keys() - {"params", "batch_stats", "whitening"}:
+            raise DamagedCheckpointError(f"{what} has surplus arrays: {shown(min(surplus))}")
         arrays = read_arrays(opened)
         params, stats = arrays["params"], arrays["batch_stats"]
         found = arrays.get("whitening") or {}

@@ -135,11 +135,19 @@ def test_absurd_values_are_refused_before_anything_is_allocated(saved, tmp_path,
             read_model(path)
         assert len(str(error.value).splitlines()) == 1
     file.write_text(json.dumps(good | {"model": good["model"] | {"out_dim": 9}}))
+    listing = path / "arrays" / "_METADATA"
+    listed = json.loads(listing.read_text())
     with monkeypatch.context() as m:
-        m.setattr(ocp.Checkpointer, "restore", None)  # the arrays' metadata is enough
+        m.setattr("dir_jax.checkpoint.read_arrays", None)  # the arrays' metadata is enough
         with pytest.raises(UserError, match="has shape"):
             read_model(path)
-    file.write_text(json.dumps(good))
+        file.write_text(json.dumps(good))
+        more = {"key_metadata": [{"key": "x"}], "value_metadata": {"value_type": "Dict"}}
+        arrays = listed["tree_metadata"] | {"x": more}
+        listing.write_text(json.dumps(listed | {"tree_metadata": arrays}))
+        with pytest.raises(UserError, match="surplus arrays: x"):
+            read_model(path)
+    listing.write_text(json.dumps(listed))
     read_model(path)
 
 

@@ -75,14 +75,14 @@ def learn_from_images(
         rows, failed = described.array(), list(described.failures)
     else:
         opened = open_descriptors(folder, [dataset.names])
-        check_same_model(
-            folder, opened.model, describer.model_digest(whitened=False), "--checkpoint"
-        )
         if opened.recipe.whiten or opened.rows.shape[1] != width:
             raise UserError(
                 f"{folder} has whitened descriptors, or such of another model; describe the images "
                 "without whitening (--whiten '')"
             )
+        check_same_model(
+            folder, opened.model, describer.model_digest(whitened=False), "--checkpoint"
+        )
         rows, failed = opened.rows, list(opened.failures)
     usable = np.ones(count, bool)
     usable[failed] = False

@@ -41,7 +41,8 @@ def check_origin(text: str) -> str:
         good = False
     if not good or text.rstrip("/").lower() != f"{parts.scheme}://{parts.netloc}":
         raise UserError(f"--allow-origin is {quoted(text)}; expected such as https://example.org")
-    return text.rstrip("/").lower()
+    usual = {"http": ":80", "https": ":443"}[parts.scheme]  # which browsers leave out
+    return text.rstrip("/").lower().removesuffix(usual)
 
 
 class Guard:

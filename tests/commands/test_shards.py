@@ -84,6 +84,11 @@ def test_whitening_is_learned_from_shards(run, model, photos, tmp_path):
                 dir_jax.load(tmp_path / f"{method}{len(more)}").checkpoint.whitening("new")
             )
         np.testing.assert_array_equal(learned[0].components_, learned[1].components_)
+    whitened = tmp_path / "whitened"
+    sharded = flags(model, photos, whitened, "--shards", 1, "--whiten", "set")
+    assert run("extract_features", *sharded)[0] == 0
+    code, _, error = run("whiten", *given, "--load-feats", whitened, "--output", tmp_path / "x")
+    assert (code, "has whitened descriptors" in error) == (2, True), error
 
 
 def test_failures_queries_and_more_shards_than_images(run, model, photos, tmp_path):

@@ -182,6 +182,7 @@ def test_other_sites_are_refused_unless_allowed(client, service):
         assert other.options("/api/search", headers=asks).status_code == 200
         assert other.get("/api/index", headers={"Host": "elsewhere.example"}).status_code == 200
         assert other.get("/api/index", headers={"Origin": "https://x.example"}).status_code == 403
+    assert check_origin("https://Photos.example:443/") == "https://photos.example"
     for bad in ("elsewhere.example", "https://a/b", "*", "ftp://a", "https://a:x"):
         with pytest.raises(UserError, match="expected such as https:"):
             check_origin(bad)
