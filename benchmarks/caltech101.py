@@ -67,6 +67,8 @@ def main() -> None:
     add("--batch", type=int, default=64)
     add("--json", type=Path, help="keeps the runs; those found in it are not run again")
     args = parser.parse_args()
+    if not os.path.exists(f"{args.data}/train.txt"):
+        parser.error(f"{args.data} has no train.txt; experiments/caltech101.py says how to make it")
     budget = {"num_steps": args.steps, "batch_size": args.batch, "chunk_size": args.batch}
     runs: Runs = {}
     if args.json and args.json.exists():

@@ -68,8 +68,10 @@ class Describer:
         cannot be used gets NaN.
 
         Raises:
-          UserError: the recipe is not valid, or does not fit the model.
+          UserError: the recipe is not valid, or does not fit the model; `threads` is negative.
         """
+        if threads < 0:
+            raise UserError(f"threads is {threads}; expected 0 or more")
         self.recipe = recipe = checkpoint.recipe if recipe is None else recipe
         self.devices = list(devices) if devices else jax.devices()[:1]
         recipe.check()

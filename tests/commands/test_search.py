@@ -195,6 +195,7 @@ def test_mistakes_are_one_line(index, world, model, run, tmp_path):
           "x"), "--load-feats is of a new index"),
         ((*new, "--dataset", tmp_path / "empty", "--checkpoint", model), "empty"),
         (("search_index", index, photo, "--top", 0), "--top is 0"),
+        (("search_index", index, photo, "--threads", -1), "threads is -1; expected 0 or more"),
         (("search_index", index, photo, "--aqe", "a", 3), "--aqe is a 3"),
         (("search_index", index, tmp_path / "bad.png"), "bad.png is not an image"),
         (("search_index", index, tmp_path / "none.png"), "there is no image file"),
