@@ -78,7 +78,8 @@ def _main(args: argparse.Namespace) -> None:
         wrote,
     )
     from dir_jax.describe.hdf5 import check_can_be_added
-    from dir_jax.model_recipe import recipe_beside, write_recipe
+    from dir_jax.describe.stored_rows import check_same_model
+    from dir_jax.model_recipe import model_beside, recipe_beside, write_recipe
 
     changes = recipe_changes(args)
     if check_shard_flags(args):
@@ -102,6 +103,8 @@ def _main(args: argparse.Namespace) -> None:
                     f"{path} cannot be added to: its images were described by another recipe, "
                     f"{recipe_beside(path)}"
                 )
+            model = model_beside(path)
+            check_same_model(path, model, describer.model_digest(), args.checkpoint)
     make_folder(args.output)
     described = describe_with_queries(describer, dataset, partial)
     for path, descriptors in zip(paths, described.lists, strict=True):

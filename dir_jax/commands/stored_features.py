@@ -108,6 +108,8 @@ def load_features(
         distractors = whitened_distractors(more, describer, None)
     else:
         distractors = whitened_distractors(more, None, made)
+        if isinstance(more, StoredRows) and files.model is not None:
+            check_same_model(more.path, more.model, files.model, files.path)
     exif = bool(args.exif) if made is None else made.exif
     second = found[1] if len(found) > 1 else None
     return Loaded(found[0], second, distractors, files.failures, how, exif, device)

@@ -1,5 +1,6 @@
 """test_dir --distractors: images or stored features, with a database of either kind."""
 
+import json
 import pickle
 
 import numpy as np
@@ -94,6 +95,11 @@ def test_features_of_another_making_are_refused(run, model, sets, tmp_path):
     code, _, err = run("test_dir", "--dataset", base, *given, "--whiten", "set", "--whitenp", 0.5)
     message = "was whitened with --whitenp 0.25, the database with 0.5"
     assert (code, message in err) == (2, True), err
+    made = json.loads((tmp_path / "b.dbdescs.npy.recipe.json").read_text()) | {"model": "f" * 64}
+    (tmp_path / "w.npy.recipe.json").write_text(json.dumps(made))
+    given = ["--load-feats", tmp_path / "b.npy", "--distractors", tmp_path / "w.npy"]
+    code, _, err = run("test_dir", "--dataset", base, *given)
+    assert (code, "w.npy has descriptors of another model (ffffffffff)" in err) == (2, True), err
 
 
 @pytest.mark.parametrize("order", "CF")

@@ -275,6 +275,10 @@ def test_database_and_queries_in_one_file(run, model, photos, tmp_path):
     code, _, err = run("extract_features", "--dataset", image_list(photos, "b.txt"), *flags)
     assert code == 2
     assert "already has 2 of these images, such as 3.png" in err
+    (photos / "c.txt").write_text("5.png\n")
+    more = ["--dataset", image_list(photos, "c.txt"), *flags, "--center-bias", "1"]
+    code, _, err = run("extract_features", *more)  # the same recipe, but not the same model
+    assert (code, "x.h5 has descriptors of another model" in err) == (2, True), err
 
 
 @pytest.fixture
