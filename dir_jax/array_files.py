@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import tensorstore
 
+from dir_jax.description import DamagedCheckpointError
+from dir_jax.errors import UserError
 from dir_jax.runtime.reading import read_json
 
 LARGEST_METADATA = 64 << 20  # bytes
@@ -22,10 +24,13 @@ LARGEST_METADATA = 64 << 20  # bytes
 def open_arrays(folder: Path) -> dict[str, Any]:
     """The arrays of a folder, open but not read: nested dictionaries of `tensorstore.TensorStore`.
 
-    Each has a `shape` and a `dtype`. Raises whatever comes of files that Orbax did not write, or
-    that are damaged.
+    Each has a `shape` and a `dtype`. Raises DamagedCheckpointError without the list of keys, and
+    whatever else comes of files that Orbax did not write, or that are damaged.
     """
-    listing = read_json(folder / "_METADATA", most=LARGEST_METADATA)
+    try:
+        listing = read_json(folder / "_METADATA", most=LARGEST_METADATA)
+    except UserError as e:
+        raise DamagedCheckpointError(str(e)) from e
     context = tensorstore.Context()
     tree: dict[str, Any] = {}
     for entry in listing["tree_metadata"].values():
