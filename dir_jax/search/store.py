@@ -79,6 +79,7 @@ class Contents:
     images: np.ndarray
     descriptors: np.ndarray
     _map: mmap.mmap
+    _thumbnails: int  # the file's number on its disk
 
     def __len__(self) -> int:
         return len(self.names)
@@ -103,6 +104,8 @@ class Contents:
         if not length or "thumbnails" not in self.about["files"]:
             return None
         with open_regular(self.file("thumbnails")) as file:
+            if os.fstat(file.fileno()).st_ino != self._thumbnails:
+                return None  # another index has been written in the place of this one
             file.seek(start)
             return file.read(length)
 
@@ -179,7 +182,9 @@ def open_contents(folder: Path, about: dict[str, Any]) -> Contents:
     with open_regular(_path(folder, "descriptors", files["descriptors"]["number"])) as file:
         mapped = mmap.mmap(file.fileno(), files["descriptors"]["bytes"], access=mmap.ACCESS_READ)
     descriptors = np.frombuffer(mapped, "<f4").reshape(count, size)
-    return Contents(folder, about, names, images, descriptors, mapped)
+    copies = files.get("thumbnails")
+    number = os.stat(_path(folder, "thumbnails", copies["number"])).st_ino if copies else 0
+    return Contents(folder, about, names, images, descriptors, mapped, number)
 
 
 def _check_file(folder: Path, kind: str, entry: Mapping[str, int]) -> None:

@@ -1,5 +1,6 @@
 """An index from photographs: described, searched, changed; what is damaged or does not fit."""
 
+import dataclasses
 import io
 import json
 import os
@@ -329,3 +330,13 @@ def test_one_process_changes_an_index_at_a_time(make):
         changing(path),
     ):
         pass
+
+
+def test_no_copy_is_that_of_an_index_that_took_this_ones_place(path):
+    index = Index(path)
+    assert index.stored_thumbnail(0)
+    other = dataclasses.replace(new_images(descriptors(10, 16)), copy=lambda i: bytes(1000))
+    create_index(path, other, root="", model=MODEL, recipe=index.recipe, thumbnails=True,
+                 overwrite=True)  # fmt: skip
+    assert index.stored_thumbnail(0) is None
+    assert Index(path).stored_thumbnail(0) == bytes(1000)
