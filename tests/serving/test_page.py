@@ -1,15 +1,17 @@
 """The page in headless Chromium: with a picture, a box, the mouse, a finger and the keyboard."""
 
 import shutil
+import time
 import urllib.parse
 
 import pytest
 from PIL import ExifTags, Image
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 
 from .conftest import COUNT
 
 PATIENCE = 60_000  # ms; the machine may be busy
+expect.set_options(timeout=PATIENCE)
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 QUERY = "a b/3.png"
 
@@ -60,6 +62,19 @@ def results(page):
     return page.locator("#results a").evaluate_all("all => all.map(a => a.dataset.image)")
 
 
+def expect_results(page, wanted, count=None):
+    """Waits until the first `count` results, by default all, are these."""
+    end = time.monotonic() + PATIENCE / 1000
+    while (found := results(page)[:count]) != wanted and time.monotonic() < end:
+        page.wait_for_timeout(50)
+    assert found == wanted
+    settled(page)
+
+
+def expect_text(page, selector, text):
+    expect(page.locator(selector)).to_have_text(text, use_inner_text=True)
+
+
 def drag(page, *corners):
     """Draws a box; the corners are shares of the picture."""
     frame = page.locator("#canvas").bounding_box()
@@ -81,50 +96,41 @@ def expected(searcher, world, box=None, count=40):
 def test_a_picture_then_a_box_then_a_result(open_page, world, searcher):
     page = open_page()
     assert page.title() == "my.index"
-    assert page.locator("#status").inner_text() == f"40 of {COUNT + 2}"
-    assert results(page) == [f"a b/{i}.png" for i in range(40)]
-    assert page.locator("#query").is_hidden()
+    expect_text(page, "#status", f"40 of {COUNT + 2}")
+    expect_results(page, [f"a b/{i}.png" for i in range(40)])
+    expect(page.locator("#query")).to_be_hidden()
 
     page.set_input_files("#file", world / "photos" / QUERY)
     page.locator("#results .score").first.wait_for()
     settled(page)
-    assert results(page) == expected(searcher, world)
+    expect_results(page, expected(searcher, world))
     first = page.locator("#results li").first
-    assert first.locator(".rank").inner_text() == "1"
-    assert first.locator(".score").inner_text() == "1.000"
-    assert page.locator("figcaption").inner_text() == "3.png · 64 × 48 pixels"
+    expect(first.locator(".rank")).to_have_text("1")
+    expect(first.locator(".score")).to_have_text("1.000")
+    expect_text(page, "figcaption", "3.png · 64 × 48 pixels")
 
     page.locator("#canvas").wait_for()
     drag(page, 0.25, 0.25, 0.75, 0.75)
     page.locator("#box").wait_for(state="attached")
-    page.wait_for_timeout(100)
-    settled(page)
-    assert page.locator("#part").inner_text() == "Box: 16, 12 – 48, 36"
-    assert results(page) == expected(searcher, world, (16, 12, 48, 36))
+    expect_text(page, "#part", "Box: 16, 12 – 48, 36")
+    expect_results(page, expected(searcher, world, (16, 12, 48, 36)))
     page.locator("#whole").click()
-    page.wait_for_timeout(100)
-    settled(page)
-    assert results(page) == expected(searcher, world)
+    expect_results(page, expected(searcher, world))
 
-    page.locator("#results a").nth(1).click()
-    settled(page)
     name = expected(searcher, world)[1]
-    assert results(page)[0] == name
+    page.locator("#results a").nth(1).click()
+    expect_results(page, [name], 1)
     assert urllib.parse.parse_qs(urllib.parse.urlsplit(page.url).query) == {"image": [name]}
-    assert page.title() == f"{name} – my.index"
+    expect(page).to_have_title(f"{name} – my.index")
     page.go_back()
-    page.wait_for_timeout(100)
-    settled(page)
-    assert results(page) == expected(searcher, world)  # the picture is still there
+    expect_results(page, expected(searcher, world))  # the picture is still there
     page.go_back()
-    page.wait_for_timeout(100)
-    settled(page)
-    assert results(page)[0] == "a b/0.png"
+    expect_results(page, ["a b/0.png"], 1)
 
 
 def test_an_address_brings_the_query_back_with_its_box(open_page, world, searcher):
     page = open_page("?" + urllib.parse.urlencode({"image": QUERY, "box": "8,4,40,36"}))
-    assert results(page) == expected(searcher, world, (8, 4, 40, 36))
+    expect_results(page, expected(searcher, world, (8, 4, 40, 36)))
     page.locator("#canvas").wait_for()
     frame = page.locator("#canvas").bounding_box()
     drawn = page.locator("#box .over").bounding_box()
@@ -132,17 +138,18 @@ def test_an_address_brings_the_query_back_with_its_box(open_page, world, searche
     assert shares == pytest.approx([8 / 64, 32 / 48], abs=0.02)
     page.locator("#link").click()
     settled(page)
-    assert page.locator("#part").inner_text() == "Box: 8, 4 – 40, 36"
+    expect_text(page, "#part", "Box: 8, 4 – 40, 36")
 
 
 def test_what_the_browser_cannot_show_the_server_copies(open_page, world, tmp_path):
     Image.open(world / "photos" / QUERY).save(tmp_path / "query.tif")
     page = open_page()
     page.set_input_files("#file", tmp_path / "query.tif")
+    page.locator("#results .score").first.wait_for()
     page.locator("#canvas").wait_for()
-    assert page.locator("figcaption").inner_text() == "query.tif · 64 × 48 pixels"
+    expect_text(page, "figcaption", "query.tif · 64 × 48 pixels")
     drag(page, 0.25, 0.25, 0.75, 0.75)
-    assert page.locator("#part").inner_text() == "Box: 16, 12 – 48, 36"
+    expect_text(page, "#part", "Box: 16, 12 – 48, 36")
 
 
 def test_a_turned_picture_is_shown_as_it_is_searched(open_page, world, tmp_path):
@@ -157,7 +164,7 @@ def test_a_turned_picture_is_shown_as_it_is_searched(open_page, world, tmp_path)
     frame = page.locator("#canvas").bounding_box()
     assert frame["width"] / frame["height"] == pytest.approx(64 / 48, rel=0.02)
     drag(page, 0.25, 0.25, 0.75, 0.75)
-    assert page.locator("#part").inner_text() == "Box: 16, 12 – 48, 36"
+    expect_text(page, "#part", "Box: 16, 12 – 48, 36")
 
 
 def test_scrolling_shows_all(open_page):
@@ -169,11 +176,11 @@ def test_scrolling_shows_all(open_page):
         page.wait_for_timeout(300)
     page.locator("#results li").nth(COUNT + 1).wait_for()
     assert len(set(results(page))) == COUNT + 2
-    assert page.locator("#status").inner_text() == f"{COUNT + 2} of {COUNT + 2}"
+    expect_text(page, "#status", f"{COUNT + 2} of {COUNT + 2}")
     ranks = page.locator("#results .rank").all_inner_texts()
     assert ranks == [str(i + 1) for i in range(COUNT + 2)]
     page.locator("#results .missing").nth(1).wait_for()  # two images have no file
-    assert page.locator("#more").is_hidden()
+    expect(page.locator("#more")).to_be_hidden()
 
 
 def test_by_keyboard_alone(open_page):
@@ -189,7 +196,7 @@ def test_by_keyboard_alone(open_page):
     page.keyboard.press("Enter")
     page.locator("#results .score").first.wait_for()
     settled(page)
-    assert results(page)[0] == chosen
+    expect_results(page, [chosen], 1)
     page.locator("#canvas").wait_for()
     page.keyboard.press("Shift+Tab")  # from the heading back to the query
     for _ in range(4):
@@ -202,14 +209,12 @@ def test_by_keyboard_alone(open_page):
     page.keyboard.press("Shift+ArrowDown")
     part = [width // 4, height // 4, width - width // 4, height - height // 4 + round(height / 40)]
     text = f"Box: {part[0]}, {part[1]} – {part[2]}, {part[3]}"
-    assert page.locator("#part").inner_text() == text
-    page.wait_for_timeout(800)
-    settled(page)
-    assert urllib.parse.quote_plus(",".join(map(str, part))) in page.url
-    assert results(page)[0] == chosen
+    expect_text(page, "#part", text)
+    box = urllib.parse.quote_plus(",".join(map(str, part)))
+    page.wait_for_url(lambda address: box in address)
+    expect_results(page, [chosen], 1)
     page.keyboard.press("Delete")
-    page.wait_for_timeout(800)
-    assert "box" not in page.url
+    page.wait_for_url(lambda address: "box" not in address)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -233,21 +238,21 @@ def test_what_goes_wrong_is_said(open_page, world, tmp_path):
     error = page.locator("#error")
     (tmp_path / "notes.txt").write_text("no picture")
     page.set_input_files("#file", tmp_path / "notes.txt")
-    error.wait_for()
-    assert error.inner_text().startswith("notes.txt is not an image in a supported format")
-    assert page.locator("#no-preview").is_visible()
-    assert page.locator("#canvas").is_hidden()
+    expect(error).to_contain_text("notes.txt is not an image in a supported format")
+    expect(page.locator("#no-preview")).to_be_visible()
+    expect(page.locator("#canvas")).to_be_hidden()
     page.set_input_files("#file", world / "photos" / QUERY)
     page.locator("#results .score").first.wait_for()
-    assert error.is_hidden()
+    expect(error).to_be_hidden()
     (tmp_path / "large.jpg").write_bytes(bytes(100_001))
     page.set_input_files("#file", tmp_path / "large.jpg")
-    error.wait_for()
-    assert "large.jpg is too large" in error.inner_text()
+    expect(error).to_contain_text("large.jpg is too large")
     page = open_page("?image=nothing.png")
-    assert page.locator("#error").inner_text() == "The index has no image nothing.png"
+    expect_text(page, "#error", "The index has no image nothing.png")
     page = open_page("?" + urllib.parse.urlencode({"image": QUERY, "box": "8,4,400,36"}))
-    assert "the box 8,4,400,36 is not inside" in page.locator("#error").inner_text().lower()
+    expect(page.locator("#error")).to_contain_text(
+        "the box 8,4,400,36 is not inside", ignore_case=True
+    )
 
 
 def test_a_picture_can_be_dropped_and_the_server_may_be_busy(open_page, world, service):
@@ -262,8 +267,8 @@ def test_a_picture_can_be_dropped_and_the_server_may_be_busy(open_page, world, s
     page.get_by_text("the server is busy").wait_for()
     service.searches._left = taken
     page.locator("#results .score").first.wait_for()
-    assert results(page)[0] == QUERY
-    assert page.locator("#name").inner_text() == "dropped.png"
+    expect_results(page, [QUERY], 1)
+    expect_text(page, "#name", "dropped.png")
 
 
 def test_the_api_has_its_page(open_page, browser, address):
